@@ -1,0 +1,24 @@
+"""The hooks: every way in which a plugin can extend seqbench."""
+
+from __future__ import annotations
+
+import pluggy
+
+from seqbench.api import Register
+
+hookspec = pluggy.HookspecMarker("seqbench")
+
+
+@hookspec
+def register_models(register: Register) -> None:
+    """Add models: call ``register.model(card)`` for each."""
+
+
+@hookspec
+def register_tasks(register: Register) -> None:
+    """Add tasks: call ``register.task(card)`` for each."""
+
+
+@hookspec
+def register_sections(register: Register) -> None:
+    """Add report sections: call ``register.section(card)`` for each."""
