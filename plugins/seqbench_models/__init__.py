@@ -1,0 +1,1 @@
+"""The built-in models. Importing this module loads cards only, no torch."""

@@ -1,0 +1,207 @@
+"""Entry points and single files in, a Registry out. A broken plugin is reported, never fatal."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import importlib.util
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any, TypeVar
+
+import pluggy
+
+from seqbench import hookspecs
+from seqbench.api import Model, SectionCard, TaskCard
+from seqbench.errors import PluginError, UnknownName, UsageError
+
+GROUP = "seqbench"
+LIMIT = "SEQBENCH_PLUGINS"
+
+Card = TypeVar("Card", Model, TaskCard, SectionCard)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a plugin comes from."""
+
+    plugin: str
+    distribution: str
+    version: str
+
+    def __str__(self) -> str:
+        return f"{self.distribution} {self.version}".strip()
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A plugin that could not be loaded, and why."""
+
+    source: Source
+    error: str
+
+    def __str__(self) -> str:
+        return f"broken plugin {self.source.plugin!r} of {self.source}: {self.error}"
+
+
+@dataclass
+class Registry:
+    """All cards that loaded, and what did not load."""
+
+    models: dict[str, Model] = field(default_factory=dict)
+    tasks: dict[str, TaskCard] = field(default_factory=dict)
+    sections: dict[str, SectionCard] = field(default_factory=dict)
+    broken: list[Broken] = field(default_factory=list)
+    origin: dict[tuple[str, str], Source] = field(default_factory=dict)
+
+    def model(self, name: str) -> Model:
+        """The model card of that name.
+
+        Raises:
+            UnknownName: no plugin registers it.
+        """
+        return self._find("model", self.models, name)
+
+    def task(self, name: str) -> TaskCard:
+        """The task card of that name.
+
+        Raises:
+            UnknownName: no plugin registers it.
+        """
+        return self._find("task", self.tasks, name)
+
+    def _find(self, kind: str, cards: dict[str, Card], name: str) -> Card:
+        if name not in cards:
+            hint = f"({'; '.join(map(str, self.broken))})" if self.broken else ""
+            raise UnknownName(kind, name, cards, hint)
+        return cards[name]
+
+    def sections_of(self, task: str) -> list[SectionCard]:
+        """The report sections registered for a task, in order of registration."""
+        return [s for s in self.sections.values() if s.task == task]
+
+
+class _Collector:
+    """The ``register`` argument of one plugin's hooks: nothing reaches the registry unless all of it is fine."""
+
+    def __init__(self, registry: Registry, source: Source) -> None:
+        self._registry, self._source = registry, source
+        self._taken: list[tuple[str, dict[str, Any], Any]] = []
+
+    def model(self, card: Model) -> None:
+        self._add("model", Model, self._registry.models, card)
+
+    def task(self, card: TaskCard) -> None:
+        self._add("task", TaskCard, self._registry.tasks, card)
+
+    def section(self, card: SectionCard) -> None:
+        self._add("section", SectionCard, self._registry.sections, card)
+
+    def _add(self, kind: str, wanted: type[Any], cards: dict[str, Any], card: Any) -> None:
+        if not isinstance(card, wanted):
+            raise PluginError(f"register.{kind} wants a seqbench.api.{wanted.__name__}, got {type(card).__name__}")
+        if card.name in cards:
+            other = self._registry.origin[kind, card.name]
+            raise PluginError(f"{kind} {card.name!r} is already registered by {other}")
+        if any(k == kind and c.name == card.name for k, _, c in self._taken):
+            raise PluginError(f"{kind} {card.name!r} is registered twice by {self._source}")
+        self._taken.append((kind, cards, card))
+
+    def commit(self) -> None:
+        for kind, cards, card in self._taken:
+            cards[card.name] = card
+            self._registry.origin[kind, card.name] = self._source
+
+
+def load(files: Sequence[str | Path] = (), *, strict: bool = False) -> Registry:
+    """Load every installed plugin, then the single files.
+
+    Args:
+        files: paths of ``.py`` files with hooks (``--plugin``); one that fails is an error, since it was asked for.
+        strict: a broken installed plugin is an error too.
+
+    Raises:
+        UsageError: a single file, or under ``strict`` any plugin, is broken.
+    """
+    registry = Registry()
+    for entry, source in _entry_points():
+        _load_one(registry, source, entry.load)
+    if strict and registry.broken:
+        raise UsageError("; ".join(map(str, registry.broken)))
+    for path in files:
+        before = len(registry.broken)
+        _load_one(registry, Source(Path(path).name, str(path), ""), lambda path=path: _import_file(Path(path)))
+        if len(registry.broken) > before:
+            raise UsageError(str(registry.broken[-1]))
+    return registry
+
+
+def _entry_points() -> Iterator[tuple[importlib.metadata.EntryPoint, Source]]:
+    """Ours first, then by distribution name, so that a collision always blames the stranger."""
+    limit = os.environ.get(LIMIT)
+    allowed = None if limit is None else {name.strip() for name in limit.split(",") if name.strip()}
+    found: Iterable[importlib.metadata.EntryPoint] = importlib.metadata.entry_points(group=GROUP)
+    rows = []
+    for entry in found:
+        dist = entry.dist
+        source = Source(entry.name, dist.name if dist else "unknown", dist.version if dist else "")
+        if allowed is None or source.distribution in allowed or f"{source.distribution}:{entry.name}" in allowed:
+            rows.append((entry, source))
+    rows.sort(key=lambda row: (row[1].distribution != "seqbench", row[1].distribution, row[1].plugin))
+    seen = set()
+    for entry, source in rows:
+        if source not in seen:
+            seen.add(source)
+            yield entry, source
+
+
+def _load_one(registry: Registry, source: Source, imported: Any) -> None:
+    """Import one plugin and let its hooks register; whatever goes wrong is noted."""
+    collector = _Collector(registry, source)
+    try:
+        _call_hooks(imported(), collector)
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - a stranger's code may raise anything
+        registry.broken.append(Broken(source, f"{type(error).__name__}: {error}"))
+    else:
+        collector.commit()
+
+
+def _call_hooks(plugin: object, collector: _Collector) -> None:
+    manager = pluggy.PluginManager("seqbench")
+    manager.add_hookspecs(hookspecs)
+    manager.register(plugin)
+    manager.check_pending()
+    if not manager.get_hookcallers(plugin):
+        raise PluginError("it implements no hook; decorate a register_... function with seqbench.api.hookimpl")
+    for hook in (manager.hook.register_models, manager.hook.register_tasks, manager.hook.register_sections):
+        hook(register=collector)
+
+
+def _import_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}")
+    name = f"seqbench_file_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise PluginError(f"{path} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # so that a factory "<name>:Core" can find it, here and in a trial's process
+    spec.loader.exec_module(module)
+    return module
+
+
+def resolve(factory: str) -> Any:
+    """Import ``"package.module:name"``.
+
+    Raises:
+        PluginError: there is no such module or name.
+    """
+    module, _, name = factory.partition(":")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise PluginError(f"cannot load {factory!r}: {error}") from error

@@ -1,0 +1,1 @@
+"""The built-in tasks. Importing this module loads cards only, neither numpy nor torch."""
