@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, Union
 
 import pluggy
 
-from seqbench.errors import DataError, PluginError, Refused, SeqbenchError
+from seqbench.errors import DataError, PluginError, Refused, SeqbenchError, UsageError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -54,6 +54,7 @@ __all__ = [
     "TaskCard",
     "Tokens",
     "TrialView",
+    "UsageError",
     "Vectors",
     "hookimpl",
     "option",
@@ -460,8 +461,9 @@ class TaskCard:
 class Task(ABC):
     """A task: data, input and output form, metrics. Built as ``Task(options)``, then prepared once.
 
-    A task may also define ``loss(outputs, batch) -> (sum, weight)`` on torch tensors (never a mean, so that ragged
-    batches average exactly), where cross-entropy or squared error does not serve; ``Form.target`` picks the default.
+    A task may also define ``loss(outputs, targets) -> sum`` on torch tensors, where cross-entropy or squared error does
+    not serve (``Form.target`` picks between these). ``targets`` has ``.target``, ``.weight`` (or None) and ``.total``;
+    the harness divides the sum by ``.total``, so that ragged batches average exactly.
     """
 
     @abstractmethod

@@ -1,0 +1,112 @@
+"""GRU on torch: ``nn.GRU`` where the reset comes after the product; else the shared time loop, which torch lacks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from seqbench.backends.torch_recurrent import RecurrentCore, RecurrentLayer, cell_weights, uniform_
+from seqbench.backends.torch_time_loop import Tensors, deferred_product, time_loop
+
+if TYPE_CHECKING:
+    from seqbench.api import CoreSpec
+    from seqbench_models.gru import Options
+
+
+class ResetAfter(RecurrentLayer):
+    """``n = tanh(W x + b + r * (U h + b'))``; gates in torch's order r, z, n; state ``h (B, H)``."""
+
+    gates = 3
+
+    def __init__(self, input_size: int, spec: CoreSpec) -> None:
+        super().__init__(input_size, spec.width)
+        self.rnn = nn.GRU(input_size, spec.width, batch_first=True)
+
+    def sequence(self, x: Tensor, h0: Tensor | None) -> Tensor:
+        """All steps, ``(B, T, D)`` to ``(B, T, H)``."""
+        y, _ = self.rnn(x, None if h0 is None else h0.unsqueeze(0))  # (B, T, H)
+        return y  # type: ignore[no-any-return]
+
+    def step(self, x_t: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """One step, ``(B, D)`` to ``(B, H)``."""
+        h = torch.gru_cell(x_t, state, *cell_weights(self.rnn))  # (B, H)
+        return h, h
+
+
+class ResetBeforeCell:
+    """One step of ``n = tanh(W x + b + U (r * h))`` and its derivative; gates r, z, n."""
+
+    def forward(self, gx_t: Tensor, h: Tensor, U: Tensor) -> tuple[Tensor, Tensors]:
+        """``gx_t (B, 3H)``, ``h (B, H)``, ``U (3H, H)`` to the next ``h``; keeps the gates and ``r * h``."""
+        H = h.shape[1]
+        rz = torch.addmm(gx_t[:, : 2 * H], h, U[: 2 * H].t()).sigmoid_()  # (B, 2H)
+        r, z = rz[:, :H], rz[:, H:]
+        rh = r * h
+        n = torch.addmm(gx_t[:, 2 * H :], rh, U[2 * H :].t()).tanh_()  # (B, H)
+        return torch.lerp(n, h, z), (rz, n, rh)  # (1 - z) n + z h
+
+    def factors(self, h_prev: Tensor, kept: Tensors) -> Tensors:
+        """Derivatives of the gates' pre-activations, and the gates themselves: each ``(T, B, H)``."""
+        rz, n, _ = kept
+        r, z = rz.chunk(2, dim=-1)
+        d_r = h_prev * r * (1 - r)
+        d_z = (h_prev - n) * z * (1 - z)
+        d_n = (1 - z) * (1 - n * n)
+        return d_r, d_z, d_n, r, z
+
+    def backward(self, dh: Tensor, factors_t: Tensors, U: Tensor, da_t: Tensor) -> Tensor:
+        """Fill ``da_t (B, 3H)``; return the gradient of the state before, ``(B, H)``."""
+        d_r, d_z, d_n, r, z = factors_t
+        H = dh.shape[1]
+        da_n = torch.mul(dh, d_n, out=da_t[:, 2 * H :])
+        d_rh = da_n @ U[2 * H :]  # (B, H)
+        torch.mul(d_rh, d_r, out=da_t[:, :H])
+        torch.mul(dh, d_z, out=da_t[:, H : 2 * H])
+        return torch.addcmul(dh * z, d_rh, r).addmm_(da_t[:, : 2 * H], U[: 2 * H])
+
+    def recurrent_gradient(self, da: Tensor, h_prev: Tensor, kept: Tensors) -> Tensor:
+        """The gradient of ``U (3H, H)``: r and z read ``h``, n reads ``r * h``."""
+        H = h_prev.shape[-1]
+        rows_rz = deferred_product(da[..., : 2 * H], h_prev)  # (2H, H)
+        rows_n = deferred_product(da[..., 2 * H :], kept[2])  # (H, H)
+        return torch.cat([rows_rz, rows_n])  # (3H, H)
+
+
+class ResetBefore(RecurrentLayer):
+    """``n = tanh(W x + b + U (r * h))``; gates r, z, n; one bias; state ``h (B, H)``."""
+
+    gates = 3
+
+    def __init__(self, input_size: int, spec: CoreSpec) -> None:
+        super().__init__(input_size, spec.width)
+        H = spec.width
+        self.W = nn.Parameter(torch.empty(3 * H, input_size))
+        self.U = nn.Parameter(torch.empty(3 * H, H))
+        self.b = nn.Parameter(torch.empty(3 * H))
+        self.cell = ResetBeforeCell()
+        uniform_(self, H)
+
+    def sequence(self, x: Tensor, h0: Tensor | None) -> Tensor:
+        """All steps, ``(B, T, D)`` to ``(B, T, H)``."""
+        gx = linear(x.transpose(0, 1), self.W, self.b)  # (T, B, 3H)
+        h0 = self.zeros(x.shape[0]) if h0 is None else h0
+        return time_loop(self.cell, gx, self.U, h0).transpose(0, 1)  # (B, T, H)
+
+    def step(self, x_t: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """One step, ``(B, D)`` to ``(B, H)``."""
+        h, _ = self.cell.forward(linear(x_t, self.W, self.b), state, self.U)  # (B, H)
+        return h, h
+
+
+class Core(RecurrentCore):
+    """The gated recurrent unit; see the card for its equations."""
+
+    options: Options
+
+    def make_layer(self, input_size: int) -> RecurrentLayer:
+        """One layer in one direction."""
+        layer = ResetAfter if self.options.reset_after else ResetBefore
+        return layer(input_size, self.spec)

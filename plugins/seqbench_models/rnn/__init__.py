@@ -1,0 +1,31 @@
+"""The simple recurrent network of Elman (1990)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from seqbench.api import Model, option
+
+EQUATIONS = """
+h_t = tanh(W x_t + U h_{t-1} + b)          h_0 = 0, y_t = h_t
+(b is torch's sum of two vectors, b_ih + b_hh; nonlinearity=relu puts max(0, .) in the place of tanh)
+"""
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of ``rnn``."""
+
+    nonlinearity: str = option("tanh", "the function of the hidden units", choices=("tanh", "relu"))
+
+
+card = Model(
+    name="rnn",
+    summary="The simple recurrent network: one tanh layer that sees its own last output.",
+    citation="Elman, J. L. (1990). Finding structure in time. Cognitive Science 14(2). doi:10.1207/s15516709cog1402_1",
+    equations=EQUATIONS,
+    cores={"torch": "seqbench_models.rnn.torch_core:Core"},
+    options=Options,
+    can=frozenset({"causal", "bidirectional", "step"}),
+    state_is_summary=True,
+)

@@ -1,0 +1,167 @@
+"""TCN on torch: dilated convolutions for whole sequences; each keeps its last inputs for chunks and single steps."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear, pad
+from torch.nn.utils.parametrizations import weight_norm
+
+from seqbench.api import CoreSpec, Refused, State
+from seqbench.backends.torch_sequence import last_valid, window, zero_beyond
+
+if TYPE_CHECKING:
+    from seqbench_models.tcn import Options
+
+
+class CausalConv(nn.Module):
+    """A dilated convolution that looks back ``P = (K-1) * dilation`` steps; state: those inputs, ``(B, P, C)``."""
+
+    def __init__(self, inputs: int, outputs: int, dilation: int, options: Options) -> None:
+        super().__init__()
+        self.inputs, self.dilation, self.past = inputs, dilation, (options.kernel - 1) * dilation
+        self.conv = nn.Conv1d(inputs, outputs, options.kernel, dilation=dilation)
+        self.normed = options.weight_norm
+        if self.normed:
+            weight_norm(self.conv)
+        self._matrix: Tensor | None = None
+        self._made_from: list[tuple[Tensor, int]] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``x (B, C, T)`` after zeros to ``(B, C', T)``."""
+        y: Tensor = self.conv(pad(x, (self.past, 0)))  # (B, C, P + T) to (B, C', T)
+        return y
+
+    def chunk(self, x: Tensor, before: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
+        """``x (B, C, T)`` after the inputs ``before (B, P, C)``; returns also the last ``P`` inputs of each row."""
+        B, _, T = x.shape
+        seen = torch.cat([before.transpose(1, 2), x], dim=2)  # (B, C, P + T)
+        consumed = torch.full((B,), T) if lengths is None else lengths
+        return self.conv(seen), window(seen.transpose(1, 2), consumed, self.past)  # (B, C', T), (B, P, C)
+
+    def step(self, x_t: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
+        """``x_t (B, C)`` after the inputs ``before (B, P, C)`` to ``(B, C')``: every ``dilation``-th input counts."""
+        seen = torch.cat([before, x_t.unsqueeze(1)], dim=1)  # (B, P + 1, C)
+        taps = seen[:, :: self.dilation].flatten(1)  # (B, K * C)
+        return linear(taps, self._step_matrix(), self.conv.bias), seen[:, 1:]
+
+    def _step_matrix(self) -> Tensor:
+        """The filter as ``(C', K * C)``, made anew only when a parameter has changed since."""
+        now = [(p, p._version) for p in self._filter_parameters()]  # noqa: SLF001 - counts in-place changes
+        same = len(now) == len(self._made_from) and all(
+            a is b and m == n for (a, m), (b, n) in zip(now, self._made_from, strict=True)
+        )
+        if self._matrix is None or self.training or not same:
+            self._matrix = self.conv.weight.detach().transpose(1, 2).flatten(1)  # (C', C, K) to (C', K * C)
+            self._made_from = now
+        return self._matrix
+
+    def _filter_parameters(self) -> list[Tensor]:
+        if not self.normed:
+            return [self.conv.weight]
+        parts: Any = self.conv.parametrizations.weight  # type: ignore[union-attr]
+        return [parts.original0, parts.original1]
+
+    def train(self, mode: bool = True) -> CausalConv:
+        """Forget the step matrix on every change of mode: writes through ``.data`` leave no other trace."""
+        self._matrix = None
+        super().train(mode)
+        return self
+
+
+class Block(nn.Module):
+    """``relu(x + F(x))`` with two convolutions of one dilation; state: a pair, one for each convolution."""
+
+    def __init__(self, inputs: int, outputs: int, dilation: int, spec: CoreSpec, options: Options) -> None:
+        super().__init__()
+        self.conv1 = CausalConv(inputs, outputs, dilation, options)
+        self.conv2 = CausalConv(outputs, outputs, dilation, options)
+        self.shortcut = nn.Conv1d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
+        self.dropout = nn.Dropout(spec.dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``x (B, C, T)`` to ``(B, C', T)``."""
+        h = self.dropout(self.conv1(x).relu())  # (B, C', T)
+        h = self.dropout(self.conv2(h).relu())
+        return (h + self.shortcut(x)).relu()  # type: ignore[no-any-return]
+
+    def chunk(self, x: Tensor, state: Any, lengths: Tensor | None) -> tuple[Tensor, State]:
+        """The same for the next chunk."""
+        h, first = self.conv1.chunk(x, state[0], lengths)  # (B, C', T)
+        h, second = self.conv2.chunk(self.dropout(h.relu()), state[1], lengths)
+        return (self.dropout(h.relu()) + self.shortcut(x)).relu(), (first, second)
+
+    def step(self, x_t: Tensor, state: Any) -> tuple[Tensor, State]:
+        """The same for one step, ``x_t (B, C)`` to ``(B, C')``."""
+        h, first = self.conv1.step(x_t, state[0])  # (B, C')
+        h, second = self.conv2.step(self.dropout(h.relu_()), state[1])
+        return self.dropout(h.relu_()).add(self._short(x_t)).relu_(), (first, second)
+
+    def _short(self, x_t: Tensor) -> Tensor:
+        if isinstance(self.shortcut, nn.Conv1d):
+            return linear(x_t, self.shortcut.weight.squeeze(2), self.shortcut.bias)  # (B, C')
+        return x_t
+
+
+class Core(nn.Module):
+    """The temporal convolutional network; see the card for its equations."""
+
+    def __init__(self, spec: CoreSpec, options: Options) -> None:
+        super().__init__()
+        if not spec.causal:
+            raise Refused("a tcn is causal: its convolutions look back only; choose a model that reads both ways")
+        self.output_size = options.last_channels or spec.width
+        self.max_length: int | None = None
+        self.kernel = options.kernel
+        sizes = [spec.input_size] + [spec.width] * (spec.layers - 1) + [self.output_size]
+        self.blocks = nn.ModuleList(
+            Block(inputs, outputs, 2**i, spec, options) for i, (inputs, outputs) in enumerate(pairwise(sizes))
+        )
+
+    def forward(self, x: Tensor, state: Any = None, lengths: Tensor | None = None) -> tuple[Tensor, State]:
+        """A whole sequence or the next chunk of one; see ``seqbench.api.Core``."""
+        x = x.transpose(1, 2)  # (B, D, T)
+        after = []
+        for number, block in enumerate(self.blocks):
+            if state is None:
+                x = block(x)  # (B, C, T)
+            else:
+                x, new = block.chunk(x, state[number], lengths)  # type: ignore[operator]
+                after.append(new)
+        return zero_beyond(x.transpose(1, 2), lengths), None if state is None else tuple(after)  # (B, T, C)
+
+    def initial_state(self, B: int, capacity: int) -> State:  # noqa: ARG002 - the past that counts does not grow
+        """Zeros: nothing before the first step."""
+        return tuple((self._zeros(B, block.conv1), self._zeros(B, block.conv2)) for block in self._blocks())
+
+    def _zeros(self, B: int, conv: CausalConv) -> Tensor:
+        return next(self.parameters()).new_zeros(B, conv.past, conv.inputs)
+
+    @torch.no_grad()
+    def step(self, x_t: Tensor, state: Any) -> tuple[Tensor, State]:
+        """One step without gradient: ``x_t (B, D)`` to ``y_t (B, C)``."""
+        after = []
+        for block, before in zip(self._blocks(), state, strict=True):
+            x_t, new = block.step(x_t, before)  # (B, C)
+            after.append(new)
+        return x_t, tuple(after)
+
+    def summary(self, y: Tensor, lengths: Tensor | None) -> Tensor:
+        """The last valid step, ``(B, C)``."""
+        return last_valid(y, lengths)
+
+    def flops(self, B: int, T: int) -> int:
+        """Every tap of every convolution at every step, the padding's zeros included."""
+        return sum(2 * B * T * _weights(block, self.kernel) for block in self.blocks)
+
+    def _blocks(self) -> Any:
+        return self.blocks
+
+
+def _weights(block: Any, kernel: int) -> int:
+    inputs, outputs = block.conv1.inputs, block.conv2.inputs
+    shortcut = inputs * outputs if inputs != outputs else 0
+    return int(kernel * outputs * (inputs + outputs) + shortcut)

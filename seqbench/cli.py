@@ -1,0 +1,277 @@
+"""The command line: parse, call the pipeline, print. Nothing heavy is imported before a command needs it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from seqbench import __version__
+from seqbench.errors import SeqbenchError, UnknownName, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from seqbench.executors.local import Observer
+    from seqbench.pipeline import Plan
+    from seqbench.registry import Registry
+    from seqbench.results import Results
+    from seqbench.spec import Trial
+    from seqbench.store import RunFolder
+
+OK, TRIAL_FAILED, USAGE = 0, 1, 2
+
+
+class Commands(click.Group):
+    """A group in which every error of ours ends as one line and exit code 2."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except SeqbenchError as error:
+            click.echo(f"seqbench: {error}", err=True)
+            sys.exit(USAGE)
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        """Find the command, or the nearest name."""
+        if args and self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
+            raise UnknownName("command", args[0], self.list_commands(ctx))
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="seqbench")
+@click.option("--strict-plugins", is_flag=True, help="A broken installed plugin is an error (exit code 2).")
+@click.pass_context
+def cli(context: click.Context, strict_plugins: bool) -> None:
+    """Compare sequence models: how good, how fast, how big.
+
+    Start with: seqbench run --task copy
+    """
+    context.obj = strict_plugins
+
+
+def _registry(plugins: Sequence[str] = ()) -> Registry:
+    from seqbench import registry
+
+    cards = registry.load(plugins, strict=bool(click.get_current_context().find_root().obj))
+    for broken in cards.broken:
+        click.echo(f"warning: {broken}", err=True)
+    return cards
+
+
+# --- run --------------------------------------------------------------------------------------------
+
+
+@cli.command()
+@click.argument("spec_file", required=False, type=click.Path(path_type=Path))
+@click.option("--task", multiple=True, help="Task, as name or name[option=value]. Repeatable.")
+@click.option("--model", multiple=True, help="Model, as name or name[option=value]. Repeatable. Default: all.")
+@click.option("--dataset", multiple=True, help="Dataset. Repeatable. Default: each task's first, which works offline.")
+@click.option("--seeds", help="How many (3), or which (0,1,5). Default: 3.")
+@click.option("--params", help="Trainable parameters of the whole network, such as 50k. Default: the task's.")
+@click.option("--budget", help="Training of each trial: 2000steps, 60s or 5min. Default: the task's number of steps.")
+@click.option("--lr", type=float, help="Peak learning rate. Default: the task's.")
+@click.option("--batch", type=int, help="Sequences in a training batch. Default: the task's.")
+@click.option("--backend", multiple=True, help="Backend. Repeatable: one row each. Default: torch.")
+@click.option("--device", help="auto, cpu or cuda. Default: auto.")
+@click.option("--threads", type=int, help="CPU threads of each trial. Default: 1.")
+@click.option("--jobs", type=int, help="Trials that run at a time. Default: as many as cores allow; 1 on a GPU.")
+@click.option("--timeout", type=float, help="Seconds after which a trial is killed. Default: 3600.")
+@click.option("--data-dir", type=click.Path(), help="Where downloaded datasets lie. Default: SEQBENCH_DATA or the cache.")
+@click.option("--plugin", multiple=True, type=click.Path(), help="A Python file with a plugin. Repeatable.")
+@click.option("--out", type=click.Path(), help="Folder for the run's own folder. Default: results.")
+@click.option("--dry-run", is_flag=True, help="Print the trials and their sizes; train nothing.")
+@click.option("--resume", "resumed", type=click.Path(path_type=Path), help="Finish an interrupted run.")
+def run(spec_file: Path | None, dry_run: bool, resumed: Path | None, **options: Any) -> None:
+    """Train every model on every task under the same rules, and report.
+
+    SPEC_FILE is a TOML file with the same names as the options; options given here win over it.
+    """
+    given = {name: value for name, value in options.items() if value not in (None, ())}
+    if resumed is not None:
+        _finish(_resume(resumed, spec_file, given))
+        return
+    from seqbench.pipeline import make_plan, start
+    from seqbench.spec import read_spec_file, spec_from_mapping
+
+    values = read_spec_file(spec_file) if spec_file else {}
+    spec = spec_from_mapping({**values, **given}, str(spec_file or "seqbench run"))
+    cards = _registry(spec.plugin)
+    plan = make_plan(spec, cards)
+    _print_plan(plan, full=dry_run)
+    if not dry_run:
+        _finish(start(plan, cards, _watch, say=click.echo))
+
+
+def _resume(path: Path, spec_file: Path | None, given: dict[str, Any]) -> Results:
+    from seqbench.pipeline import resume
+    from seqbench.store import RunFolder
+
+    if spec_file or given:
+        extra = ", ".join(["SPEC_FILE"] * bool(spec_file) + [f"--{name.replace('_', '-')}" for name in given])
+        raise UsageError(f"--resume goes on with the run's own spec; it cannot be given together with {extra}.")
+    return resume(path, _registry(RunFolder.open(path).run()["spec"]["plugin"]), _watch)
+
+
+def _watch(trials: Sequence[Trial], folder: RunFolder) -> Observer:
+    from rich.console import Console
+
+    from seqbench.progress import Lines, Table
+
+    console = Console()
+    return Table(trials, folder, console) if console.is_terminal else Lines(trials, folder, click.echo)
+
+
+def _print_plan(plan: Plan, *, full: bool) -> None:
+    trials = plan.trials
+    if full:
+        click.echo(f"{'trial':<58} {'width':>5} {'layers':>6} {'params':>9} {'of which core':>13} {'error':>6}")
+        for trial in trials:
+            error = f"{trial.parameters / trial.target_parameters - 1:+.1%}" if not trial.blocked else "-"
+            name = f"{trial.task_label} {trial.label} {trial.backend} seed {trial.seed}"
+            sizes = f"{trial.width:>5} {trial.layers:>6} {trial.parameters:>9,} {trial.core_parameters:>13,} {error:>6}"
+            click.echo(f"{name:<58} {sizes}")
+    for warning in plan.warnings:
+        click.echo(f"warning: {warning}", err=True)
+    first = trials[0]
+    schedule = ", ".join(dict.fromkeys(f"{t.task}: {t.training.budget}, lr {t.training.lr:g}" for t in trials))
+    click.echo(f"{len(trials)} trials on {first.device}, {first.threads} thread(s) each; {schedule}")
+
+
+def _finish(results: Results) -> None:
+    results.print()
+    click.echo(f"Report: {results.path / 'report.html'}")
+    click.echo(f"Table:  {results.path / 'results.csv'}")
+    sys.exit(OK if results.ok else TRIAL_FAILED)
+
+
+@cli.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+def report(folder: Path) -> None:
+    """Write report.html and results.csv of a run anew, and print its tables."""
+    from seqbench.results import Results
+    from seqbench.store import RunFolder
+
+    opened = RunFolder.open(folder)
+    results = Results(opened, _registry(opened.run()["spec"]["plugin"]))
+    results.write_report()
+    _finish(results)
+
+
+# --- list, info -------------------------------------------------------------------------------------
+
+
+@cli.command("list")
+@click.option("--plugin", multiple=True, type=click.Path(), help="A Python file with a plugin. Repeatable.")
+def list_(plugin: tuple[str, ...]) -> None:
+    """Show the models, tasks and datasets that are installed."""
+    cards = _registry(plugin)
+    groups = {"Models": [("model", m.name, m.summary) for m in cards.models.values()]}
+    groups["Tasks"] = [("task", t.name, t.summary) for t in cards.tasks.values()]
+    for title, rows in groups.items():
+        click.echo(f"{title}:")
+        for kind, name, summary in rows:
+            origin = cards.origin[kind, name]
+            from_ = "" if origin.distribution == "seqbench" else f"  [{origin}]"
+            click.echo(f"  {name:<14} {summary}{from_}")
+    click.echo("Datasets:")
+    for task in cards.tasks.values():
+        for dataset in task.datasets:
+            click.echo(f"  {task.name + '/' + dataset.name:<22} {dataset.summary}")
+
+
+@cli.command()
+@click.argument("name")
+@click.option("--plugin", multiple=True, type=click.Path(), help="A Python file with a plugin. Repeatable.")
+def info(name: str, plugin: tuple[str, ...]) -> None:
+    """Show a model or a task: definition, options, source."""
+    from seqbench.describe import describe_model, describe_task
+
+    cards = _registry(plugin)
+    if name in cards.models:
+        click.echo(describe_model(cards.models[name], cards.origin["model", name]))
+    elif name in cards.tasks:
+        click.echo(describe_task(cards.tasks[name], cards.origin["task", name]))
+    else:
+        raise UnknownName("model or task", name, [*cards.models, *cards.tasks])
+
+
+# --- data -------------------------------------------------------------------------------------------
+
+
+@cli.group("data")
+def data_group() -> None:
+    """Real datasets: what there is, fetch it, where it lies."""
+
+
+_data_dir = click.option("--data-dir", type=click.Path(path_type=Path), help="Default: SEQBENCH_DATA or the cache.")
+
+
+@data_group.command("list")
+@_data_dir
+def data_list(data_dir: Path | None) -> None:
+    """Show every dataset and whether it is here."""
+    from seqbench import data
+
+    for task in _registry().tasks.values():
+        for dataset in task.datasets:
+            size = f"{sum(f.size for f in dataset.files) / 2**20:.1f} MiB" if dataset.files else ""
+            state = data.status(dataset, data_dir)
+            where = state.note or state.folder or ""
+            click.echo(f"{task.name + '/' + dataset.name:<22} {state.state:<9} {size:>8}  {where}".rstrip())
+
+
+@data_group.command("fetch")
+@click.argument("dataset")
+@_data_dir
+def data_fetch(dataset: str, data_dir: Path | None) -> None:
+    """Download a dataset, each file checked against its sha256."""
+    from seqbench import data
+
+    data.fetch(_find_dataset(dataset), data_dir)
+    click.echo(f"{dataset} is here.")
+
+
+@data_group.command("path")
+def data_path() -> None:
+    """Show the folder in which downloads are put."""
+    from seqbench import data
+
+    click.echo(data.data_folder())
+
+
+def _find_dataset(name: str) -> Any:
+    """``shakespeare`` or ``char-lm/shakespeare``."""
+    found = {}
+    for task in _registry().tasks.values():
+        for dataset in task.datasets:
+            found[f"{task.name}/{dataset.name}"] = dataset
+            if dataset.files:
+                found[dataset.name] = dataset
+    if name not in found:
+        raise UnknownName("dataset", name, found)
+    return found[name]
+
+
+@cli.command()
+def env() -> None:
+    """Show what results depend on here: machine, system, versions."""
+    from seqbench.environment import environment
+
+    for key, value in environment().items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{k} {v}" for k, v in value.items()) or "none set"
+        click.echo(f"{key:<14} {value}")
+
+
+def main() -> None:
+    """The console script."""
+    try:
+        cli(prog_name="seqbench")
+    except KeyboardInterrupt:
+        click.echo("seqbench: interrupted; finished trials are safe, go on with seqbench run --resume RUN", err=True)
+        sys.exit(130)

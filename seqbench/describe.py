@@ -1,0 +1,58 @@
+"""A card as text, for ``seqbench info``."""
+
+from __future__ import annotations
+
+import dataclasses
+import textwrap
+from typing import Any
+
+from seqbench.api import Model, TaskCard
+from seqbench.options import bounds
+from seqbench.registry import Source
+
+
+def describe_model(card: Model, source: Source) -> str:
+    """Definition, options, backends and source of a model."""
+    parts = [
+        f"{card.name}: {card.summary}",
+        _indented(card.equations.strip("\n")),
+        _options(card.options, "plus width, layers and dropout, which every model has"),
+        f"Can: {', '.join(sorted(card.can))}\nBackends: {', '.join(card.cores)}",
+        f"Source: {card.citation}\nPlugin: {source}",
+    ]
+    return "\n\n".join(filter(None, parts))
+
+
+def describe_task(card: TaskCard, source: Source) -> str:
+    """Metrics, datasets, options, protocol and source of a task."""
+    metrics = [f"  {m.name}{f' ({m.unit})' if m.unit else ''}: {m.summary}" for m in card.metrics]
+    datasets = [f"  {d.name}: {d.summary}" + (f" Terms: {d.licence}." if d.licence else "") for d in card.datasets]
+    d = card.defaults
+    parts = [
+        f"{card.name}: {card.summary}",
+        "Metrics (the first is the score):\n" + "\n".join(metrics),
+        "Datasets (the first is the default):\n" + "\n".join(datasets),
+        _options(card.options, ""),
+        f"Protocol: {d.parameters:,} parameters, {d.steps} steps of {d.batch} sequences, peak learning rate {d.lr:g};\n"
+        f"checkpoint chosen by the best validation {card.select}.",
+        f"Source: {card.citation}\nPlugin: {source}" if card.citation else f"Plugin: {source}",
+    ]
+    return "\n\n".join(filter(None, parts))
+
+
+def _options(options: type[Any], more: str) -> str:
+    lines = [f"  {_option(field)}" for field in dataclasses.fields(options)]
+    if not lines and not more:
+        return ""
+    return "\n".join([f"Options{f' ({more})' if more else ''}:", *(lines or ["  none of its own"])])
+
+
+def _option(field: dataclasses.Field[Any]) -> str:
+    choices, low, high = (field.metadata[key] for key in ("choices", "low", "high"))
+    limits = " | ".join(map(str, choices)) if choices else bounds(low, high)
+    limits = f" ({limits})" if limits else ""
+    return f"{field.name}={field.default}{limits}: {field.metadata['help']}"
+
+
+def _indented(text: str) -> str:
+    return textwrap.indent(textwrap.dedent(text), "  ")

@@ -1,0 +1,72 @@
+"""Trials on this machine, several at a time."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Protocol
+
+from seqbench.executors.supervise import run_trial_supervised
+from seqbench.spec import Trial
+from seqbench.store import RunFolder
+
+
+class Observer(Protocol):
+    """Is told what happens; from several threads, one at a time. A context manager around the whole run."""
+
+    def __enter__(self) -> Observer:
+        """The run begins."""
+
+    def __exit__(self, *error: Any) -> None:
+        """The run has ended, well or not."""
+
+    def started(self, trial: Trial) -> None:
+        """The trial's process is about to start."""
+
+    def finished(self, trial: Trial, record: dict[str, Any]) -> None:
+        """The trial's record is written."""
+
+
+class Silent:
+    """An observer that does nothing."""
+
+    def __enter__(self) -> Silent:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        """Nothing to put away."""
+
+    def started(self, trial: Trial) -> None:
+        """Nothing."""
+
+    def finished(self, trial: Trial, record: dict[str, Any]) -> None:
+        """Nothing."""
+
+
+def run_local(trials: Sequence[Trial], folder: RunFolder, jobs: int, limit: float, observer: Observer) -> None:
+    """Run all trials that have no record yet, ``jobs`` at a time, in their order.
+
+    An interrupt (Ctrl-C) kills the running ones and goes on as KeyboardInterrupt; finished ones are safe.
+    """
+    stop, lock = threading.Event(), threading.Lock()
+
+    def one(trial: Trial) -> None:
+        if stop.is_set():
+            return
+        with lock:
+            observer.started(trial)
+        record = run_trial_supervised(trial, folder, limit, stop)
+        if record is not None:
+            with lock:
+                observer.finished(trial, record)
+
+    waiting = [trial for trial in trials if folder.record(trial.id) is None]
+    with ThreadPoolExecutor(max(1, jobs), thread_name_prefix="seqbench-trial") as pool:
+        futures = [pool.submit(one, trial) for trial in waiting]
+        try:
+            for future in futures:
+                future.result()
+        except BaseException:
+            stop.set()
+            raise

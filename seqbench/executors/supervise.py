@@ -1,0 +1,89 @@
+"""One trial under supervision: a child process, a limit, and a record whatever happens."""
+
+from __future__ import annotations
+
+import re
+import signal
+import threading
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from seqbench.process import Outcome, run_in_child
+from seqbench.spec import Trial
+from seqbench.store import RunFolder
+
+TAIL = 4000
+_STEP = re.compile(r"^step (\d+)/(\d+)", re.MULTILINE)
+
+
+def run_trial_supervised(
+    trial: Trial, folder: RunFolder, limit: float, stop: threading.Event | None = None
+) -> dict[str, Any] | None:
+    """Run a trial unless its record is there already.
+
+    Args:
+        trial: what to run.
+        folder: where its record goes.
+        limit: seconds after which it is killed.
+        stop: set to have it killed at once.
+
+    Returns:
+        The record; None if the trial was stopped (it will run when the run is resumed).
+    """
+    finished = folder.record(trial.id)
+    if finished is not None:
+        return finished
+    if trial.blocked is not None:
+        record = _record(trial, dict(trial.blocked))
+    else:
+        log = folder.log_path(trial.id)
+        outcome = run_in_child("seqbench.trial:run_trial", (trial, folder), log, limit, stop)
+        if outcome.kind == "stopped":
+            return None
+        finished = folder.record(trial.id)  # the child wrote it, unless it died before
+        record = finished or _record(trial, {**_death(outcome, limit), **_last_words(log)})
+    record["log_tail"] = None if record["status"] == "ok" else _tail(folder.log_path(trial.id))
+    if finished is None or record["status"] != "ok":
+        folder.write_record(trial.id, record)
+    return folder.record(trial.id)
+
+
+def progress(folder: RunFolder, trial: Trial) -> tuple[int, int] | None:
+    """The step at which a running trial last reported, and how many it has; None before the first."""
+    found = _STEP.findall(_tail(folder.log_path(trial.id)))
+    return (int(found[-1][0]), int(found[-1][1])) if found else None
+
+
+def _record(trial: Trial, fields: dict[str, Any]) -> dict[str, Any]:
+    notes = [trial.advice] if trial.advice else []
+    return {"trial": asdict(trial), "task_label": trial.task_label, "notes": notes, **fields}
+
+
+def _death(outcome: Outcome, limit: float) -> dict[str, Any]:
+    """Status and cause of a trial whose process left no record."""
+    if outcome.kind == "timeout":
+        return {"status": "timeout", "cause": f"killed after {limit:g} s; raise --timeout or lower --budget"}
+    if outcome.out_of_memory:
+        return {"status": "out_of_memory", "cause": "the kernel killed the process for memory; lower --batch or --jobs"}
+    code = outcome.exitcode or 0
+    if code < 0:
+        name = signal.Signals(-code).name if -code in set(signal.Signals) else str(-code)
+        return {"status": "killed", "cause": f"the process was killed by signal {name}"}
+    return {"status": "error", "cause": f"the process left with exit code {code} before its end; see the log"}
+
+
+def _last_words(log: Path) -> dict[str, Any]:
+    found = _STEP.findall(_tail(log))
+    return {"failed_step": int(found[-1][0])} if found else {}
+
+
+def _tail(log: Path) -> str:
+    """The end of a log, as text, whatever bytes are in it."""
+    try:
+        with log.open("rb") as file:
+            file.seek(0, 2)
+            file.seek(max(0, file.tell() - TAIL))
+            return file.read().decode("utf-8", errors="replace")
+    except OSError:
+        return ""

@@ -1,0 +1,98 @@
+"""Records as one pandas frame and as CSV: one row a trial, columns named and documented here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Record = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the frame: its meaning, its unit, and how it is read off a record."""
+
+    name: str
+    summary: str
+    read: Callable[[Record], Any]
+    unit: str = ""
+
+
+def _at(*keys: str) -> Callable[[Record], Any]:
+    def read(record: Record) -> Any:
+        value: Any = record
+        for key in keys:
+            value = value.get(key) if isinstance(value, Mapping) else None
+        return value
+
+    return read
+
+
+def _options(record: Record) -> str:
+    return ",".join(f"{k}={v}" for k, v in record["trial"]["model_options"].items())
+
+
+def _relative_error(record: Record) -> float | None:
+    trial, count = record["trial"], _at("parameters", "network")(record)
+    return None if count is None else count / trial["target_parameters"] - 1
+
+
+COLUMNS = (
+    Column("task", "task, with its options, and dataset: rows with the same one are compared", _at("task_label")),
+    Column("model", "model, with the options that differ from its defaults", _at("trial", "label")),
+    Column("backend", "the code that ran the model", _at("trial", "backend")),
+    Column("device", "cpu or cuda", _at("trial", "device")),
+    Column("seed", "gives the order of the data, the initial weights and the dropout masks", _at("trial", "seed")),
+    Column("status", "ok, diverged, error, out_of_memory, timeout, killed or refused", _at("status")),
+    Column("cause", "why the trial did not end well", _at("cause")),
+    Column("score", "value of the task's first metric on the test set, checkpoint chosen by validation", _at("score")),
+    Column("score_metric", "which metric the score is", _at("task", "score")),
+    Column("parameters", "trainable parameters of the whole network", _at("parameters", "network")),
+    Column("core_parameters", "of which in the core, the model itself", _at("parameters", "core")),
+    Column("parameters_error", "parameters / target - 1", _relative_error),
+    Column("width", "hidden width H", _at("trial", "width")),
+    Column("layers", "number of layers L", _at("trial", "layers")),
+    Column("model_options", "every option of the model", _options),
+    Column("lr", "peak learning rate", _at("trial", "training", "lr")),
+    Column("batch", "sequences in a training batch", _at("trial", "training", "batch")),
+    Column("steps", "training steps", _at("steps")),
+    Column("best_step", "step of the checkpoint with the best validation", _at("best_step")),
+    Column("train_tokens_per_s", "time steps of all sequences trained on, per second of training steps; measured in "
+           "the trial, beside the other --jobs", _at("speed", "train_tokens_per_s"), "1/s"),
+    Column("infer_tokens_per_s", "the same for scoring the test set, data and metric included",
+           _at("speed", "infer_tokens_per_s"), "1/s"),
+    Column("train_seconds", "wall time of all training steps", _at("speed", "train_seconds"), "s"),
+    Column("seconds", "wall time of the whole trial", _at("speed", "seconds"), "s"),
+    Column("peak_memory_mib", "CPU: largest resident size of the trial's process above what it was before the network "
+           "was built; CUDA: peak of the allocator", _at("memory", "peak_mib"), "MiB"),
+    Column("forward_flops_per_token", "matrix-product FLOPs of the core's forward pass per time step, by its formula",
+           _at("forward_flops_per_token"), "FLOP"),
+    Column("threads", "CPU threads of the trial", _at("trial", "threads")),
+    Column("id", "names the trial's files", _at("id")),
+)  # fmt: skip
+
+
+def frame(records: Iterable[Record]) -> pd.DataFrame:
+    """One row a trial: the columns of ``COLUMNS``, then ``test_<metric>`` and ``valid_<metric>`` for each metric.
+
+    Metrics of tasks that a row is not about are nan.
+    """
+    import pandas as pd
+
+    rows = []
+    for record in records:
+        row = {column.name: column.read(record) for column in COLUMNS}
+        for split in ("test", "valid"):
+            row |= {f"{split}_{name}": value for name, value in (_at("metrics", split)(record) or {}).items()}
+        rows.append(row)
+    return pd.DataFrame(rows, columns=None if rows else [c.name for c in COLUMNS])
+
+
+def to_csv(table: pd.DataFrame) -> str:
+    """CSV text in which no cell is a formula for a spreadsheet: texts that could be one get a leading apostrophe."""
+    safe = table.map(lambda v: f"'{v}" if isinstance(v, str) and v.startswith(("=", "+", "-", "@", "\t", "\r")) else v)
+    return str(safe.to_csv(index=False, lineterminator="\n"))

@@ -1,0 +1,1 @@
+"""The only clocks and memory gauges of the project."""

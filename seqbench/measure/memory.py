@@ -1,0 +1,72 @@
+"""Peak memory of this process, or of the CUDA allocator."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+
+_MIB = 1024.0**2
+
+
+class PeakMemory:
+    """Memory from its creation on: start it before the network is built.
+
+    CPU: the largest resident size of the process less the size at the start. Linux resets its high-water mark for
+    this; elsewhere the mark of the whole process is used, which may have been set before. CUDA: the allocator's peak.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._cuda = device.type == "cuda"
+        if self._cuda:
+            torch.cuda.reset_peak_memory_stats()
+        else:
+            _reset_high_water()
+            self._baseline = _resident()
+
+    def mib(self) -> float:
+        """The peak so far, in MiB."""
+        if self._cuda:
+            return torch.cuda.max_memory_allocated() / _MIB
+        return max(0, _high_water() - self._baseline) / _MIB
+
+
+def _reset_high_water() -> None:
+    try:
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    except OSError:
+        return
+
+
+def _status(field: str) -> int | None:
+    """A size in /proc/self/status, in bytes, or None where there is no such file (not Linux)."""
+    try:
+        text = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return None
+    found = [line.split()[1] for line in text.splitlines() if line.startswith(field + ":")]
+    return int(found[0]) * 1024 if found else None
+
+
+def _resident() -> int:
+    size = _status("VmRSS")
+    if size is None:
+        import psutil
+
+        size = int(psutil.Process().memory_info().rss)
+    return size
+
+
+def _high_water() -> int:
+    size = _status("VmHWM")
+    if size is not None:
+        return size
+    if sys.platform == "win32":
+        import psutil
+
+        return int(psutil.Process().memory_info().peak_wset)
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

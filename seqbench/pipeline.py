@@ -1,0 +1,159 @@
+"""From a spec to results: check, size, run, report. What the command line and ``seqbench.run`` share."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from seqbench import __version__, data, registry
+from seqbench.errors import SeqbenchError, UsageError
+from seqbench.executors.local import Observer, Silent, run_local
+from seqbench.plan import Row, rows_of, trials_of, warnings_of
+from seqbench.process import run_in_child
+from seqbench.registry import Registry
+from seqbench.results import Results
+from seqbench.spec import RunSpec, Trial, spec_from_mapping, spec_to_toml, trial_from_dict
+from seqbench.store import RunFolder, write_text
+
+Say = Callable[[str], None]
+Watch = Callable[[Sequence[Trial], RunFolder], Observer]
+"""Makes the observer of a run, once its folder is there."""
+
+
+def _silent(_trials: Sequence[Trial], _folder: RunFolder) -> Observer:
+    return Silent()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run will do.
+
+    Attributes:
+        spec: what was asked for, paths made absolute.
+        trials: in the order in which they start.
+        warnings: what a reader should know first.
+        torch: version and device, as the sizing process found them.
+        files: path, URL and sha256 of each data file that is used.
+    """
+
+    spec: RunSpec
+    trials: tuple[Trial, ...]
+    warnings: tuple[str, ...]
+    torch: Mapping[str, Any]
+    files: tuple[Mapping[str, Any], ...]
+
+
+def make_plan(spec: RunSpec, cards: Registry) -> Plan:
+    """Check names and options, fetch missing data, solve the sizes in a child process.
+
+    Raises:
+        UsageError: the spec asks for something that cannot be done.
+        DataError: data are missing and cannot be fetched.
+    """
+    spec = replace(spec, plugin=tuple(str(Path(path).resolve()) for path in spec.plugin))
+    rows = rows_of(spec, cards)
+    files = _data_files(rows, cards, spec)
+    answer = _size(rows, spec)
+    trials = tuple(trials_of(spec, rows, answer.sizes, answer.device))
+    return Plan(spec, trials, tuple(warnings_of(trials)), answer.torch or {}, files)
+
+
+def _data_files(rows: Sequence[Row], cards: Registry, spec: RunSpec) -> tuple[Mapping[str, Any], ...]:
+    folder = None if spec.data_dir is None else Path(spec.data_dir)
+    found: dict[str, Mapping[str, Any]] = {}
+    for task, name in dict.fromkeys((row.task, row.dataset) for row in rows):
+        dataset = cards.task(task).dataset(name)
+        if dataset is not None and dataset.files:
+            data.obtain(dataset, folder)
+            found |= {file.path: asdict(file) for file in dataset.files}
+    return tuple(found.values())
+
+
+def _size(rows: Sequence[Row], spec: RunSpec) -> Any:
+    with tempfile.TemporaryDirectory(prefix="seqbench-") as scratch:
+        log = Path(scratch) / "sizing.log"
+        outcome = run_in_child("seqbench.sizing:size_all", (rows, spec.plugin, spec.data_dir, spec.device), log, limit=600)
+        if outcome.kind != "returned":
+            tail = log.read_text(encoding="utf-8", errors="replace")[-2000:] if log.exists() else ""
+            raise SeqbenchError(f"Sizing the models failed ({outcome.kind}, exit code {outcome.exitcode}):\n{tail}")
+    if outcome.answer.error:
+        raise UsageError(outcome.answer.error)
+    return outcome.answer
+
+
+def start(plan: Plan, cards: Registry, watch: Watch = _silent, say: Say = lambda _: None) -> Results:
+    """Run a plan in a new folder and write its report.
+
+    Args:
+        plan: from ``make_plan``.
+        cards: the plugins.
+        watch: makes the observer that is told of each trial.
+        say: gets one line for the user: where the run lies.
+    """
+    from seqbench.environment import environment
+
+    now = datetime.now(UTC)
+    tasks = "-".join(dict.fromkeys(trial.task for trial in plan.trials))
+    folder = RunFolder.create(Path(plan.spec.out), f"{now:%Y%m%d-%H%M%S}-{tasks}"[:80])
+    folder.write_run(
+        {
+            "seqbench": __version__,
+            "created": now.isoformat(timespec="seconds"),
+            "spec": asdict(plan.spec),
+            "trials": [asdict(trial) for trial in plan.trials],
+            "warnings": plan.warnings,
+            "environment": {**environment(), **plan.torch},
+            "data": plan.files,
+        }
+    )
+    say(f"Results go to {folder.path}")
+    return _run(folder, plan.spec, plan.trials, cards, watch)
+
+
+def resume(path: Path, cards: Registry, watch: Watch = _silent) -> Results:
+    """Run the trials of an earlier run that have no record yet, and write its report anew.
+
+    Raises:
+        UsageError: there is no run at ``path``.
+    """
+    folder = RunFolder.open(path)
+    stored = folder.run()
+    trials = [trial_from_dict(trial) for trial in stored["trials"]]
+    return _run(folder, spec_from_mapping(stored["spec"], str(path)), trials, cards, watch)
+
+
+def _run(folder: RunFolder, spec: RunSpec, trials: Sequence[Trial], cards: Registry, watch: Watch) -> Results:
+    jobs = jobs_for(spec, trials[0].device)
+    _write_replay(folder, spec, trials)
+    with watch(trials, folder) as observer:
+        run_local(trials, folder, jobs, spec.timeout, observer)
+    _write_replay(folder, spec, trials)
+    results = Results(folder, cards)
+    results.write_report()
+    return results
+
+
+def _write_replay(folder: RunFolder, spec: RunSpec, trials: Sequence[Trial]) -> None:
+    """The spec file of the same run again, seconds replaced by the steps that they came to."""
+    known = {trial.id: steps for trial in trials if (steps := folder.steps(trial.id)) is not None}
+    write_text(folder.path / "spec.toml", spec_to_toml(replace(spec, steps={**spec.steps, **known})))
+
+
+def jobs_for(spec: RunSpec, device: str) -> int:
+    """How many trials run at a time."""
+    from seqbench.environment import usable_cores
+
+    if spec.jobs:
+        return spec.jobs
+    return 1 if device == "cuda" else max(1, usable_cores() // spec.threads)
+
+
+def run_from_python(options: Mapping[str, Any]) -> Results:
+    """What ``seqbench.run`` does."""
+    spec = spec_from_mapping(options, "seqbench.run")
+    cards = registry.load(spec.plugin)
+    return start(make_plan(spec, cards), cards)

@@ -1,0 +1,234 @@
+"""A spec and the installed plugins in, trials out. Pure: no file is read, nothing heavy is imported."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from seqbench.api import RESERVED_OPTIONS, Dataset, Model, TaskCard
+from seqbench.errors import SpecError, UnknownName
+from seqbench.options import build_options, changed, to_dict
+from seqbench.registry import Registry
+from seqbench.spec import (
+    PARAMETER_TOLERANCE,
+    Budget,
+    Choice,
+    RunSpec,
+    Training,
+    Trial,
+    parse_budget,
+    parse_choice,
+    parse_count,
+    parse_seeds,
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A model on a task and backend, before its size is known: one row of the table, several seeds.
+
+    Attributes:
+        task: name, with every option in ``task_options``.
+        task_options: typed.
+        dataset: name.
+        model: name.
+        model_options: typed, every option of the card.
+        label: the model with what differs from its defaults.
+        backend: name.
+        width: as asked for; None: solved from the budget.
+        layers: as asked for; None: the card's default.
+        dropout: probability.
+        target: parameters of the whole network.
+        training: the schedule.
+    """
+
+    task: str
+    task_options: Mapping[str, Any]
+    dataset: str
+    model: str
+    model_options: Mapping[str, Any]
+    label: str
+    backend: str
+    width: int | None
+    layers: int | None
+    dropout: float
+    target: int
+    training: Training
+
+
+@dataclass(frozen=True)
+class Sized:
+    """What a row came to, or why it cannot run."""
+
+    width: int = 0
+    layers: int = 0
+    model_options: Mapping[str, Any] = field(default_factory=dict)
+    parameters: int = 0
+    core_parameters: int = 0
+    advice: str = ""
+    blocked: Mapping[str, str] | None = None
+
+
+def rows_of(spec: RunSpec, registry: Registry) -> list[Row]:
+    """Every task × dataset × model × backend of the spec, in that order, names and options checked.
+
+    Raises:
+        UsageError: an unknown or repeated name, option or value.
+    """
+    models = [parse_choice(text) for text in spec.model] or [Choice(name) for name in registry.models]
+    _check_backends(spec.backend, registry)
+    rows = [
+        row
+        for card, options, dataset in _tasks(spec, registry)
+        for model in models
+        for row in _rows_of_model(spec, registry, (card, options, dataset), model)
+    ]
+    seen: set[tuple[str, str, str, str, str]] = set()
+    for row in rows:
+        key = (row.task, str(row.task_options), row.dataset, row.label, row.backend)
+        if key in seen:
+            raise SpecError(f"{row.label} on {row.task} ({row.dataset}, {row.backend}) is asked for twice.")
+        seen.add(key)
+    return rows
+
+
+def _check_backends(backends: Sequence[str], registry: Registry) -> None:
+    known = {backend for card in registry.models.values() for backend in card.cores}
+    for backend in backends:
+        if backend not in known:
+            raise UnknownName("backend", backend, known)
+
+
+def _tasks(spec: RunSpec, registry: Registry) -> Iterator[tuple[TaskCard, dict[str, Any], Dataset]]:
+    used: set[str] = set()
+    for text in spec.task:
+        choice = parse_choice(text)
+        card = registry.task(choice.name)
+        options = to_dict(build_options(card.options, dict(choice.options), f"task {card.name!r}"))
+        wanted = [dataset for name in spec.dataset if (dataset := card.dataset(name))]
+        used |= {dataset.name for dataset in wanted}
+        for dataset in wanted or card.datasets[:1]:
+            yield card, options, dataset
+    for name in spec.dataset:
+        if name not in used:
+            cards = [registry.task(parse_choice(text).name) for text in spec.task]
+            raise UnknownName("dataset", name, {d.name for card in cards for d in card.datasets})
+
+
+def _rows_of_model(
+    spec: RunSpec, registry: Registry, on: tuple[TaskCard, dict[str, Any], Dataset], choice: Choice
+) -> Iterator[Row]:
+    task, task_options, dataset = on
+    card = registry.model(choice.name)
+    given = dict(choice.options)
+    shape = {name: given.pop(name) for name in RESERVED_OPTIONS & given.keys()}
+    options = build_options(card.options, given, f"model {card.name!r}")
+    width, layers, dropout = _shape(shape, card)
+    for backend in spec.backend:
+        yield Row(
+            task=task.name,
+            task_options=task_options,
+            dataset=dataset.name,
+            model=card.name,
+            model_options=to_dict(options),
+            label=label_of(card.name, {**changed(options), **shape}),
+            backend=backend,
+            width=width,
+            layers=layers,
+            dropout=dropout,
+            target=task.defaults.parameters if spec.params is None else parse_count(spec.params, "--params"),
+            training=training_of(spec, task),
+        )
+
+
+def label_of(name: str, options: Mapping[str, Any]) -> str:
+    """``lstm[forget_bias=1.0,layers=2]``: options in alphabetical order."""
+    inside = ",".join(f"{key}={value}" for key, value in sorted(options.items()))
+    return f"{name}[{inside}]" if inside else name
+
+
+def _shape(given: Mapping[str, str], card: Model) -> tuple[int | None, int | None, float]:
+    """The options that every model has: width, layers, dropout."""
+
+    def whole(name: str) -> int | None:
+        text = given.get(name)
+        if text is not None and not (re.fullmatch("[0-9]{1,6}", text) and int(text) > 0):
+            raise SpecError(f"Option {name!r} of model {card.name!r} is {text!r}; expected a whole number above 0.")
+        return None if text is None else int(text)
+
+    text = given.get("dropout", "0")
+    try:
+        dropout = float(text)
+    except ValueError:
+        dropout = -1.0
+    if not 0 <= dropout < 1:
+        raise SpecError(f"Option 'dropout' of model {card.name!r} is {text!r}; expected a number from 0 to below 1.")
+    return whole("width"), whole("layers"), dropout
+
+
+def training_of(spec: RunSpec, task: TaskCard) -> Training:
+    """The schedule: the user's values, else the task's defaults."""
+    return Training(
+        lr=task.defaults.lr if spec.lr is None else spec.lr,
+        batch=task.defaults.batch if spec.batch is None else spec.batch,
+        budget=Budget("steps", task.defaults.steps) if spec.budget is None else parse_budget(spec.budget),
+    )
+
+
+def trials_of(spec: RunSpec, rows: Sequence[Row], sizes: Sequence[Sized], device: str) -> list[Trial]:
+    """Every row with every seed. All models of one seed come before the next seed, so that an early look is fair."""
+    seeds = parse_seeds(spec.seeds)
+    trials = [
+        Trial(
+            task=row.task,
+            task_options=row.task_options,
+            dataset=row.dataset,
+            model=row.model,
+            model_options=size.model_options or row.model_options,
+            label=row.label,
+            backend=row.backend,
+            device=device,
+            width=size.width,
+            layers=size.layers,
+            dropout=row.dropout,
+            parameters=size.parameters,
+            core_parameters=size.core_parameters,
+            target_parameters=row.target,
+            seed=seed,
+            threads=spec.threads,
+            training=row.training,
+            plugins=spec.plugin,
+            data_dir=spec.data_dir,
+            advice=size.advice,
+            blocked=size.blocked,
+        )
+        for seed in seeds
+        for row, size in zip(rows, sizes, strict=True)
+    ]
+    return [_with_known_steps(trial, spec.steps) for trial in trials]
+
+
+def _with_known_steps(trial: Trial, steps: Mapping[str, int]) -> Trial:
+    """A replay: seconds that became steps in an earlier run are those steps again."""
+    if trial.id not in steps:
+        return trial
+    return replace(trial, training=replace(trial.training, budget=Budget("steps", steps[trial.id])))
+
+
+def warnings_of(trials: Sequence[Trial]) -> list[str]:
+    """What a reader of the plan should know, each thing once."""
+    found: dict[str, None] = {}
+    for trial in trials:
+        if trial.blocked is not None:
+            found[f"{trial.label} on {trial.task}: {trial.blocked['status']}: {trial.blocked['cause']}"] = None
+        elif abs(trial.parameters / trial.target_parameters - 1) > PARAMETER_TOLERANCE:
+            error = trial.parameters / trial.target_parameters - 1
+            found[
+                f"{trial.label} on {trial.task}: {trial.parameters:,} parameters, {error:+.1%} from the target of "
+                f"{trial.target_parameters:,}; its sizes cannot come closer"
+            ] = None
+        if trial.advice.startswith("warning: "):
+            found[f"{trial.label} on {trial.task}: {trial.advice.removeprefix('warning: ')}"] = None
+    return list(found)

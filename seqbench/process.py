@@ -1,0 +1,166 @@
+"""A function in a child process of its own: output into a log, a time limit that kills the whole group.
+
+Where the system can, children come from a forkserver that has torch imported already: a child then starts in
+milliseconds instead of seconds. It only imports; no tensor is made and no CUDA call runs before the fork.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any, Literal
+
+from seqbench.registry import resolve
+
+PRELOAD = ["torch", "torch._dynamo", "seqbench.trial"]
+"""``torch._dynamo`` because the first optimiser would import it, 1.5 s that no trial should be charged with."""
+
+POLL = 0.1
+_starting = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a child ended.
+
+    Attributes:
+        kind: ``"returned"``, ``"died"`` (without an answer), ``"timeout"`` or ``"stopped"`` (we were asked to stop).
+        answer: what the function returned.
+        exitcode: of the process; below 0 the signal that killed it.
+        out_of_memory: the kernel killed a process for memory while the child ran (Linux).
+    """
+
+    kind: Literal["returned", "died", "timeout", "stopped"]
+    answer: Any = None
+    exitcode: int | None = None
+    out_of_memory: bool = False
+
+
+def run_in_child(
+    function: str,
+    arguments: tuple[Any, ...],
+    log: Path,
+    limit: float | None = None,
+    stop: threading.Event | None = None,
+) -> Outcome:
+    """Call ``function(*arguments)`` in a child and wait for it.
+
+    Args:
+        function: ``"package.module:name"``, imported in the child alone.
+        arguments: picklable.
+        log: gets what the child prints, file descriptors 1 and 2.
+        limit: seconds after which the child and all its children are killed.
+        stop: set by another thread to have them killed at once.
+    """
+    receiver, sender = multiprocessing.Pipe(duplex=False)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    environment = {k: v for k, v in os.environ.items() if k.startswith("SEQBENCH_")}
+    kills = _kernel_kills()
+    with _starting, _main_hidden():
+        process = _context().Process(target=_child, args=(function, arguments, str(log), environment, sender))
+        process.start()
+    sender.close()
+    try:
+        return _wait_for(process, receiver, limit, stop, kills)
+    finally:
+        _kill(process)
+        receiver.close()
+
+
+def _wait_for(
+    process: Any, receiver: Connection, limit: float | None, stop: threading.Event | None, kills: int
+) -> Outcome:
+    deadline = None if limit is None else time.monotonic() + limit
+    answered, answer = False, None
+    while True:
+        if receiver in wait([receiver, process.sentinel], POLL) and not answered:
+            with suppress(EOFError):
+                answer = receiver.recv()
+                answered = True
+        if answered:
+            process.join(5)
+            return Outcome("returned", answer, process.exitcode)
+        if process.exitcode is not None:
+            return Outcome("died", None, process.exitcode, _kernel_kills() > kills)
+        if stop is not None and stop.is_set():
+            return Outcome("stopped")
+        if deadline is not None and time.monotonic() > deadline:
+            return Outcome("timeout")
+
+
+def _child(
+    function: str, arguments: tuple[Any, ...], log: str, environment: dict[str, str], sender: Connection
+) -> None:
+    if os.name == "posix":
+        os.setsid()  # a group of its own: a limit can kill it with all that it started, and Ctrl-C does not reach it
+    os.environ.update(environment)
+    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    sender.send(resolve(function)(*arguments))
+    sender.close()
+
+
+def _die_with_parent() -> None:
+    """Not to go on training for a program that was killed."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        if os.name == "posix":
+            os.killpg(0, signal.SIGKILL)
+        os._exit(1)
+
+
+def _kill(process: Any) -> None:
+    """The child and its whole group, whatever state it is in."""
+    if process.pid is not None and os.name == "posix":
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+    if process.exitcode is None:
+        process.kill()
+    process.join(10)
+
+
+def _context() -> Any:
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOAD)
+    return context
+
+
+@contextmanager
+def _main_hidden() -> Iterator[None]:
+    """Keep the child from importing the user's own script again.
+
+    multiprocessing re-runs ``__main__`` in a child, so that a script that calls ``seqbench.run`` without the
+    ``if __name__ == "__main__"`` guard would start itself over and over. Nothing of ours is defined there.
+    """
+    main = sys.modules["__main__"]
+    kept = {name: main.__dict__.pop(name) for name in ("__file__", "__spec__") if name in main.__dict__}
+    main.__spec__ = None
+    try:
+        yield
+    finally:
+        main.__dict__.update(kept)
+
+
+def _kernel_kills() -> int:
+    """How many processes the Linux kernel has killed for memory since it started; 0 where it does not tell."""
+    with suppress(OSError):
+        for line in Path("/proc/vmstat").read_text(encoding="ascii").splitlines():
+            if line.startswith("oom_kill "):
+                return int(line.split()[1])
+    return 0

@@ -1,0 +1,118 @@
+"""What the user sees while trials run: a live table, or a line per finished trial where there is no terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from seqbench.executors.supervise import progress
+from seqbench.spec import Trial
+from seqbench.store import RunFolder
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+    from rich.live import Live
+
+REFRESH = 2
+"""Times per second: each looks at the logs of the running trials."""
+
+
+def score_text(record: dict[str, Any]) -> str:
+    """``"recall 99.2 %"`` of a finished trial, or how it ended."""
+    if record["status"] != "ok":
+        return f"{record['status']}: {record.get('cause') or 'no cause known'}"
+    metric = next(m for m in record["task"]["metrics"] if m["name"] == record["task"]["score"])
+    value = "nan" if record["score"] is None else f"{record['score']:.4g}"
+    return f"{metric['name']} {value} {metric['unit']}".rstrip()
+
+
+class Lines:
+    """A line per finished trial."""
+
+    def __init__(self, trials: Sequence[Trial], folder: RunFolder, write: Callable[[str], None]) -> None:
+        self._total, self._write = len(trials), write
+        self._done = sum(folder.record(trial.id) is not None for trial in trials)
+
+    def __enter__(self) -> Lines:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Nothing to put away."""
+
+    def started(self, trial: Trial) -> None:
+        """Nothing: the end is what counts."""
+
+    def finished(self, trial: Trial, record: dict[str, Any]) -> None:
+        """Say how it ended and how long it took."""
+        self._done += 1
+        seconds = (record.get("speed") or {}).get("seconds")
+        took = f" ({seconds:.1f} s)" if seconds else ""
+        name = f"{trial.task_label} {trial.label} {trial.backend} seed {trial.seed}"
+        self._write(f"[{self._done}/{self._total}] {name}: {score_text(record)}{took}")
+
+
+class Table:
+    """A live table: a row a model, a column a seed; a context manager."""
+
+    def __init__(self, trials: Sequence[Trial], folder: RunFolder, console: Console) -> None:
+        self._trials, self._folder, self._console = trials, folder, console
+        self._cells: dict[str, str] = {}
+        self._running: dict[str, Trial] = {}
+        for trial in trials:
+            record = folder.record(trial.id)
+            if record is not None:
+                self._cells[trial.id] = _cell(record)
+        self._live: Live | None = None
+
+    def __enter__(self) -> Table:
+        from rich.live import Live
+
+        self._live = Live(
+            console=self._console, get_renderable=self._render, refresh_per_second=REFRESH, transient=True
+        )
+        self._live.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        if self._live is not None:
+            self._live.__exit__(*error)
+
+    def started(self, trial: Trial) -> None:
+        """Its cell now shows how far it is."""
+        self._running[trial.id] = trial
+
+    def finished(self, trial: Trial, record: dict[str, Any]) -> None:
+        """Its cell now shows the score."""
+        self._cells[trial.id] = _cell(record)
+        self._running.pop(trial.id, None)
+
+    def _render(self) -> RenderableType:
+        from rich.table import Table as RichTable
+        from rich.text import Text
+
+        done = sum(trial.id in self._cells for trial in self._trials)
+        table = RichTable(title=f"{done} of {len(self._trials)} trials done", title_justify="left")
+        seeds = list(dict.fromkeys(trial.seed for trial in self._trials))
+        for heading in ("task", "model", *(f"seed {seed}" for seed in seeds)):
+            table.add_column(heading, justify="left" if heading in {"task", "model"} else "right")
+        rows: dict[tuple[str, str, str], dict[int, Trial]] = {}
+        for trial in self._trials:
+            rows.setdefault((trial.task_label, trial.label, trial.backend), {})[trial.seed] = trial
+        for (task, label, _), of_seed in rows.items():
+            # Text, because brackets in a plain string would be read as markup
+            table.add_row(Text(task), Text(label), *(self._cell_of(of_seed[seed]) if seed in of_seed else "" for seed in seeds))
+        return table
+
+    def _cell_of(self, trial: Trial) -> str:
+        if trial.id in self._cells:
+            return self._cells[trial.id]
+        if trial.id not in self._running:
+            return "[dim]waiting[/dim]"
+        at = progress(self._folder, trial)
+        return "[cyan]starting[/cyan]" if at is None else f"[cyan]{at[0] / at[1]:.0%}[/cyan]"
+
+
+def _cell(record: dict[str, Any]) -> str:
+    if record["status"] != "ok":
+        return f"[red]{record['status']}[/red]"
+    return "[green]nan[/green]" if record["score"] is None else f"[green]{record['score']:.4g}[/green]"

@@ -1,0 +1,93 @@
+"""What a plan needs torch for: the form of each task, the size of each model, the device. Runs in a child process."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from seqbench import registry
+from seqbench.api import Form
+from seqbench.budget import Question, Size, solve
+from seqbench.errors import DataError, Refused, UsageError
+from seqbench.options import build_options, to_dict
+from seqbench.plan import Row, Sized
+from seqbench.trial import prepare_task
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the child found out.
+
+    Attributes:
+        error: a message for the user where the run cannot start at all, else "".
+        device: ``"cpu"`` or ``"cuda"``.
+        sizes: one for each row.
+        torch: version, device name and the like, for the record.
+    """
+
+    error: str = ""
+    device: str = "cpu"
+    sizes: tuple[Sized, ...] = ()
+    torch: dict[str, Any] | None = None
+
+
+def size_all(rows: Sequence[Row], plugins: Sequence[str], data_dir: str | None, device: str) -> Answer:
+    """Prepare each task once and solve each row's size."""
+    try:
+        chosen = choose_device(device)
+        cards = registry.load(plugins)
+        forms: dict[str, Form] = {}
+        sizes = []
+        for row in rows:
+            key = f"{row.task} {row.task_options} {row.dataset}"
+            if key not in forms:
+                _, forms[key] = prepare_task(cards.task(row.task), row.task_options, row.dataset, data_dir)
+            sizes.append(_size(row, cards, forms[key]))
+    except (UsageError, DataError) as error:
+        return Answer(error=str(error))
+    return Answer("", chosen, tuple(sizes), describe_torch(chosen))
+
+
+def _size(row: Row, cards: registry.Registry, form: Form) -> Sized:
+    """The row's size, or why it cannot run: a stranger's core may raise anything."""
+    try:
+        card = cards.model(row.model)
+        options = build_options(card.options, row.model_options, f"model {card.name!r}")
+        layers = row.layers or card.default_layers(options, form.length)
+        question = Question(card, row.backend, form, options, layers)
+        size: Size = solve(question, row.target) if row.width is None else question.sized(row.width)
+        advice = card.advice(size.options, layers, form.length) if card.advice else None
+    except Refused as refusal:
+        return Sized(blocked={"status": "refused", "cause": str(refusal)})
+    except Exception as error:  # noqa: BLE001 - becomes a row of the table
+        return Sized(blocked={"status": "error", "cause": f"{type(error).__name__}: {error}".splitlines()[0]})
+    return Sized(size.width, layers, to_dict(size.options), size.parameters, size.core_parameters, advice or "")
+
+
+def choose_device(wanted: str) -> str:
+    """``auto`` is CUDA where there is one.
+
+    Raises:
+        UsageError: CUDA is asked for and there is none.
+    """
+    available = torch.cuda.is_available()
+    if wanted == "cuda" and not available:
+        raise UsageError("--device cuda: torch finds no CUDA device; use --device cpu, or install a CUDA build of torch.")
+    return "cuda" if available and wanted != "cpu" else "cpu"
+
+
+def describe_torch(device: str) -> dict[str, Any]:
+    """What torch says of itself and of the device."""
+    found: dict[str, Any] = {"torch": torch.__version__, "cpu_capability": torch.backends.cpu.get_cpu_capability()}
+    if device == "cuda":
+        properties = torch.cuda.get_device_properties(0)
+        found |= {"gpu": properties.name, "gpu_memory_gib": round(properties.total_memory / 2**30, 1)}
+        found |= {"cuda": str(torch.version.cuda), "cudnn": str(torch.backends.cudnn.version())}
+        found |= {"precision": "float32, TF32 off for matmul and cuDNN"}
+    else:
+        found |= {"precision": "float32", "architecture": platform.machine()}
+    return found

@@ -1,0 +1,370 @@
+"""What a run is: the user's spec, and the trials that it becomes. Plain data, frozen, closed."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import math
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from seqbench.errors import SpecError
+
+PARAMETER_TOLERANCE = 0.02
+"""A parameter count further from its target than this share gets a warning."""
+
+# --- option strings: "lstm[forget_bias=1,layers=2]", "50k", "60s" ------------------------------------
+
+_CHOICE = re.compile(r"\s*([^\[\]\s]+)\s*(?:\[(.*)\])?\s*", re.DOTALL)
+_COUNT = re.compile(r"([0-9][0-9_]*(?:\.[0-9]+)?)\s*([kKmM]?)")
+_BUDGET = re.compile(r"([0-9][0-9_]*(?:\.[0-9]+)?)\s*(steps?|s|sec|seconds|min|m|h)")
+_SECONDS = {"s": 1.0, "sec": 1.0, "seconds": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A name with options still in text: what ``--model`` and ``--task`` take."""
+
+    name: str
+    options: tuple[tuple[str, str], ...] = ()
+
+
+def parse_choice(text: str) -> Choice:
+    """``"lstm[forget_bias=1]"`` to its parts.
+
+    Raises:
+        SpecError: the text is not of the form ``name[key=value,...]``.
+    """
+    match = _CHOICE.fullmatch(text)
+    if match is None:
+        raise SpecError(f"Cannot read {text!r}: write name[option=value,option=value], say lstm[forget_bias=1].")
+    pairs: dict[str, str] = {}
+    for part in filter(None, (p.strip() for p in (match[2] or "").split(","))):
+        key, equals, value = (s.strip() for s in part.partition("="))
+        if not equals or not key or not value:
+            raise SpecError(f"Cannot read option {part!r} in {text!r}: write option=value.")
+        if key in pairs:
+            raise SpecError(f"Option {key!r} stands twice in {text!r}.")
+        pairs[key] = value
+    return Choice(match[1], tuple(pairs.items()))
+
+
+def parse_count(text: str | int, what: str) -> int:
+    """``"50k"``, ``"1.3M"``, ``"130_000"`` to a whole number above 0.
+
+    Raises:
+        SpecError: it is no such number.
+    """
+    match = _COUNT.fullmatch(str(text).strip())
+    value = 0.0 if match is None else float(match[1].replace("_", "")) * {"": 1, "k": 1e3, "m": 1e6}[match[2].lower()]
+    if value < 1 or value != int(value):
+        raise SpecError(f"{what} is {text!r}; expected a whole number above 0, such as 50k, 130_000 or 1.5M.")
+    return int(value)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How long a trial trains: a number of steps, or of seconds (turned into steps by a timed warm-up)."""
+
+    kind: Literal["steps", "seconds"]
+    amount: float
+
+    def __str__(self) -> str:
+        return f"{self.amount:g} {self.kind}"
+
+
+def parse_budget(text: str) -> Budget:
+    """``"2000steps"``, ``"60s"``, ``"5min"``.
+
+    Raises:
+        SpecError: it is neither.
+    """
+    match = _BUDGET.fullmatch(str(text).strip())
+    amount = 0.0 if match is None else float(match[1].replace("_", ""))
+    if match is None or amount <= 0 or (match[2].startswith("step") and amount != int(amount)):
+        raise SpecError(f"--budget is {text!r}; expected steps or seconds above 0, such as 2000steps, 60s or 5min.")
+    if match[2].startswith("step"):
+        return Budget("steps", amount)
+    return Budget("seconds", amount * _SECONDS[match[2]])
+
+
+def parse_seeds(text: str | int) -> tuple[int, ...]:
+    """``3`` to seeds 0, 1, 2; ``"4,7"`` to those two.
+
+    Raises:
+        SpecError: it is neither, or a seed stands twice.
+    """
+    raw = str(text).strip()
+    which = "," in raw  # "7," is seed 7 alone
+    parts = [p.strip() for p in raw.removesuffix(",").split(",")]
+    if not all(re.fullmatch(r"[0-9]{1,9}", p) for p in parts) or (not which and int(raw) < 1):
+        raise SpecError(f"--seeds is {text!r}; expected how many (3) or which (0,1,5).")
+    seeds = tuple(map(int, parts)) if which else tuple(range(int(raw)))
+    if len(set(seeds)) != len(seeds):
+        raise SpecError(f"--seeds is {text!r}: a seed stands twice.")
+    return seeds
+
+
+# --- the user's spec --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """What ``seqbench run`` is asked to do; a spec file and ``seqbench.run(...)`` use the same names.
+
+    Attributes:
+        task: tasks, each ``name`` or ``name[option=value]``.
+        model: models, in the same form; none means all that are installed.
+        dataset: datasets; a task takes those of them that it has; none means each task's default.
+        seeds: how many (3), or which ("0,1,5").
+        params: trainable parameters of the whole network ("50k"); None: the task's own default.
+        budget: training length of a trial ("2000steps", "60s"); None: the task's default number of steps.
+        lr: peak learning rate; None: the task's default.
+        batch: sequences in a training batch; None: the task's default.
+        backend: backends, one row a model and backend.
+        device: "auto", "cpu" or "cuda".
+        threads: threads of each trial.
+        jobs: trials that run at a time; 0: as many as there are cores for their threads (one on a GPU).
+        timeout: seconds after which a trial is killed.
+        data_dir: where downloaded datasets lie; None: SEQBENCH_DATA, then the cache.
+        plugin: single Python files with plugins.
+        out: the folder in which the run gets its own folder.
+        steps: trial id to number of steps, where an earlier run turned seconds into steps (a replay).
+    """
+
+    task: tuple[str, ...]
+    model: tuple[str, ...] = ()
+    dataset: tuple[str, ...] = ()
+    seeds: str = "3"
+    params: str | None = None
+    budget: str | None = None
+    lr: float | None = None
+    batch: int | None = None
+    backend: tuple[str, ...] = ("torch",)
+    device: str = "auto"
+    threads: int = 1
+    jobs: int = 0
+    timeout: float = 3600.0
+    data_dir: str | None = None
+    plugin: tuple[str, ...] = ()
+    out: str = "results"
+    steps: Mapping[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Check what can be checked without the plugins.
+
+        Raises:
+            SpecError: a value is out of range or cannot be read.
+        """
+        if not self.task:
+            raise SpecError("No task: say which, for example --task copy (seqbench list shows all).")
+        parse_seeds(self.seeds)
+        if self.params is not None:
+            parse_count(self.params, "--params")
+        if self.budget is not None:
+            parse_budget(self.budget)
+        if self.device not in {"auto", "cpu", "cuda"}:
+            raise SpecError(f"--device is {self.device!r}; expected auto, cpu or cuda.")
+        for name, value, low in (("--threads", self.threads, 1), ("--jobs", self.jobs, 0), ("--batch", self.batch, 1)):
+            if value is not None and value < low:
+                raise SpecError(f"{name} is {value}; expected at least {low}.")
+        if not (math.isfinite(self.timeout) and self.timeout > 0):
+            raise SpecError(f"--timeout is {self.timeout}; expected seconds above 0.")
+        if self.lr is not None and not 0 < self.lr < 100:
+            raise SpecError(f"--lr is {self.lr}; expected a number above 0, such as 3e-3.")
+
+
+_LISTS = {"task", "model", "dataset", "backend", "plugin"}
+_ALIASES = {"tasks": "task", "models": "model", "datasets": "dataset", "backends": "backend", "plugins": "plugin"}
+
+
+def spec_from_mapping(values: Mapping[str, Any], where: str) -> RunSpec:
+    """A spec from a file's or a call's named values; a lone name stands for a list of one.
+
+    Raises:
+        SpecError: an unknown name, or a value of the wrong type.
+    """
+    known = {f.name: f for f in dataclasses.fields(RunSpec)}
+    clean: dict[str, Any] = {}
+    for given, value in values.items():
+        key = _ALIASES.get(given, given)
+        if key not in known:
+            near = difflib.get_close_matches(given, [*known, *_ALIASES], n=1)
+            guess = f" Did you mean {near[0]!r}?" if near else ""
+            raise SpecError(f"{where}: unknown key {given!r}.{guess} Known: {', '.join(sorted(known))}.")
+        if key in clean:
+            raise SpecError(f"{where}: {key!r} and its plural are both given.")
+        if value is not None:
+            clean[key] = _convert(key, value, where)
+    clean.setdefault("task", ())
+    return RunSpec(**clean)
+
+
+_NUMBERS: dict[str, type[int | float]] = {
+    "threads": int, "jobs": int, "batch": int, "timeout": float, "lr": float
+}  # fmt: skip
+
+
+def _convert(key: str, value: Any, where: str) -> Any:
+    def wrong(expected: str) -> SpecError:
+        return SpecError(f"{where}: {key} is {value!r}; expected {expected}.")
+
+    if key in _LISTS:
+        items = (value,) if isinstance(value, str | Path) else value
+        if not isinstance(items, list | tuple) or not all(isinstance(v, str | Path) for v in items):
+            raise wrong("a name or a list of names")
+        return tuple(map(str, items))
+    if key == "seeds" and isinstance(value, list | tuple | range):
+        return "".join(f"{seed}," for seed in value)
+    if key in _NUMBERS:
+        fits = isinstance(value, int if _NUMBERS[key] is int else int | float) and not isinstance(value, bool)
+        if not fits:
+            raise wrong("a number")
+        return _NUMBERS[key](value)
+    if key == "steps":
+        if not isinstance(value, Mapping) or not all(isinstance(v, int) and v > 0 for v in value.values()):
+            raise wrong("a table of trial id = number of steps")
+        return dict(value)
+    if isinstance(value, bool) or not isinstance(value, str | int | Path):
+        raise wrong("text")
+    return str(value)
+
+
+def read_spec_file(path: Path) -> dict[str, Any]:
+    """The named values of a TOML spec file.
+
+    Raises:
+        SpecError: there is no such file, or it is not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SpecError(f"Cannot read the spec file {path}: {error.strerror}.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SpecError(f"{path} is not TOML: {error}.") from error
+
+
+def spec_to_toml(spec: RunSpec) -> str:
+    """A spec file that says the same as ``spec`` (every value, defaults included)."""
+    lines = []
+    for f in dataclasses.fields(spec):
+        value = getattr(spec, f.name)
+        if value is None or f.name == "steps":
+            continue
+        lines.append(f"{f.name} = {json.dumps(list(value) if isinstance(value, tuple) else value)}")
+    if spec.steps:
+        lines += ["", "[steps]", *(f"{json.dumps(k)} = {v}" for k, v in spec.steps.items())]
+    return "\n".join(lines) + "\n"
+
+
+# --- trials -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a trial trains; the same for every model of a task.
+
+    Attributes:
+        lr: peak learning rate of AdamW.
+        batch: sequences in a batch.
+        budget: steps, or seconds.
+        warmup: share of the steps in which the rate rises linearly; then it falls as a cosine to ``final_lr``.
+        final_lr: the last rate as a share of the peak.
+        weight_decay: AdamW's, on matrices only.
+        clip: largest norm of the whole gradient.
+        validations: how many times the network is validated, evenly over the steps.
+    """
+
+    lr: float
+    batch: int
+    budget: Budget
+    warmup: float = 0.05
+    final_lr: float = 0.01
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    validations: int = 20
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One training: all that decides its numbers.
+
+    Attributes:
+        task: task name.
+        task_options: every option of the task.
+        dataset: dataset name.
+        model: model name.
+        model_options: every option of the model.
+        label: task-independent name of the row: the model with what differs from its defaults.
+        backend: backend name.
+        device: ``"cpu"`` or ``"cuda"``.
+        width: hidden width ``H``, solved from the budget of parameters.
+        layers: ``L``.
+        dropout: probability.
+        parameters: expected count of the whole network.
+        core_parameters: of which the core's.
+        target_parameters: what was asked for.
+        seed: gives the streams of data order, initialisation and dropout.
+        threads: of the CPU.
+        training: the schedule.
+        plugins: single files to load first.
+        data_dir: where downloaded datasets lie, None: the default places.
+        advice: the card's remark about this setting, or "".
+        blocked: status and cause, where it is known beforehand that the trial cannot run.
+    """
+
+    task: str
+    task_options: Mapping[str, Any]
+    dataset: str
+    model: str
+    model_options: Mapping[str, Any]
+    label: str
+    backend: str
+    device: str
+    width: int
+    layers: int
+    dropout: float
+    parameters: int
+    core_parameters: int
+    target_parameters: int
+    seed: int
+    threads: int
+    training: Training
+    plugins: tuple[str, ...] = ()
+    data_dir: str | None = None
+    advice: str = ""
+    blocked: Mapping[str, str] | None = None
+
+    @property
+    def task_label(self) -> str:
+        """Task, its options and dataset: trials with the same one are compared."""
+        options = ",".join(f"{k}={v}" for k, v in self.task_options.items())
+        return f"{self.task}[{options}]/{self.dataset}" if options else f"{self.task}/{self.dataset}"
+
+    @property
+    def id(self) -> str:
+        """A file name that tells the trial and is unique in a run: the same trial always has the same id."""
+        plain = dataclasses.asdict(self)
+        for place in ("data_dir", "plugins", "advice", "blocked"):  # where things lie does not decide the numbers
+            plain.pop(place)
+        digest = hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:8]
+        words = re.sub(r"[^A-Za-z0-9=.]+", "-", f"{self.task}-{self.dataset}-{self.label}-{self.backend}").strip("-")
+        return f"{words[:80]}-s{self.seed}-{digest}"
+
+
+def trial_to_dict(trial: Trial) -> dict[str, Any]:
+    """Plain data, for JSON."""
+    return dataclasses.asdict(trial)
+
+
+def trial_from_dict(data: Mapping[str, Any]) -> Trial:
+    """The inverse of ``trial_to_dict``."""
+    training = dict(data["training"])
+    training["budget"] = Budget(**training["budget"])
+    return Trial(**{**data, "training": Training(**training), "plugins": tuple(data["plugins"])})

@@ -1,0 +1,192 @@
+"""A run's folder: one file per trial, written atomically, so that whatever is there is whole.
+
+::
+
+    results/<run>/
+      run.json               spec, trials, environment: written once, before the first trial
+      spec.toml              the same run again: seqbench run results/<run>/spec.toml
+      trials/<id>.json       the record of a finished trial, whatever its end
+      steps/<id>.json        the number of steps that a budget in seconds came to
+      artifacts/<id>.npz     best weights ("weights/<name>") and the task's arrays ("task/<name>")
+      logs/<id>.log          what the trial printed
+      results.csv  report.html   exports, made anew from the records
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import socket
+import uuid
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from seqbench.errors import UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+FORMAT = 1
+_SAFE = re.compile(r"[A-Za-z0-9=._-]+")
+
+
+def strict(value: Any) -> Any:
+    """Plain data for strict JSON: nan and infinities become None, tuples lists, numpy scalars numbers."""
+    if isinstance(value, Mapping):
+        return {str(k): strict(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [strict(v) for v in value]
+    if hasattr(value, "item"):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def write_atomically(path: Path, write: Callable[[IO[bytes]], None]) -> None:
+    """Write a file so that a reader sees the old one or the new one, whole, even after a crash."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.parent / f".{path.name}.{socket.gethostname()}.{os.getpid()}.{uuid.uuid4().hex[:8]}.tmp"
+    try:
+        with temporary.open("xb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    if os.name == "posix":
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Strict JSON, atomically."""
+    text = json.dumps(strict(data), indent=1, allow_nan=False, ensure_ascii=False)
+    write_atomically(path, lambda file: _write_bytes(file, text.encode("utf-8")))
+
+
+def write_text(path: Path, text: str) -> None:
+    """UTF-8 text, atomically, line ends as they are."""
+    write_atomically(path, lambda file: _write_bytes(file, text.encode("utf-8")))
+
+
+def _write_bytes(file: IO[bytes], data: bytes) -> None:
+    file.write(data)
+
+
+class RunFolder:
+    """The folder of one run."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def create(cls, out: Path, name: str) -> RunFolder:
+        """A new folder ``out/name`` (``name-2``, ... where it is taken): results are never overwritten.
+
+        Raises:
+            UsageError: ``out`` cannot be written to.
+        """
+        number = 1
+        while True:
+            path = out / (name if number == 1 else f"{name}-{number}")
+            try:
+                path.mkdir(parents=True)
+            except FileExistsError:
+                if not path.is_dir():
+                    raise UsageError(f"Cannot make a run folder in {out}: a file is in the way.") from None
+                number += 1
+            except OSError as error:
+                raise UsageError(f"Cannot make the run folder {path}: {error.strerror}; choose another --out.") from error
+            else:
+                return cls(path)
+
+    @classmethod
+    def open(cls, path: Path) -> RunFolder:
+        """An existing run.
+
+        Raises:
+            UsageError: there is no run there, or another version of seqbench wrote it.
+        """
+        folder = cls(path)
+        try:
+            found = folder.run().get("format")
+        except (OSError, ValueError) as error:
+            raise UsageError(f"There is no run in {path}: its run.json cannot be read.") from error
+        if found != FORMAT:
+            raise UsageError(f"{path} has format {found}; this seqbench reads format {FORMAT}.")
+        return folder
+
+    def write_run(self, data: Mapping[str, Any]) -> None:
+        """Store what the run is; once."""
+        write_json(self.path / "run.json", {"format": FORMAT, **data})
+
+    def run(self) -> dict[str, Any]:
+        """What the run is: ``spec``, ``trials`` (in order), ``environment``, ``created``, ``plan``."""
+        data: dict[str, Any] = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
+        return data
+
+    def _file(self, kind: str, trial_id: str, suffix: str) -> Path:
+        if not _SAFE.fullmatch(trial_id) or trial_id.startswith("."):
+            raise UsageError(f"{trial_id!r} is not the id of a trial.")
+        return self.path / kind / f"{trial_id}{suffix}"
+
+    def log_path(self, trial_id: str) -> Path:
+        """Where the trial's output goes."""
+        return self._file("logs", trial_id, ".log")
+
+    def write_record(self, trial_id: str, record: Mapping[str, Any]) -> None:
+        """The trial is finished."""
+        write_json(self._file("trials", trial_id, ".json"), {"format": FORMAT, "id": trial_id, **record})
+
+    def record(self, trial_id: str) -> dict[str, Any] | None:
+        """The record of a finished trial, or None."""
+        path = self._file("trials", trial_id, ".json")
+        if not path.exists():
+            return None
+        data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return data
+
+    def records(self) -> list[dict[str, Any]]:
+        """The records of all finished trials, in the plan's order."""
+        from seqbench.spec import trial_from_dict
+
+        ids = (trial_from_dict(trial).id for trial in self.run()["trials"])
+        return [record for record in map(self.record, ids) if record is not None]
+
+    def write_steps(self, trial_id: str, steps: int) -> None:
+        """Remember what a budget in seconds came to, so that a resumed trial does the same."""
+        write_json(self._file("steps", trial_id, ".json"), steps)
+
+    def steps(self, trial_id: str) -> int | None:
+        """What ``write_steps`` stored, or None."""
+        path = self._file("steps", trial_id, ".json")
+        return int(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
+
+    def write_arrays(self, trial_id: str, arrays: Mapping[str, np.ndarray]) -> None:
+        """Store named arrays, without pickle.
+
+        Raises:
+            ValueError: an array holds Python objects.
+        """
+        import numpy as np
+
+        path = self._file("artifacts", trial_id, ".npz")
+        write_atomically(path, lambda file: np.savez_compressed(file, allow_pickle=False, **arrays))
+
+    def arrays(self, trial_id: str, prefix: str = "") -> dict[str, np.ndarray]:
+        """The stored arrays whose name begins with ``prefix``, without it; none where nothing was stored."""
+        import numpy as np
+
+        path = self._file("artifacts", trial_id, ".npz")
+        if not path.exists():
+            return {}
+        with np.load(path, allow_pickle=False) as file:
+            return {name.removeprefix(prefix): file[name] for name in file.files if name.startswith(prefix)}

@@ -1,0 +1,224 @@
+"""One trial, start to finish: the only place where a model meets a task."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from seqbench import data, registry
+from seqbench.api import Batch, CoreSpec, Form, Model, Task, TaskCard
+from seqbench.errors import Diverged, Refused, SeqbenchError
+from seqbench.losses import loss_of
+from seqbench.measure.clock import Stopwatch, per_second
+from seqbench.measure.memory import PeakMemory
+from seqbench.network import Network, build, count
+from seqbench.options import build_options
+from seqbench.predict import NetworkPredictor
+from seqbench.spec import Trial
+from seqbench.store import RunFolder
+from seqbench.streams import stream, torch_seed
+from seqbench.train import Problem, Trained, fit, steps_in
+
+
+@dataclass(frozen=True)
+class Cast:
+    """The parts of a trial, found by their names."""
+
+    card: Model
+    task_card: TaskCard
+    task: Task
+    form: Form
+    options: Any
+
+
+def run_trial(trial: Trial, folder: RunFolder) -> None:
+    """Train, test, store the artifacts and the record; an exception becomes the record's status.
+
+    Runs in a process of its own: it sets torch's threads and random state.
+    """
+    with Stopwatch() as watch:
+        try:
+            record = _run(trial, folder)
+        except Exception as error:  # noqa: BLE001 - a stranger's code may raise anything; the run goes on
+            record = failure(trial, error)
+    record["speed"] = {**record.get("speed", {}), "seconds": watch.seconds}
+    folder.write_record(trial.id, record)
+
+
+def _run(trial: Trial, folder: RunFolder) -> dict[str, Any]:
+    device = prepare_process(trial)
+    cast = find(trial)
+    memory = PeakMemory(device)
+    network = make_network(trial, cast).to(device)
+    loss = loss_of(cast.task, cast.form)
+    problem = Problem(network, cast.form, loss)
+    predict = NetworkPredictor(network, cast.card, cast.form, loss)
+    steps = _steps(trial, folder, problem, cast)
+    torch.manual_seed(torch_seed(trial.seed, "dropout"))
+    trained = fit(
+        problem,
+        trial.training,
+        steps,
+        training_batches(trial, cast),
+        lambda: cast.task.evaluate(predict, "valid"),
+        cast.task_card.metric(cast.task_card.select),
+        lambda step, value: print(f"step {step}/{steps} loss {value:.4f}", flush=True),  # noqa: T201 - the trial's log
+    )
+    _assert_threads(trial)
+    network.load_state_dict(trained.weights)
+    test, tested = _test(cast.task, predict, device)
+    _store_artifacts(trial, folder, trained, cast.task.diagnose(predict, stream(trial.seed, "diagnose")))
+    return {
+        **_head(trial),
+        "status": "ok",
+        "score": test[cast.task_card.score.name],
+        "task": describe(cast.task_card),
+        "references": [asdict(reference) for reference in cast.task.references()],
+        "parameters": {"network": count(network), "core": count(network.core)},
+        "steps": steps,
+        "best_step": trained.best_step,
+        "metrics": {"test": test, "valid": trained.best},
+        "curve": asdict(trained.curve),
+        "speed": {
+            "train_tokens_per_s": per_second(trained.tokens, trained.seconds),
+            "infer_tokens_per_s": tested,
+            "train_seconds": trained.seconds,
+        },
+        "memory": {"peak_mib": memory.mib()},
+        "forward_flops_per_token": network.core.flops(1, cast.form.length) / cast.form.length,  # type: ignore[operator]
+    }
+
+
+# --- the parts --------------------------------------------------------------------------------------
+
+
+def prepare_process(trial: Trial) -> torch.device:
+    """Threads, precision and determinism of this process, the same for every model."""
+    torch.set_num_threads(trial.threads)
+    if trial.device == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.backends.cuda.matmul.allow_tf32 = False  # cuDNN would use TF32 by default and matmul would not
+        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cudnn.deterministic = True
+        torch.backends.cudnn.benchmark = False
+        torch.use_deterministic_algorithms(True, warn_only=True)
+    return torch.device(trial.device)
+
+
+def _assert_threads(trial: Trial) -> None:
+    now = torch.get_num_threads()
+    if now != trial.threads:
+        raise SeqbenchError(f"torch's threads went from {trial.threads} to {now} during the trial: a plugin set them")
+
+
+def find(trial: Trial) -> Cast:
+    """Load the plugins in this process, then the trial's model and task, and prepare the task."""
+    cards = registry.load(trial.plugins)
+    task_card, card = cards.task(trial.task), cards.model(trial.model)
+    task, form = prepare_task(task_card, trial.task_options, trial.dataset, trial.data_dir)
+    options = build_options(card.options, trial.model_options, f"model {card.name!r}")
+    return Cast(card, task_card, task, form, options)
+
+
+def prepare_task(card: TaskCard, options: Any, dataset: str, data_dir: str | None) -> tuple[Task, Form]:
+    """Build a task and load its data.
+
+    Raises:
+        DataError: a file of the dataset is missing or damaged.
+    """
+    task: Task = registry.resolve(card.factory)(build_options(card.options, options, f"task {card.name!r}"))
+    found = card.dataset(dataset)
+    if found is None:
+        raise Refused(f"task {card.name} has no dataset {dataset!r}")
+    return task, task.prepare(dataset, data.locate(found, None if data_dir is None else Path(data_dir)))
+
+
+def make_network(trial: Trial, cast: Cast) -> Network:
+    """The network with its initial weights, on the CPU: the same on every backend and device."""
+    spec = CoreSpec(
+        input_size=trial.width,
+        width=trial.width,
+        layers=trial.layers,
+        causal="causal" in cast.card.can,
+        dropout=trial.dropout,
+        train_length=cast.form.length,
+    )
+    torch.manual_seed(torch_seed(trial.seed, "initialisation"))
+    return build(cast.card, trial.backend, spec, cast.options, cast.form)
+
+
+def training_batches(trial: Trial, cast: Cast) -> Iterator[Batch]:
+    """Endless batches; their order depends on the seed alone, so it is the same for every model."""
+    return cast.task.batches("train", trial.training.batch, stream(trial.seed, "data"))
+
+
+def _steps(trial: Trial, folder: RunFolder, problem: Problem, cast: Cast) -> int:
+    """The number of steps: as asked, as remembered from an interrupted run, or timed now and remembered."""
+    budget = trial.training.budget
+    if budget.kind == "steps":
+        return int(budget.amount)
+    remembered = folder.steps(trial.id)
+    if remembered is not None:
+        return remembered
+    steps = steps_in(budget.amount, problem, trial.training, training_batches(trial, cast))
+    folder.write_steps(trial.id, steps)
+    return steps
+
+
+def _test(task: Task, predict: NetworkPredictor, device: torch.device) -> tuple[dict[str, float], float]:
+    """The metrics on the test set, once, and tokens per second of doing so."""
+    before = predict.tokens
+    with Stopwatch(device) as watch:
+        metrics = task.evaluate(predict, "test")
+    return metrics, per_second(predict.tokens - before, watch.seconds)
+
+
+def _store_artifacts(trial: Trial, folder: RunFolder, trained: Trained, arrays: dict[str, np.ndarray]) -> None:
+    weights = {f"weights/{name}": tensor.cpu().numpy() for name, tensor in trained.weights.items()}
+    folder.write_arrays(trial.id, weights | {f"task/{name}": np.asarray(array) for name, array in arrays.items()})
+
+
+# --- records ----------------------------------------------------------------------------------------
+
+
+def describe(card: TaskCard) -> dict[str, Any]:
+    """What a record says of its task, so that a report needs no plugin."""
+    return {
+        "name": card.name,
+        "score": card.score.name,
+        "select": card.select,
+        "metrics": [asdict(metric) for metric in card.metrics],
+    }
+
+
+def _head(trial: Trial) -> dict[str, Any]:
+    return {"trial": asdict(trial), "task_label": trial.task_label, "notes": [trial.advice] if trial.advice else []}
+
+
+def failure(trial: Trial, error: Exception) -> dict[str, Any]:
+    """The record of a trial that an exception ended."""
+    import traceback
+
+    traceback.print_exception(error)  # into the trial's log
+    record = {**_head(trial), "status": status_of(error), "cause": f"{type(error).__name__}: {error}".splitlines()[0]}
+    if isinstance(error, Diverged):
+        record |= {"failed_step": error.step, "cause": str(error)}
+    if isinstance(error, Refused):
+        record["cause"] = str(error)
+    return record
+
+
+def status_of(error: Exception) -> str:
+    """The status that an exception stands for."""
+    if isinstance(error, Diverged):
+        return "diverged"
+    if isinstance(error, Refused):
+        return "refused"
+    out_of_memory = isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    return "out_of_memory" if out_of_memory else "error"
