@@ -45,7 +45,9 @@ class Question:
 
     def sized(self, width: int, fine: int = 0) -> Size:
         """Count the parameters at a width (and second size), without allocating any."""
-        options = dataclasses.replace(self.options, **{self.card.fine: fine}) if fine and self.card.fine else self.options
+        options = (
+            dataclasses.replace(self.options, **{self.card.fine: fine}) if fine and self.card.fine else self.options
+        )
         spec = CoreSpec(
             input_size=width,
             width=width,

@@ -81,7 +81,9 @@ def _registry(plugins: Sequence[str] = ()) -> Registry:
 @click.option("--threads", type=int, help="CPU threads of each trial. Default: 1.")
 @click.option("--jobs", type=int, help="Trials that run at a time. Default: as many as cores allow; 1 on a GPU.")
 @click.option("--timeout", type=float, help="Seconds after which a trial is killed. Default: 3600.")
-@click.option("--data-dir", type=click.Path(), help="Where downloaded datasets lie. Default: SEQBENCH_DATA or the cache.")
+@click.option(
+    "--data-dir", type=click.Path(), help="Where downloaded datasets lie. Default: SEQBENCH_DATA or the cache."
+)
 @click.option("--plugin", multiple=True, type=click.Path(), help="A Python file with a plugin. Repeatable.")
 @click.option("--out", type=click.Path(), help="Folder for the run's own folder. Default: results.")
 @click.option("--dry-run", is_flag=True, help="Print the trials and their sizes; train nothing.")

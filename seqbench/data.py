@@ -16,10 +16,10 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import IO, TYPE_CHECKING, Literal
+from typing import IO, TYPE_CHECKING, Any, Literal
 
 from seqbench.errors import DataError
 
@@ -295,10 +295,16 @@ def _download(file: DataFile, target: Path, step: Step) -> Path:
     import pooch
 
     pooch.get_logger().setLevel("ERROR")  # what there is to say, we say ourselves
-    request = pooch.HTTPDownloader(timeout=TIMEOUT, chunk_size=1 << 16)
 
     def limited(url: str, path: str, keeper: pooch.Pooch) -> None:
-        with Path(path).open("wb") as out:
+        with ExitStack() as stack:
+
+            def close_at_the_end(answer: Any, **_: object) -> None:
+                """Pooch leaves a refused answer open: closing it ends the transfer at once."""
+                stack.callback(answer.close)
+
+            request = pooch.HTTPDownloader(timeout=TIMEOUT, chunk_size=1 << 16, hooks={"response": close_at_the_end})
+            out = stack.enter_context(Path(path).open("wb"))
             request(url, _Sink(out, file.size, step), keeper)
 
     keeper = pooch.create(

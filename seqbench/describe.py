@@ -27,17 +27,23 @@ def describe_task(card: TaskCard, source: Source) -> str:
     """Metrics, datasets, options, protocol and source of a task."""
     metrics = [f"  {m.name}{f' ({m.unit})' if m.unit else ''}: {m.summary}" for m in card.metrics]
     datasets = [f"  {d.name}: {d.summary}" + (f" Terms: {d.licence}." if d.licence else "") for d in card.datasets]
-    d = card.defaults
     parts = [
         f"{card.name}: {card.summary}",
         "Metrics (the first is the score):\n" + "\n".join(metrics),
         "Datasets (the first is the default):\n" + "\n".join(datasets),
         _options(card.options, ""),
-        f"Protocol: {d.parameters:,} parameters, {d.steps} steps of {d.batch} sequences, peak learning rate {d.lr:g};\n"
-        f"checkpoint chosen by the best validation {card.select}.",
+        _protocol(card),
         f"Source: {card.citation}\nPlugin: {source}" if card.citation else f"Plugin: {source}",
     ]
     return "\n\n".join(filter(None, parts))
+
+
+def _protocol(card: TaskCard) -> str:
+    d = card.defaults
+    return (
+        f"Protocol: {d.parameters:,} parameters, {d.steps} steps of {d.batch} sequences, peak learning rate {d.lr:g};\n"
+        f"checkpoint chosen by the best validation {card.select}."
+    )
 
 
 def _options(options: type[Any], more: str) -> str:

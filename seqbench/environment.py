@@ -76,5 +76,3 @@ def _first_line(path: str) -> str | None:
     with suppress(OSError, IndexError):
         return Path(path).read_text(encoding="ascii").splitlines()[0]
     return None
-
-

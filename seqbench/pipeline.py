@@ -76,7 +76,9 @@ def _data_files(rows: Sequence[Row], cards: Registry, spec: RunSpec) -> tuple[Ma
 def _size(rows: Sequence[Row], spec: RunSpec) -> Any:
     with tempfile.TemporaryDirectory(prefix="seqbench-") as scratch:
         log = Path(scratch) / "sizing.log"
-        outcome = run_in_child("seqbench.sizing:size_all", (rows, spec.plugin, spec.data_dir, spec.device), log, limit=600)
+        outcome = run_in_child(
+            "seqbench.sizing:size_all", (rows, spec.plugin, spec.data_dir, spec.device), log, limit=600
+        )
         if outcome.kind != "returned":
             tail = log.read_text(encoding="utf-8", errors="replace")[-2000:] if log.exists() else ""
             raise SeqbenchError(f"Sizing the models failed ({outcome.kind}, exit code {outcome.exitcode}):\n{tail}")

@@ -33,6 +33,7 @@ class Row:
         task: name, with every option in ``task_options``.
         task_options: typed.
         dataset: name.
+        task_label: the task with what differs from its defaults, and the dataset.
         model: name.
         model_options: typed, every option of the card.
         label: the model with what differs from its defaults.
@@ -47,6 +48,7 @@ class Row:
     task: str
     task_options: Mapping[str, Any]
     dataset: str
+    task_label: str
     model: str
     model_options: Mapping[str, Any]
     label: str
@@ -85,11 +87,11 @@ def rows_of(spec: RunSpec, registry: Registry) -> list[Row]:
         for model in models
         for row in _rows_of_model(spec, registry, (card, options, dataset), model)
     ]
-    seen: set[tuple[str, str, str, str, str]] = set()
+    seen: set[tuple[str, str, str]] = set()
     for row in rows:
-        key = (row.task, str(row.task_options), row.dataset, row.label, row.backend)
+        key = (row.task_label, row.label, row.backend)
         if key in seen:
-            raise SpecError(f"{row.label} on {row.task} ({row.dataset}, {row.backend}) is asked for twice.")
+            raise SpecError(f"{row.label} on {row.task_label} ({row.backend}) is asked for twice.")
         seen.add(key)
     return rows
 
@@ -101,12 +103,12 @@ def _check_backends(backends: Sequence[str], registry: Registry) -> None:
             raise UnknownName("backend", backend, known)
 
 
-def _tasks(spec: RunSpec, registry: Registry) -> Iterator[tuple[TaskCard, dict[str, Any], Dataset]]:
+def _tasks(spec: RunSpec, registry: Registry) -> Iterator[tuple[TaskCard, Any, Dataset]]:
     used: set[str] = set()
     for text in spec.task:
         choice = parse_choice(text)
         card = registry.task(choice.name)
-        options = to_dict(build_options(card.options, dict(choice.options), f"task {card.name!r}"))
+        options = build_options(card.options, dict(choice.options), f"task {card.name!r}")
         wanted = [dataset for name in spec.dataset if (dataset := card.dataset(name))]
         used |= {dataset.name for dataset in wanted}
         for dataset in wanted or card.datasets[:1]:
@@ -118,7 +120,7 @@ def _tasks(spec: RunSpec, registry: Registry) -> Iterator[tuple[TaskCard, dict[s
 
 
 def _rows_of_model(
-    spec: RunSpec, registry: Registry, on: tuple[TaskCard, dict[str, Any], Dataset], choice: Choice
+    spec: RunSpec, registry: Registry, on: tuple[TaskCard, Any, Dataset], choice: Choice
 ) -> Iterator[Row]:
     task, task_options, dataset = on
     card = registry.model(choice.name)
@@ -129,8 +131,9 @@ def _rows_of_model(
     for backend in spec.backend:
         yield Row(
             task=task.name,
-            task_options=task_options,
+            task_options=to_dict(task_options),
             dataset=dataset.name,
+            task_label=f"{label_of(task.name, changed(task_options))}/{dataset.name}",
             model=card.name,
             model_options=to_dict(options),
             label=label_of(card.name, {**changed(options), **shape}),
@@ -185,6 +188,7 @@ def trials_of(spec: RunSpec, rows: Sequence[Row], sizes: Sequence[Sized], device
             task=row.task,
             task_options=row.task_options,
             dataset=row.dataset,
+            task_label=row.task_label,
             model=row.model,
             model_options=size.model_options or row.model_options,
             label=row.label,
@@ -222,13 +226,13 @@ def warnings_of(trials: Sequence[Trial]) -> list[str]:
     found: dict[str, None] = {}
     for trial in trials:
         if trial.blocked is not None:
-            found[f"{trial.label} on {trial.task}: {trial.blocked['status']}: {trial.blocked['cause']}"] = None
+            found[f"{trial.label} on {trial.task_label}: {trial.blocked['status']}: {trial.blocked['cause']}"] = None
         elif abs(trial.parameters / trial.target_parameters - 1) > PARAMETER_TOLERANCE:
             error = trial.parameters / trial.target_parameters - 1
             found[
-                f"{trial.label} on {trial.task}: {trial.parameters:,} parameters, {error:+.1%} from the target of "
+                f"{trial.label} on {trial.task_label}: {trial.parameters:,} parameters, {error:+.1%} from the target of "
                 f"{trial.target_parameters:,}; its sizes cannot come closer"
             ] = None
         if trial.advice.startswith("warning: "):
-            found[f"{trial.label} on {trial.task}: {trial.advice.removeprefix('warning: ')}"] = None
+            found[f"{trial.label} on {trial.task_label}: {trial.advice.removeprefix('warning: ')}"] = None
     return list(found)

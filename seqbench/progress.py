@@ -100,7 +100,9 @@ class Table:
             rows.setdefault((trial.task_label, trial.label, trial.backend), {})[trial.seed] = trial
         for (task, label, _), of_seed in rows.items():
             # Text, because brackets in a plain string would be read as markup
-            table.add_row(Text(task), Text(label), *(self._cell_of(of_seed[seed]) if seed in of_seed else "" for seed in seeds))
+            table.add_row(
+                Text(task), Text(label), *(self._cell_of(of_seed[seed]) if seed in of_seed else "" for seed in seeds)
+            )
         return table
 
     def _cell_of(self, trial: Trial) -> str:

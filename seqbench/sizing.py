@@ -43,7 +43,7 @@ def size_all(rows: Sequence[Row], plugins: Sequence[str], data_dir: str | None, 
         forms: dict[str, Form] = {}
         sizes = []
         for row in rows:
-            key = f"{row.task} {row.task_options} {row.dataset}"
+            key = row.task_label
             if key not in forms:
                 _, forms[key] = prepare_task(cards.task(row.task), row.task_options, row.dataset, data_dir)
             sizes.append(_size(row, cards, forms[key]))
@@ -76,7 +76,9 @@ def choose_device(wanted: str) -> str:
     """
     available = torch.cuda.is_available()
     if wanted == "cuda" and not available:
-        raise UsageError("--device cuda: torch finds no CUDA device; use --device cpu, or install a CUDA build of torch.")
+        raise UsageError(
+            "--device cuda: torch finds no CUDA device; use --device cpu, or install a CUDA build of torch."
+        )
     return "cuda" if available and wanted != "cpu" else "cpu"
 
 
@@ -86,8 +88,13 @@ def describe_torch(device: str) -> dict[str, Any]:
     if device == "cuda":
         properties = torch.cuda.get_device_properties(0)
         found |= {"gpu": properties.name, "gpu_memory_gib": round(properties.total_memory / 2**30, 1)}
-        found |= {"cuda": str(torch.version.cuda), "cudnn": str(torch.backends.cudnn.version())}
+        found |= {"cuda": str(torch.version.cuda), "cudnn": str(_cudnn())}
         found |= {"precision": "float32, TF32 off for matmul and cuDNN"}
     else:
         found |= {"precision": "float32", "architecture": platform.machine()}
     return found
+
+
+def _cudnn() -> int | None:
+    version: int | None = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
+    return version

@@ -299,9 +299,11 @@ class Trial:
         task: task name.
         task_options: every option of the task.
         dataset: dataset name.
+        task_label: ``"copy[T=100]/embedded"``, the task with what differs from its defaults: trials with the same one
+            are compared.
         model: model name.
         model_options: every option of the model.
-        label: task-independent name of the row: the model with what differs from its defaults.
+        label: the model with what differs from its defaults.
         backend: backend name.
         device: ``"cpu"`` or ``"cuda"``.
         width: hidden width ``H``, solved from the budget of parameters.
@@ -322,6 +324,7 @@ class Trial:
     task: str
     task_options: Mapping[str, Any]
     dataset: str
+    task_label: str
     model: str
     model_options: Mapping[str, Any]
     label: str
@@ -342,19 +345,13 @@ class Trial:
     blocked: Mapping[str, str] | None = None
 
     @property
-    def task_label(self) -> str:
-        """Task, its options and dataset: trials with the same one are compared."""
-        options = ",".join(f"{k}={v}" for k, v in self.task_options.items())
-        return f"{self.task}[{options}]/{self.dataset}" if options else f"{self.task}/{self.dataset}"
-
-    @property
     def id(self) -> str:
         """A file name that tells the trial and is unique in a run: the same trial always has the same id."""
         plain = dataclasses.asdict(self)
         for place in ("data_dir", "plugins", "advice", "blocked"):  # where things lie does not decide the numbers
             plain.pop(place)
         digest = hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:8]
-        words = re.sub(r"[^A-Za-z0-9=.]+", "-", f"{self.task}-{self.dataset}-{self.label}-{self.backend}").strip("-")
+        words = re.sub(r"[^A-Za-z0-9=.]+", "-", f"{self.task_label}-{self.label}-{self.backend}").strip("-")
         return f"{words[:80]}-s{self.seed}-{digest}"
 
 

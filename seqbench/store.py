@@ -104,7 +104,9 @@ class RunFolder:
                     raise UsageError(f"Cannot make a run folder in {out}: a file is in the way.") from None
                 number += 1
             except OSError as error:
-                raise UsageError(f"Cannot make the run folder {path}: {error.strerror}; choose another --out.") from error
+                raise UsageError(
+                    f"Cannot make the run folder {path}: {error.strerror}; choose another --out."
+                ) from error
             else:
                 return cls(path)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import gelu, relu, scaled_dot_product_attention
+from torch.nn.functional import scaled_dot_product_attention
 
 from seqbench.api import CoreSpec, Refused, State
 from seqbench.backends.torch_sequence import last_valid, valid, zero_beyond
@@ -70,7 +70,7 @@ class Layer(nn.Module):
         self.hidden, self.back = nn.Linear(H, hidden), nn.Linear(hidden, H)
         self.norm_attention, self.norm_feed_forward = nn.LayerNorm(H), nn.LayerNorm(H)
         self.dropout = nn.Dropout(spec.dropout)
-        self.activation = {"relu": relu, "gelu": gelu}[options.activation]
+        self.activation = nn.ReLU() if options.activation == "relu" else nn.GELU()
         self._initialise()
 
     def _initialise(self) -> None:

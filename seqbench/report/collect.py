@@ -1,0 +1,271 @@
+"""A run's stored records, put together as tasks and rows: what every table and figure starts from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from typing import Any, TypeVar
+
+from seqbench.api import Metric, Reference
+from seqbench.registry import Registry
+from seqbench.report.text import plain
+from seqbench.spec import Trial, trial_from_dict
+from seqbench.stats import Interval, finite, mean_interval, median
+from seqbench.store import RunFolder
+
+Record = Mapping[str, Any]
+NOT_RUN = "not_run"
+Card = TypeVar("Card", Metric, Reference)
+
+
+def look_up(record: Record, *keys: str) -> Any:
+    """The value below ``keys``; None where a part of the way is missing or null."""
+    value: Any = record
+    for key in keys:
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value
+
+
+@dataclass(frozen=True)
+class Row:
+    """A model on a backend on one task: all its seeds.
+
+    Attributes:
+        name: how tables and figures call it: the label, with the backend where a run has several.
+        label: the model with what differs from its defaults; gives the colour.
+        backend: backend name.
+        trials: as planned.
+        records: of those that have ended, in the plan's order.
+    """
+
+    name: str
+    label: str
+    backend: str
+    trials: tuple[Trial, ...]
+    records: tuple[Record, ...]
+
+    @cached_property
+    def ok(self) -> tuple[Record, ...]:
+        """The records of the trials that ended well: the only ones that enter a mean."""
+        return tuple(r for r in self.records if r.get("status") == "ok")
+
+    @property
+    def failed(self) -> tuple[Record, ...]:
+        """The other records."""
+        return tuple(r for r in self.records if r.get("status") != "ok")
+
+    def test(self, metric: str) -> Interval:
+        """Mean and interval of a metric on the test set."""
+        return mean_interval(look_up(r, "metrics", "test", metric) for r in self.ok)
+
+    @cached_property
+    def scores(self) -> Interval:
+        """Mean and interval of the score."""
+        return mean_interval(r.get("score") for r in self.ok)
+
+    @property
+    def points(self) -> list[float]:
+        """The score of each seed that has one."""
+        return finite(r.get("score") for r in self.ok)
+
+    def median(self, *keys: str) -> float:
+        """Median over the seeds of a number in the records."""
+        return median(look_up(r, *keys) for r in self.ok)
+
+    def count(self, part: str, planned: int) -> float:
+        """Parameters as counted in a trial, before any has run as planned; nan if none were planned either."""
+        counted = median(look_up(r, "parameters", part) for r in self.records)
+        return float(planned or "nan") if math.isnan(counted) else counted
+
+    @property
+    def parameters(self) -> float:
+        """Trainable parameters of the whole network."""
+        return self.count("network", self.trials[0].parameters)
+
+    @property
+    def core_parameters(self) -> float:
+        """Of which the core's."""
+        return self.count("core", self.trials[0].core_parameters)
+
+    @property
+    def parameters_error(self) -> float:
+        """Relative difference to the parameter budget."""
+        target = self.trials[0].target_parameters
+        return self.parameters / target - 1 if target else float("nan")
+
+    @property
+    def status(self) -> str:
+        """``ok``, ``2 of 3 ok``, ``2 of 3 run``, ``not run``, or the way all of them ended, ``diverged``."""
+        planned, run, ok = len(self.trials), len(self.records), len(self.ok)
+        if run == 0:
+            return "not run"
+        if ok == planned:
+            return "ok"
+        if ok or run < planned:
+            return f"{ok} of {planned} ok" if self.failed else f"{run} of {planned} run"
+        return " / ".join(dict.fromkeys(str(r.get("status")) for r in self.failed))
+
+    @property
+    def cause(self) -> str:
+        """Why trials of this row failed; empty where none did."""
+        return "; ".join(dict.fromkeys(plain(r.get("cause") or "no cause known") for r in self.failed))
+
+
+@dataclass(frozen=True)
+class TaskRun:
+    """All rows of one task with its options and dataset, best score first, rows without one last.
+
+    Attributes:
+        label: ``"copy[T=100]/embedded"``.
+        name: the task's name.
+        metrics: of the task, the score first.
+        select: name of the metric whose validation value chose the checkpoint.
+        references: trivial baseline, optimum and others.
+        rows: of its models.
+    """
+
+    label: str
+    name: str
+    metrics: tuple[Metric, ...]
+    select: str
+    references: tuple[Reference, ...]
+    rows: tuple[Row, ...]
+
+    @property
+    def score(self) -> Metric | None:
+        """The metric by which models are compared; None where no trial ended well and the plugin is not there."""
+        return self.metrics[0] if self.metrics else None
+
+    def metric(self, name: str) -> Metric | None:
+        """The metric of that name."""
+        return next((m for m in self.metrics if m.name == name), None)
+
+    @property
+    def trials(self) -> list[Trial]:
+        """Of all rows."""
+        return [trial for row in self.rows for trial in row.trials]
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything that a report says.
+
+    Attributes:
+        tasks: in the plan's order.
+        records: of all trials that have ended, in the plan's order.
+        planned: all trials.
+        labels: models in the plan's order; a model's place gives its colour.
+        backends: in the plan's order; a backend's place gives its line style.
+        stored: ``run.json``.
+    """
+
+    tasks: tuple[TaskRun, ...]
+    records: tuple[Record, ...]
+    planned: tuple[Trial, ...]
+    labels: tuple[str, ...]
+    backends: tuple[str, ...]
+    stored: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def all_ok(self) -> bool:
+        """Every planned trial has run and ended well."""
+        return len(self.records) == len(self.planned) and all(r.get("status") == "ok" for r in self.records)
+
+
+def read_run(folder: RunFolder, registry: Registry | None = None) -> Run:
+    """The run in a folder, whatever of it is there already."""
+    stored = folder.run()
+    trials = [trial_from_dict(t) for t in stored["trials"]]
+    return collect(trials, folder.records(), registry, stored)
+
+
+def collect(
+    trials: Iterable[Trial],
+    records: Iterable[Record],
+    registry: Registry | None = None,
+    stored: Mapping[str, Any] | None = None,
+) -> Run:
+    """Put planned trials and records together.
+
+    Args:
+        trials: all that were planned.
+        records: of those that have ended.
+        registry: tells of a task's metrics where no record does.
+        stored: ``run.json``.
+    """
+    planned, ended = tuple(trials), tuple(records)
+    by_task: dict[str, list[Trial]] = {}
+    for trial in planned:
+        by_task.setdefault(trial.task_label, []).append(trial)
+    backends = tuple(dict.fromkeys(t.backend for t in planned))
+    by_id = {_id(r): r for r in ended}
+    return Run(
+        tasks=tuple(_task(group, by_id, registry, len(backends) > 1) for group in by_task.values()),
+        records=ended,
+        planned=planned,
+        labels=tuple(dict.fromkeys(t.label for t in planned)),
+        backends=backends,
+        stored=stored or {},
+    )
+
+
+def trials_of(records: Iterable[Record]) -> list[Trial]:
+    """The trials that the records are of."""
+    return [trial_from_dict(r["trial"]) for r in records]
+
+
+def _id(record: Record) -> str:
+    return str(record.get("id") or trial_from_dict(record["trial"]).id)
+
+
+def _task(trials: Sequence[Trial], by_id: Mapping[str, Record], registry: Registry | None, several: bool) -> TaskRun:
+    records = [by_id[t.id] for t in trials if t.id in by_id]
+    name = trials[0].task
+    metrics, select = _metrics(name, records, registry)
+    rows = _rows(trials, by_id, several)
+    if metrics:
+        rows.sort(key=lambda row: _rank(row, metrics[0]))
+    references: list[Any] = next((r["references"] for r in records if r.get("references")), [])
+    found = tuple(_rebuild(Reference, given) for given in references)
+    return TaskRun(trials[0].task_label, name, metrics, select, found, tuple(rows))
+
+
+def _rows(trials: Sequence[Trial], by_id: Mapping[str, Record], several: bool) -> list[Row]:
+    groups: dict[tuple[str, str], list[Trial]] = {}
+    for trial in trials:
+        groups.setdefault((trial.label, trial.backend), []).append(trial)
+    return [
+        Row(
+            name=plain(f"{label} · {backend}" if several else label),
+            label=label,
+            backend=backend,
+            trials=tuple(group),
+            records=tuple(by_id[t.id] for t in group if t.id in by_id),
+        )
+        for (label, backend), group in groups.items()
+    ]
+
+
+def _rank(row: Row, score: Metric) -> tuple[bool, float]:
+    mean = row.scores.mean
+    missing = row.scores.n == 0
+    return missing, 0.0 if missing else (mean if score.lower_is_better else -mean)
+
+
+def _metrics(task: str, records: Sequence[Record], registry: Registry | None) -> tuple[tuple[Metric, ...], str]:
+    """From a record that tells; else from the task's card, if its plugin is installed."""
+    told = next((r["task"] for r in records if look_up(r, "task", "metrics")), None)
+    if told is not None:
+        metrics = tuple(_rebuild(Metric, given) for given in told["metrics"])
+        ordered = sorted(metrics, key=lambda m: m.name != told.get("score"))
+        return tuple(ordered), str(told.get("select"))
+    card = registry.tasks.get(task) if registry else None
+    return (card.metrics, card.select) if card else ((), "")
+
+
+def _rebuild(card: type[Card], given: Mapping[str, Any]) -> Card:
+    """A card from its stored form; keys that this version does not know are left out."""
+    known = {f.name for f in fields(card)}
+    return card(**{k: v for k, v in given.items() if k in known})

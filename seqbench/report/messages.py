@@ -1,0 +1,91 @@
+"""What must be said beside a task's table: notes, warnings, failures. Each once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from seqbench.report.collect import Record, Row, TaskRun, look_up
+from seqbench.report.table import off_budget
+from seqbench.report.text import percent, plain
+
+WARNING = "warning: "
+
+
+@dataclass(frozen=True)
+class Note:
+    """A remark and the rows that it is about (none: about the task)."""
+
+    text: str
+    rows: tuple[str, ...]
+    warning: bool
+
+    def __str__(self) -> str:
+        about = f"{', '.join(self.rows)}: " if self.rows else ""
+        return f"{WARNING if self.warning else ''}{about}{self.text}"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Trials of a row that ended in the same way."""
+
+    row: str
+    seeds: tuple[int, ...]
+    status: str
+    cause: str
+    step: int | None
+    log: str
+
+    def __str__(self) -> str:
+        seeds = f"seed{'s' if len(self.seeds) > 1 else ''} {', '.join(map(str, self.seeds))}"
+        step = "" if self.step is None else f" at step {self.step}"
+        return f"{self.row}, {seeds}: {self.status}{step}: {self.cause}"
+
+
+def notes(task: TaskRun) -> list[Note]:
+    """Warnings first; the same remark about several models is one remark."""
+    rows_of: dict[str, dict[str, None]] = {}
+    for row in sorted(task.rows, key=lambda row: row.name):
+        for remark in _remarks(row):
+            rows_of.setdefault(remark, {})[row.name] = None
+    found = [_note(remark, tuple(rows)) for remark, rows in rows_of.items()] + _seeds(task)
+    return sorted(found, key=lambda note: not note.warning)
+
+
+def _note(remark: str, rows: tuple[str, ...]) -> Note:
+    return Note(remark.removeprefix(WARNING), rows, remark.startswith(WARNING))
+
+
+def _remarks(row: Row) -> Iterable[str]:
+    yield from (plain(trial.advice) for trial in row.trials if trial.advice)
+    for record in row.records:
+        yield from map(plain, record.get("notes") or ())
+    if off_budget(row):
+        target = row.trials[0].target_parameters
+        yield f"{WARNING}parameters miss the budget of {target:,} by {percent(row.parameters_error)} %"
+    dropped = row.scores.dropped
+    if dropped:
+        yield f"{WARNING}the score of {dropped} of {len(row.ok)} trials is not a number; the mean leaves it out"
+
+
+def _seeds(task: TaskRun) -> list[Note]:
+    most = max((len(row.trials) for row in task.rows), default=0)
+    if most != 1:
+        return []
+    return [Note("one seed: no interval can be given, and differences may be chance", (), warning=True)]
+
+
+def failures(task: TaskRun) -> list[Failure]:
+    """Trials that did not end well, those of a row with the same end together."""
+    found = []
+    for row in task.rows:
+        groups: dict[tuple[str, str, int | None], list[Record]] = {}
+        for record in row.failed:
+            cause = plain(record.get("cause") or "no cause known")
+            key = (plain(record.get("status")), cause, record.get("failed_step"))
+            groups.setdefault(key, []).append(record)
+        for (status, cause, step), records in groups.items():
+            seeds = tuple(look_up(r, "trial", "seed") for r in records)
+            log = next((r["log_tail"] for r in records if r.get("log_tail")), "")
+            found.append(Failure(row.name, seeds, status, cause, step, plain(log).strip("\n")))
+    return found

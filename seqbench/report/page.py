@@ -1,0 +1,209 @@
+"""The report: one HTML file that opens from disk, without a network, in ten years."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from seqbench.errors import SeqbenchError
+from seqbench.frame import COLUMNS
+from seqbench.registry import Registry
+from seqbench.report import figures, text
+from seqbench.report.collect import Run, TaskRun
+from seqbench.report.look import Look, look
+from seqbench.report.messages import Failure, Note, failures, notes
+from seqbench.report.sections import ShownSection, sections
+from seqbench.report.svg import to_svg
+from seqbench.report.table import columns
+from seqbench.spec import Trial, spec_from_mapping, spec_to_toml
+from seqbench.store import RunFolder
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell of a leaderboard."""
+
+    text: str
+    right: bool
+    look: Look | None = None
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row of a leaderboard; ``kind`` is ``ok``, ``partly``, ``failed``, ``waiting`` or ``reference``."""
+
+    kind: str
+    cells: list[Cell]
+    title: str = ""
+
+
+@dataclass(frozen=True)
+class Heading:
+    """Of a leaderboard's column."""
+
+    text: str
+    help: str
+    right: bool
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure on the page."""
+
+    title: str
+    svg: str
+
+
+@dataclass(frozen=True)
+class TaskPage:
+    """Everything that the page shows of a task."""
+
+    id: str
+    label: str
+    protocol: list[tuple[str, str]]
+    headings: list[Heading]
+    lines: list[Line]
+    references: list[tuple[str, str]]
+    legend: list[tuple[str, Look]]
+    score: Drawing | None
+    drawings: list[Drawing]
+    sections: list[ShownSection]
+    notes: list[Note]
+    failures: list[Failure]
+
+
+def page(run: Run, folder: RunFolder, registry: Registry) -> str:
+    """The report as HTML text."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("seqbench.report", "."),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["svg"] = Markup  # only ever applied to what matplotlib wrote
+    spec = spec_text(run.stored.get("spec", {}))
+    return environment.get_template("report.html.j2").render(
+        name=text.plain(folder.path.name),
+        created=text.plain(run.stored.get("created", "")),
+        version=text.plain(run.stored.get("seqbench", "")),
+        counts=counts(run),
+        several_backends=[(b, look(run.labels[0], b, run.labels, run.backends)) for b in run.backends],
+        warnings=[text.plain(w) for w in run.stored.get("warnings") or ()],
+        tasks=[_task(task, run, folder, registry, f"task-{n}") for n, task in enumerate(run.tasks, 1)],
+        columns=COLUMNS,
+        spec=text.plain(spec),
+        environment=flat(run.stored.get("environment") or {}),
+        data=[{k: text.plain(v) for k, v in file.items()} for file in run.stored.get("data") or ()],
+        command=_command(run, folder),
+    )
+
+
+def counts(run: Run) -> str:
+    """``18 trials: 16 ok, 1 diverged, 1 not run``."""
+    of: dict[str, int] = {}
+    for record in run.records:
+        status = text.plain(record.get("status"))
+        of[status] = of.get(status, 0) + 1
+    waiting = len(run.planned) - len(run.records)
+    parts = [f"{n} {status.replace('_', ' ')}" for status, n in of.items()] + ([f"{waiting} not run"] * bool(waiting))
+    return f"{len(run.planned)} trial{'s' if len(run.planned) != 1 else ''}: {', '.join(parts) or 'none'}"
+
+
+def _command(run: Run, folder: RunFolder) -> str:
+    out = str((run.stored.get("spec") or {}).get("out") or "results")
+    return text.plain(f"seqbench run {shlex.quote((Path(out) / folder.path.name / 'spec.toml').as_posix())}")
+
+
+def spec_text(stored: Mapping[str, Any]) -> str:
+    """The spec as TOML; as JSON if another version wrote it."""
+    try:
+        return spec_to_toml(spec_from_mapping(stored, "run.json"))
+    except (SeqbenchError, TypeError):
+        return json.dumps(stored, indent=1, ensure_ascii=False)
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Nested tables as rows ``packages.torch = 2.13``."""
+    rows: list[tuple[str, str]] = []
+    for key, value in values.items():
+        name = text.plain(f"{prefix}{key}")
+        rows += flat(value, f"{name}.") if isinstance(value, Mapping) else [(name, _said(value))]
+    return rows
+
+
+def _said(value: object) -> str:
+    return text.plain(", ".join(map(str, value)) if isinstance(value, list | tuple) else value)
+
+
+# --- a task -----------------------------------------------------------------------------------------
+
+
+def _task(task: TaskRun, run: Run, folder: RunFolder, registry: Registry, name: str) -> TaskPage:
+    score = figures.score_picture(task, run)
+    others = [*figures.curve_pictures(task, run), *figures.cost_pictures(task, run)]
+    return TaskPage(
+        id=name,
+        label=text.plain(task.label),
+        protocol=protocol(task),
+        headings=[Heading(c.head, text.plain(c.help), c.align == "right") for c in columns(task)],
+        lines=_lines(task, run),
+        references=[(text.plain(r.name), text.plain(r.summary)) for r in task.references],
+        legend=[(row.name, look(row.label, row.backend, run.labels, run.backends)) for row in task.rows if row.ok],
+        score=None if score is None else Drawing(score.title, to_svg(score.figure, f"{name}-score")),
+        drawings=[Drawing(p.title, to_svg(p.figure, f"{name}-{n}")) for n, p in enumerate(others)],
+        sections=sections(task, run, folder, registry, f"{name}-section"),
+        notes=notes(task),
+        failures=failures(task),
+    )
+
+
+def _lines(task: TaskRun, run: Run) -> list[Line]:
+    found = []
+    for row in task.rows:
+        how = look(row.label, row.backend, run.labels, run.backends)
+        cells = [Cell(c.cell(row), c.align == "right", how if c.head == "Model" else None) for c in columns(task)]
+        kind = "waiting" if not row.records else "ok" if row.status == "ok" else "partly" if row.ok else "failed"
+        found.append(Line(kind, cells, row.cause))
+    for reference in task.references:
+        cells = [Cell(c.reference(reference), c.align == "right") for c in columns(task)]
+        found.append(Line("reference", cells, text.plain(reference.summary)))
+    return found
+
+
+PROTOCOL: tuple[tuple[str, Callable[[Trial], object]], ...] = (
+    ("parameters asked for", lambda t: f"{t.target_parameters:,}"),
+    ("training", lambda t: f"{t.training.budget}, {t.training.batch} sequences a batch"),
+    ("optimiser", lambda t: f"AdamW, peak rate {t.training.lr:g}, weight decay {t.training.weight_decay:g} on "
+                            f"matrices, gradient norm at most {t.training.clip:g}"),
+    ("schedule", lambda t: f"rate rises over {t.training.warmup:.0%} of the steps, falls as a cosine to "
+                           f"{t.training.final_lr:.0%} of its peak; {t.training.validations} validations"),
+    ("device", lambda t: f"{t.device}, {t.threads} thread{'s' if t.threads != 1 else ''}"),
+    ("dropout", lambda t: f"{t.dropout:g}"),
+)  # fmt: skip
+"""What shall be the same for all models of a task, as read off its trials."""
+
+
+def protocol(task: TaskRun) -> list[tuple[str, str]]:
+    """What was held equal, and where it was not; then the seeds."""
+    found = []
+    for name, read in PROTOCOL:
+        values = distinct(str(read(trial)) for trial in task.trials)
+        found.append((name, values[0] if len(values) == 1 else f"differs: {'; '.join(values)}"))
+    seeds = distinct(str(trial.seed) for trial in task.trials)
+    steps = sorted({r["steps"] for row in task.rows for r in row.ok if r.get("steps")})
+    if any(trial.training.budget.kind == "seconds" for trial in task.trials) and steps:
+        found.insert(2, ("steps that came to", f"{steps[0]:,} to {steps[-1]:,}"))
+    return [*found, ("seeds", ", ".join(seeds))]
+
+
+def distinct(values: Iterable[str]) -> list[str]:
+    """Each value once, in order."""
+    return list(dict.fromkeys(values))

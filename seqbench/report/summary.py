@@ -1,0 +1,93 @@
+"""One row a model, backend and task: means, intervals and medians over seeds, as a pandas frame."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from seqbench.api import Reference
+from seqbench.report.collect import Record, Row, Run, TaskRun, collect, trials_of
+from seqbench.spec import Trial
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MEDIANS = {
+    "train_tokens_per_s": ("speed", "train_tokens_per_s"),
+    "infer_tokens_per_s": ("speed", "infer_tokens_per_s"),
+    "train_seconds": ("speed", "train_seconds"),
+    "seconds": ("speed", "seconds"),
+    "peak_memory_mib": ("memory", "peak_mib"),
+}
+"""Column of the summary, and where a record holds what its median is taken of."""
+
+
+def summary(records: Iterable[Record], trials: Iterable[Trial] | None = None) -> pd.DataFrame:
+    """One row a task, model and backend, best score first; a task's reference rows follow its models.
+
+    Args:
+        records: of the trials that have ended.
+        trials: all that were planned, so that those without a record show as ``not run``; default: those of the
+            records.
+    """
+    ended = list(records)
+    return summary_of(collect(trials_of(ended) if trials is None else trials, ended))
+
+
+def summary_of(run: Run) -> pd.DataFrame:
+    """The summary of a run.
+
+    Columns: ``task model backend kind`` (``model`` or ``reference``), ``score_metric score score_half_width score_low
+    score_high ok trials``, ``parameters core_parameters parameters_error``, the medians of ``MEDIANS``, ``status
+    cause``, then the mean ``test_<metric>`` of every metric.
+    """
+    import pandas as pd
+
+    rows: list[dict[str, Any]] = []
+    for task in run.tasks:
+        rows += [_model(task, row) for row in task.rows]
+        rows += [_reference(task, reference) for reference in task.references]
+    return pd.DataFrame(rows)
+
+
+def _model(task: TaskRun, row: Row) -> dict[str, Any]:
+    scores = row.scores
+    return {
+        "task": task.label,
+        "model": row.label,
+        "backend": row.backend,
+        "kind": "model",
+        "score_metric": task.score.name if task.score else None,
+        "score": scores.mean,
+        "score_half_width": scores.half_width,
+        "score_low": scores.low,
+        "score_high": scores.high,
+        "ok": len(row.ok),
+        "trials": len(row.trials),
+        "parameters": row.parameters,
+        "core_parameters": row.core_parameters,
+        "parameters_error": row.parameters_error,
+        **{column: row.median(*keys) for column, keys in MEDIANS.items()},
+        "status": row.status,
+        "cause": row.cause or None,
+        **{f"test_{metric.name}": row.test(metric.name).mean for metric in task.metrics},
+    }
+
+
+def _reference(task: TaskRun, reference: Reference) -> dict[str, Any]:
+    return {
+        "task": task.label,
+        "model": reference.name,
+        "backend": None,
+        "kind": "reference",
+        "score_metric": task.score.name if task.score else None,
+        "score": _value(reference, task.score.name if task.score else ""),
+        "status": None,
+        **{f"test_{metric.name}": _value(reference, metric.name) for metric in task.metrics},
+    }
+
+
+def _value(reference: Reference, metric: str) -> float:
+    value = reference.metrics.get(metric)
+    return math.nan if value is None else value

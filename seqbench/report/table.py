@@ -1,0 +1,103 @@
+"""The leaderboard of a task as cells of text: what the terminal, a notebook and the HTML file show."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from seqbench.api import Metric, Reference
+from seqbench.frame import COLUMNS
+from seqbench.report import text
+from seqbench.report.collect import Row, TaskRun
+from seqbench.report.summary import MEDIANS
+
+BUDGET_TOLERANCE = 0.02
+"""A model whose parameters miss the budget by more than this share is marked."""
+
+ARROWS = {True: "↓", False: "↑"}
+"""Which way is better, by ``lower_is_better``."""
+
+_SUMMARY = {column.name: column.summary for column in COLUMNS}
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the leaderboard.
+
+    Attributes:
+        head: its heading, unit included.
+        cell: a row's text.
+        help: what it means.
+        reference: a reference row's text.
+        priority: 0 stays however narrow the terminal; the highest goes first.
+        align: numbers to the right.
+    """
+
+    head: str
+    cell: Callable[[Row], str]
+    help: str
+    reference: Callable[[Reference], str] = lambda _: ""
+    priority: int = 0
+    align: Literal["left", "right"] = "right"
+
+
+def columns(task: TaskRun) -> list[Column]:
+    """The columns of a task's leaderboard."""
+    first = Column("Model", lambda row: row.name, _SUMMARY["model"], lambda r: text.plain(r.name), 0, "left")
+    status = Column("Status", lambda row: row.status, _SUMMARY["status"], lambda _: "reference", 0, "left")
+    return [first, *_metrics(task), *_sizes(), *_speeds(), status]
+
+
+def heading(metric: Metric) -> str:
+    """``recall [%] ↑``: name, unit, and which way is better."""
+    unit = f" [{metric.unit}]" if metric.unit else ""
+    return text.plain(f"{metric.name}{unit} {ARROWS[metric.lower_is_better]}")
+
+
+def _metrics(task: TaskRun) -> list[Column]:
+    if task.score is None:
+        return [Column("Score", lambda _: text.DASH, "no trial of this task has ended well")]
+    score, *others = task.metrics
+    found = [_metric(score, lambda row: text.with_interval(row.scores.mean, row.scores.half_width), 0)]
+    for place, metric in enumerate(others):
+        found.append(_metric(metric, lambda row, name=metric.name: text.number(row.test(name).mean), 6 + place))  # type: ignore[misc]
+    return found
+
+
+def _metric(metric: Metric, cell: Callable[[Row], str], priority: int) -> Column:
+    return Column(heading(metric), cell, metric.summary, lambda r: text.number(r.metrics.get(metric.name)), priority)
+
+
+def _sizes() -> list[Column]:
+    return [
+        Column("Params", lambda row: text.kilo(row.parameters), _SUMMARY["parameters"], priority=1),
+        Column("Core", lambda row: text.kilo(row.core_parameters), _SUMMARY["core_parameters"], priority=5),
+        Column("Error %", error_text, f"{_SUMMARY['parameters_error']}; ! where it is over 2 %", priority=3),
+    ]
+
+
+def error_text(row: Row) -> str:
+    """The relative error of the parameters in per cent, ``!`` behind it where it is over the tolerance."""
+    error = row.parameters_error
+    return text.percent(error) + ("!" if off_budget(row) else "")
+
+
+def off_budget(row: Row) -> bool:
+    """The parameters miss the budget by more than the tolerance."""
+    return math.isfinite(row.parameters_error) and abs(row.parameters_error) > BUDGET_TOLERANCE
+
+
+def _speeds() -> list[Column]:
+    return [
+        _median("Train tok/s", "train_tokens_per_s", 1),
+        _median("Infer tok/s", "infer_tokens_per_s", 2),
+        _median("Train s", "train_seconds", 4),
+        _median("Peak MiB", "peak_memory_mib", 4),
+    ]
+
+
+def _median(head: str, column: str, priority: int) -> Column:
+    keys = MEDIANS[column]
+    return Column(head, lambda row: text.kilo(row.median(*keys)), _SUMMARY[column] + "; median", priority=priority)

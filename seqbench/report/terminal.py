@@ -1,0 +1,123 @@
+"""The leaderboards in the terminal: as many columns as fit, plain text where there is no terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+from seqbench.report.collect import Run, TaskRun
+from seqbench.report.messages import failures, notes
+from seqbench.report.table import Column, columns
+from seqbench.report.text import plain, short
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+LONGEST_MODEL = 28
+GAP = 2
+"""Spaces between two columns."""
+
+_ASCII = {"±": "+/-", "…": "...", "–": "-", "↑": "^", "↓": "v", "·": "/"}
+
+
+def terminal_table(run: Run, console: Console | None = None) -> None:
+    """Print a table a task, the notes and the failures below.
+
+    Args:
+        run: from ``read_run``.
+        console: where to; default: standard output, without colours and rules where that is no terminal.
+    """
+    from rich.console import Console
+
+    out = console or Console()
+    for task in run.tasks:
+        _print_task(task, out)
+
+
+def text_tables(run: Run, width: int = 100) -> str:
+    """What ``terminal_table`` prints, as plain text."""
+    import io
+
+    from rich.console import Console
+
+    file = io.StringIO()
+    terminal_table(run, Console(file=file, width=width, color_system=None, force_terminal=False))
+    return "\n".join(line.rstrip() for line in file.getvalue().splitlines()).strip("\n")
+
+
+def _print_task(task: TaskRun, out: Console) -> None:
+    from rich.text import Text
+
+    ascii_only = not out.encoding.lower().startswith("utf")
+
+    def written(line: str, style: str = "") -> Text:
+        return Text(_to_ascii(line) if ascii_only else line, style=style)
+
+    shown, hidden = fitting(task, out.width)
+    out.print()
+    out.print(written(plain(task.label), "bold"))
+    out.print(_table(task, shown, written))
+    for line, style in _below(task, hidden):
+        out.print(written(line, style), soft_wrap=not out.is_terminal)
+
+
+def _to_ascii(line: str) -> str:
+    for character, instead in _ASCII.items():
+        line = line.replace(character, instead)
+    return line.encode("ascii", "replace").decode("ascii")
+
+
+def _table(task: TaskRun, shown: list[Column], written: Callable[[str], Text]) -> Table:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, GAP // 2), header_style="bold")
+    for column in shown:
+        table.add_column(written(column.head), justify=column.align, no_wrap=True)
+    for row in task.rows:
+        style = "" if row.status == "ok" else "red" if not row.ok and row.records else "yellow"
+        table.add_row(*(written(_cell(column, column.cell(row))) for column in shown), style=style)
+    if task.references:
+        table.add_section()
+    for reference in task.references:
+        table.add_row(*(written(_cell(column, column.reference(reference))) for column in shown), style="dim")
+    return table
+
+
+def _cell(column: Column, cell: str) -> str:
+    return short(" ".join(cell.split()), LONGEST_MODEL) if column.align == "left" else cell
+
+
+def fitting(task: TaskRun, width: int) -> tuple[list[Column], list[Column]]:
+    """The columns that fit into a width, and those that do not: the least important go first."""
+    shown, hidden = columns(task), []
+    while _width(task, shown) > width and max(column.priority for column in shown) > 0:
+        last = max(column.priority for column in shown)
+        gone = next(column for column in reversed(shown) if column.priority == last)
+        shown.remove(gone)
+        hidden.append(gone)
+    return shown, hidden
+
+
+def _width(task: TaskRun, shown: Iterable[Column]) -> int:
+    from rich.cells import cell_len
+
+    total = -GAP
+    for column in shown:
+        cells = [column.cell(row) for row in task.rows] + [column.reference(r) for r in task.references]
+        total += GAP + max(cell_len(_cell(column, cell)) for cell in (column.head, *cells))
+    return total
+
+
+def _below(task: TaskRun, hidden: list[Column]) -> list[tuple[str, str]]:
+    """The lines below a table, each with its style."""
+    lines = []
+    if any(len(row.ok) > 1 for row in task.rows):
+        lines.append(("± half width of the 95 % interval of the mean over seeds (Student's t)", "dim"))
+    if hidden:
+        lines.append((f"not shown at this width: {', '.join(column.head for column in hidden)}", "dim"))
+    lines += [(str(note), "yellow" if note.warning else "dim") for note in notes(task)]
+    lines += [(f"failed: {failure}", "red") for failure in failures(task)]
+    return lines

@@ -1,0 +1,38 @@
+"""One thread for every test of a model: the cores are tiny and the machine is shared."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from seqbench.api import CoreSpec, Model
+from seqbench.registry import resolve
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def build() -> Callable[..., Any]:
+    """``build(card, D=.., H=.., ..., option=..)``: a float64 core with seeded parameters."""
+
+    def make(card: Model, D: int = 3, H: int = 4, L: int = 1, causal: bool = True, **options: Any) -> Any:
+        torch.manual_seed(1)
+        spec = CoreSpec(D, H, L, causal, options.pop("dropout", 0.0), options.pop("train_length", 20))
+        return resolve(card.cores["torch"])(spec, card.options(**options)).double()
+
+    return make
+
+
+@pytest.fixture
+def normal() -> Callable[..., Tensor]:
+    """``normal(2, 3)``: float64 normal numbers, the next of one seeded stream at each call."""
+    generator = torch.Generator().manual_seed(7)
+    return lambda *shape: torch.randn(shape, generator=generator, dtype=torch.float64)

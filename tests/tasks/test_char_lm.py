@@ -1,0 +1,284 @@
+from __future__ import annotations
+
+import itertools
+import math
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from seqbench_tasks.cards import CharLmOptions
+from seqbench_tasks.char_lm import (
+    EMBEDDED_SIZES,
+    PROMPT,
+    UNKNOWN,
+    CharLm,
+    Vocabulary,
+    embedded_text,
+    machado_text,
+    shakespeare_text,
+    stream_batches,
+    streams,
+    windows,
+)
+from seqbench_tasks.randomness import fixed
+from seqbench_tasks.word_source import embedded_source
+
+TEXT = {"train": "to be or not to be, that is the question\n" * 5, "valid": "to be the bee\n", "test": "that is not it"}
+
+
+def small(text=TEXT, **options) -> CharLm:
+    """The task on a text of a few words."""
+    task = CharLm(CharLmOptions(**options))
+    task._take(text)
+    return task
+
+
+def flat(batch) -> np.ndarray:
+    """Logits of a uniform guess."""
+    return np.zeros((*batch.x.shape, 20), np.float32)
+
+
+def counted(task: CharLm, order: int):
+    """A predictor by add-one counts of the training split, made with plain loops."""
+    V, train = len(task.vocabulary), task.codes["train"].tolist()
+    counts = np.ones((V, V))
+    if order == 1:
+        counts += np.bincount(train, minlength=V)
+    else:
+        for a, b in itertools.pairwise(train):
+            counts[a, b] += 1
+    return lambda batch: np.log(counts)[batch.x]
+
+
+# --- cutting ---
+
+
+@given(st.integers(2, 300), st.integers(1, 40))
+def test_windows_hold_every_target_exactly_once(n, window):
+    codes = np.arange(n)
+    parts = windows(codes, window)
+    assert all(part.shape[1] <= window + 1 for part in parts)
+    assert np.concatenate([part[:, :-1].ravel() for part in parts]).tolist() == list(range(n - 1))
+    assert np.concatenate([part[:, 1:].ravel() for part in parts]).tolist() == list(range(1, n))
+
+
+@given(st.integers(2, 300), st.integers(1, 20), st.integers(1, 40))
+def test_streams_hold_every_target_exactly_once_in_order(n, count, window):
+    pieces = streams(np.arange(n), count)
+    chunks = list(stream_batches(pieces, window))
+    x, target, weight = (np.concatenate([getattr(c, k) for c in chunks], axis=1) for k in ("x", "target", "weight"))
+    rows = [row[w > 0].tolist() for row, w in zip(target, weight, strict=True)]
+    assert list(itertools.chain(*rows)) == list(range(1, n))
+    assert (x[weight > 0] + 1 == target[weight > 0]).all()
+    assert (np.diff(weight, axis=1) <= 0).all()  # padding comes last, where it can disturb nothing
+    assert all(chunk.x.shape[1] <= window for chunk in chunks)
+
+
+@given(st.integers(2, 50), st.integers(1, 9))
+def test_valid_batches_pass_once_over_the_split(window, size):
+    task = small(window=window)
+    targets = [b.target.ravel() for b in task.batches("valid", size, fixed(0))]
+    assert np.concatenate(targets).tolist() == task.codes["valid"][1:].tolist()
+    assert all(b.x.dtype == b.target.dtype == np.int64 for b in task.batches("valid", size, fixed(0)))
+
+
+def test_train_windows_are_successive_characters_and_reach_both_ends():
+    task = small(window=8)
+    train = task.codes["train"]
+    starts, batches = set(), task.batches("train", 64, np.random.default_rng(0))
+    for batch in itertools.islice(batches, 100):
+        assert batch.x.shape == batch.target.shape == (64, 8)
+        assert batch.x.dtype == batch.target.dtype == np.int64
+        assert (batch.x[:, 1:] == batch.target[:, :-1]).all()
+    task.codes["train"] = np.arange(len(train))  # codes that tell their place
+    for batch in itertools.islice(task.batches("train", 64, np.random.default_rng(0)), 100):
+        assert (np.diff(batch.x, axis=1) == 1).all()
+        assert (batch.target == batch.x + 1).all()
+        starts |= set(batch.x[:, 0].tolist())
+    assert starts == set(range(len(train) - 8))  # the last target is the last character
+
+
+def test_train_follows_the_generator_alone():
+    task = small(window=8)
+    first, again, other = (
+        list(itertools.islice(task.batches("train", 8, np.random.default_rng(seed)), 3)) for seed in (1, 1, 2)
+    )
+    assert all((a.x == b.x).all() and (a.target == b.target).all() for a, b in zip(first, again, strict=True))
+    assert not (first[0].x == other[0].x).all()
+
+
+def test_train_batches_do_not_depend_on_what_was_drawn_before():
+    one, two = small(window=8), small(window=8)
+    next(one.batches("train", 8, np.random.default_rng(5)))
+    a, b = (next(task.batches("train", 8, np.random.default_rng(1))) for task in (one, two))
+    assert (a.x == b.x).all()
+
+
+# --- codes ---
+
+
+@given(st.text(min_size=1))
+def test_codes_and_text_are_one_to_one(text):
+    vocabulary = Vocabulary(text)
+    codes = vocabulary.encode(text)
+    assert codes.dtype == np.int64
+    assert vocabulary.decode(codes) == text
+    assert vocabulary.characters == "".join(sorted(set(text)))
+    assert 0 <= codes.min() <= codes.max() < len(vocabulary)
+
+
+@given(st.text(min_size=1), st.text(), st.text())
+def test_unknown_code_only_where_another_split_needs_it(train, valid, test):
+    vocabulary = Vocabulary(train, valid, test)
+    unknown = set(valid + test) - set(train)
+    assert len(vocabulary) == len(set(train)) + bool(unknown)
+    shown = vocabulary.decode(vocabulary.encode(valid))
+    assert shown == "".join(c if c in train else UNKNOWN for c in valid)
+
+
+def test_vocabulary_comes_from_training_alone():
+    task = small({"train": "abcabc", "valid": "abx", "test": "yab"}, window=2)
+    assert task.vocabulary.characters == "abc" + UNKNOWN
+    assert task.codes["valid"].tolist() == [0, 1, 3]
+    assert task.codes["test"].tolist() == [3, 0, 1]
+
+
+# --- scoring ---
+
+
+@pytest.mark.parametrize("window", [2, 3, 5, 13, 14, 50])
+def test_a_uniform_guess_costs_the_logarithm_of_its_choices(window, fake):
+    scores = small(window=window, carried=True).evaluate(fake(flat), "test")
+    assert scores["nats"] == pytest.approx(math.log(20))
+    assert scores["bits"] == pytest.approx(math.log2(20))
+    assert scores["nats_carried"] == pytest.approx(math.log(20))
+
+
+@pytest.mark.parametrize("window", [2, 4, 5, 128])
+@pytest.mark.parametrize(("name", "order"), [("trivial", 1), ("bigram", 2)])
+def test_references_are_what_counting_predictors_score(name, order, window, fake):
+    # The costs of the targets differ, so a window left out, counted twice or weighted wrongly would show.
+    task = small(window=window, carried=True)
+    scores = task.evaluate(fake(counted(task, order)), "test")
+    line = next(line for line in task.references() if line.name == name)
+    assert scores == pytest.approx(dict(line.metrics), rel=1e-12)
+
+
+def test_carried_is_scored_only_when_asked(fake):
+    predict = fake(flat)
+    assert math.isnan(small().evaluate(predict, "test")["nats_carried"])
+    assert not predict.streamed
+    assert all("nats_carried" not in line.metrics for line in small().references())
+
+
+def test_carried_is_nan_where_the_model_refuses(fake):
+    scores = small(carried=True).evaluate(fake(flat, refuses="it is not causal"), "test")
+    assert math.isnan(scores["nats_carried"])
+    assert scores["nats"] == pytest.approx(math.log(20))
+
+
+def test_best_predictor_scores_the_windowed_optimum(fake, no_files):
+    task, source = CharLm(CharLmOptions()), embedded_source()
+    form = task.prepare("embedded", no_files)
+
+    def best(batch):
+        p = np.exp(-source.best_nats(np.concatenate([batch.x, batch.target[:, -1:]], axis=1)))  # (B, T)
+        logits = np.repeat(np.log(np.maximum(1 - p, 1e-300) / (form.output - 1))[..., None], form.output, axis=-1)
+        np.put_along_axis(logits, batch.target[..., None], np.log(p)[..., None], axis=-1)
+        return logits
+
+    lines = {line.name: line.metrics["nats"] for line in task.references()}
+    assert task.evaluate(fake(best), "test")["nats"] == pytest.approx(lines["optimum-windows"], rel=1e-9)
+    assert lines["optimum"] < lines["optimum-windows"] < lines["bigram"] < lines["trivial"]
+
+
+def test_optimum_windows_nears_the_entropy_rate_as_windows_grow(no_files):
+    best = []
+    for window in (16, 64, 256, 1024):
+        task = CharLm(CharLmOptions(window=window))
+        task.prepare("embedded", no_files)
+        best.append({line.name: line.metrics["nats"] for line in task.references()})
+    values = [lines["optimum-windows"] for lines in best]
+    assert values == sorted(values, reverse=True)
+    assert values[-1] == pytest.approx(best[-1]["optimum"], rel=0.02)
+
+
+# --- the embedded text ---
+
+
+def test_embedded_splits_are_successive_parts_of_one_text():
+    text = embedded_text()
+    assert {split: len(part) for split, part in text.items()} == EMBEDDED_SIZES
+    assert text["train"] + text["valid"] + text["test"] == embedded_source().sample(fixed(1948), 360_000)
+
+
+# --- generated text ---
+
+
+def test_diagnose_keeps_text_as_plain_arrays(fake, tmp_path):
+    task = small(window=8, sample=30, temperature=0.5)
+    arrays = task.diagnose(fake(flat), fixed(0))
+    np.savez(tmp_path / "arrays.npz", allow_pickle=False, **arrays)
+    with np.load(tmp_path / "arrays.npz", allow_pickle=False) as kept:
+        assert str(kept["prompt"]) == TEXT["valid"][:PROMPT]
+        assert str(kept["sample"]) == (TEXT["valid"] * 3)[:30]
+        assert float(kept["temperature"]) == 0.5
+
+
+@pytest.mark.parametrize(("options", "reason"), [({"can_step": False}, "step"), ({"refuses": "too long"}, "too long")])
+def test_diagnose_says_why_there_is_no_sample(options, reason, fake):
+    arrays = small().diagnose(fake(flat, **options), fixed(0))
+    assert list(arrays) == ["refused"]
+    assert reason in str(arrays["refused"])
+
+
+def test_no_sample_was_asked_for(fake):
+    assert small(sample=0).diagnose(fake(flat), fixed(0)) == {}
+
+
+# --- the real datasets ---
+
+
+class RealFiles:
+    """``SEQBENCH_DATA``, or a skip with a reason."""
+
+    def path(self, name: str) -> Path:
+        folder = os.environ.get("SEQBENCH_DATA")
+        if not folder:
+            pytest.skip("SEQBENCH_DATA names no folder of real data sets")
+        path = Path(folder) / name
+        if not path.is_file():
+            pytest.skip(f"SEQBENCH_DATA has no {name}")
+        return path
+
+
+@pytest.mark.data
+def test_shakespeare_is_split_by_position():
+    text = shakespeare_text(RealFiles())
+    assert [len(text[split]) for split in ("train", "valid", "test")] == [1_003_854, 55_770, 55_770]
+    assert "".join(text.values()) == RealFiles().path("shakespeare/input.txt").read_text(encoding="utf-8")
+    assert len(set(text["train"])) == 65
+
+
+@pytest.mark.data
+def test_machado_is_split_by_book_and_counted_in_characters():
+    text = machado_text(RealFiles())
+    assert [len(text[split]) for split in ("train", "valid", "test")] == [1_579_993, 140_489, 140_490]
+    assert len(set("".join(text.values()))) == 123
+    assert text["train"].lstrip().casefold().startswith("memórias póstumas")
+    assert text["valid"].lstrip().casefold().startswith("memorial de aires")
+
+
+@pytest.mark.data
+@pytest.mark.parametrize(
+    ("dataset", "vocabulary", "unigram", "bigram"), [("shakespeare", 65, 3.362, 2.490), ("machado", 123, 3.100, 2.385)]
+)
+def test_baselines_of_the_real_texts(dataset, vocabulary, unigram, bigram):
+    task = CharLm(CharLmOptions())
+    assert task.prepare(dataset, RealFiles()).output == vocabulary
+    lines = {line.name: line.metrics["nats"] for line in task.references()}
+    assert lines == {"trivial": pytest.approx(unigram, abs=1e-3), "bigram": pytest.approx(bigram, abs=1e-3)}
