@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from seqbench.spec import Trial
     from seqbench.store import RunFolder
 
-OK, TRIAL_FAILED, USAGE = 0, 1, 2
+OK, TRIAL_FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+RUN_FOLDER = "seqbench.run_folder"
 
 
 class Commands(click.Group):
@@ -34,6 +35,11 @@ class Commands(click.Group):
         except SeqbenchError as error:
             click.echo(f"seqbench: {error}", err=True)
             sys.exit(USAGE)
+        except KeyboardInterrupt:
+            folder = ctx.meta.get(RUN_FOLDER)
+            more = f"; finished trials are safe, go on with: seqbench run --resume {folder}" if folder else ""
+            click.echo(f"seqbench: interrupted{more}", err=True)
+            sys.exit(INTERRUPTED)
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         """Find the command, or the nearest name."""
@@ -124,6 +130,7 @@ def _watch(trials: Sequence[Trial], folder: RunFolder) -> Observer:
 
     from seqbench.progress import Lines, Table
 
+    click.get_current_context().meta[RUN_FOLDER] = folder.path
     console = Console()
     return Table(trials, folder, console) if console.is_terminal else Lines(trials, folder, click.echo)
 
@@ -272,8 +279,4 @@ def env() -> None:
 
 def main() -> None:
     """The console script."""
-    try:
-        cli(prog_name="seqbench")
-    except KeyboardInterrupt:
-        click.echo("seqbench: interrupted; finished trials are safe, go on with seqbench run --resume RUN", err=True)
-        sys.exit(130)
+    cli(prog_name="seqbench")

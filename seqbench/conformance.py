@@ -148,9 +148,8 @@ def _run_check(check: Callable[[Subject], None], subject: Subject) -> None:
         raise
     except Exception as error:
         raised = f"{type(error).__name__}: {error}"
-        raise _error(
-            subject, check.__name__, "no exception", raised, "the core does not keep to the interface"
-        ) from error
+        cause = "the core does not keep to the interface"
+        raise _error(subject, check.__name__, "no exception", raised, cause) from error
 
 
 def checks(subject: Subject) -> list[Callable[[Subject], None]]:

@@ -47,7 +47,7 @@ COLUMNS = (
     Column("backend", "the code that ran the model", _at("trial", "backend")),
     Column("device", "cpu or cuda", _at("trial", "device")),
     Column("seed", "gives the order of the data, the initial weights and the dropout masks", _at("trial", "seed")),
-    Column("status", "ok, diverged, error, out_of_memory, timeout, killed or refused", _at("status")),
+    Column("status", "ok, diverged, error, out_of_memory, timeout, killed, refused or not_run", _at("status")),
     Column("cause", "why the trial did not end well", _at("cause")),
     Column("score", "value of the task's first metric on the test set, checkpoint chosen by validation", _at("score")),
     Column("score_metric", "which metric the score is", _at("task", "score")),

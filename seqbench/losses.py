@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from seqbench.errors import PluginError
 from seqbench.network import to_tensor
 
 if TYPE_CHECKING:
@@ -71,6 +72,13 @@ def cross_entropy(outputs: Tensor, targets: Targets) -> Tensor:
 
 
 def squared_error(outputs: Tensor, targets: Targets) -> Tensor:
-    """Sum over targets of the mean squared error of their ``output`` numbers."""
+    """Sum over targets of the mean squared error of their ``output`` numbers.
+
+    Raises:
+        PluginError: the shapes differ; torch would broadcast ``(B, 1)`` and ``(B,)`` to ``(B, B)``.
+    """
+    if outputs.shape != targets.target.shape:
+        expected, got = tuple(outputs.shape), tuple(targets.target.shape)
+        raise PluginError(f"a target of values must have the outputs' shape {expected}, the last axis too; got {got}")
     error = (outputs - targets.target).square().mean(-1)  # (B, T) or (B,)
     return error.sum() if targets.weight is None else (error * targets.weight).sum()

@@ -59,9 +59,10 @@ def _convert(kind: type, value: Any) -> Any:
         return str(value)
     try:
         number = kind(value)
-    except (TypeError, ValueError):
+        fits = math.isfinite(number) and not isinstance(value, bool) and number == float(value)
+    except (TypeError, ValueError, OverflowError):
         return None
-    return number if math.isfinite(number) and (not isinstance(value, bool)) and number == float(value) else None
+    return number if fits else None
 
 
 def bounds(low: float | None, high: float | None) -> str:

@@ -83,7 +83,7 @@ def _wait_for(
     answered, answer = False, None
     while True:
         if receiver in wait([receiver, process.sentinel], POLL) and not answered:
-            with suppress(EOFError):
+            with suppress(EOFError, OSError):  # OSError: it was killed in the middle of its answer
                 answer = receiver.recv()
                 answered = True
         if answered:
@@ -102,6 +102,8 @@ def _child(
 ) -> None:
     if os.name == "posix":
         os.setsid()  # a group of its own: a limit can kill it with all that it started, and Ctrl-C does not reach it
+    for name in [name for name in os.environ if name.startswith("SEQBENCH_")]:
+        del os.environ[name]  # the forkserver keeps those of its own start
     os.environ.update(environment)
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
     nothing = os.open(os.devnull, os.O_RDONLY)

@@ -6,6 +6,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -148,7 +149,7 @@ def _entry_points() -> Iterator[tuple[importlib.metadata.EntryPoint, Source]]:
     rows = []
     for entry in found:
         dist = entry.dist
-        source = Source(entry.name, dist.name if dist else "unknown", dist.version if dist else "")
+        source = Source(entry.name, (dist and dist.name) or "unknown", (dist and dist.version) or "")
         if allowed is None or source.distribution in allowed or f"{source.distribution}:{entry.name}" in allowed:
             rows.append((entry, source))
     rows.sort(key=lambda row: (row[1].distribution != "seqbench", row[1].distribution, row[1].plugin))
@@ -165,7 +166,7 @@ def _load_one(registry: Registry, source: Source, imported: Any) -> None:
     try:
         _call_hooks(imported(), collector)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - a stranger's code may raise anything
-        registry.broken.append(Broken(source, f"{type(error).__name__}: {error}"))
+        registry.broken.append(Broken(source, " ".join(f"{type(error).__name__}: {error}".split())))
     else:
         collector.commit()
 
@@ -184,13 +185,20 @@ def _call_hooks(plugin: object, collector: _Collector) -> None:
 def _import_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
-    name = f"seqbench_file_{path.stem}"
+    name = f"seqbench_file_{re.sub(r'[^A-Za-z0-9_]', '_', path.stem)}"
+    other = getattr(sys.modules.get(name), "__file__", None)
+    if other is not None and Path(other).resolve() != path.resolve():
+        raise PluginError(f"{other} is loaded under the same name; rename one of the two files")
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise PluginError(f"{path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # so that a factory "<name>:Core" can find it, here and in a trial's process
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
     return module
 
 

@@ -10,6 +10,7 @@ import math
 import re
 import tomllib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -19,11 +20,15 @@ from seqbench.errors import SpecError
 PARAMETER_TOLERANCE = 0.02
 """A parameter count further from its target than this share gets a warning."""
 
+MOST_SEEDS = 10_000
+"""More are a slip: a seed where a number of seeds belongs."""
+
 # --- option strings: "lstm[forget_bias=1,layers=2]", "50k", "60s" ------------------------------------
 
 _CHOICE = re.compile(r"\s*([^\[\]\s]+)\s*(?:\[(.*)\])?\s*", re.DOTALL)
-_COUNT = re.compile(r"([0-9][0-9_]*(?:\.[0-9]+)?)\s*([kKmM]?)")
-_BUDGET = re.compile(r"([0-9][0-9_]*(?:\.[0-9]+)?)\s*(steps?|s|sec|seconds|min|m|h)")
+_COUNT = re.compile(r"([0-9][0-9_]{0,17})(?:\.([0-9]+))?\s*([kKmM]?)")
+_ZEROS = {"": 0, "k": 3, "m": 6}
+_BUDGET = re.compile(r"([0-9][0-9_]{0,17}(?:\.[0-9]+)?)\s*(steps?|s|sec|seconds|min|m|h)")
 _SECONDS = {"s": 1.0, "sec": 1.0, "seconds": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 
 
@@ -62,10 +67,13 @@ def parse_count(text: str | int, what: str) -> int:
         SpecError: it is no such number.
     """
     match = _COUNT.fullmatch(str(text).strip())
-    value = 0.0 if match is None else float(match[1].replace("_", "")) * {"": 1, "k": 1e3, "m": 1e6}[match[2].lower()]
-    if value < 1 or value != int(value):
+    value = 0
+    if match is not None:  # in whole numbers: 1.001 * 1e3 is not 1001
+        whole, fraction, zeros = match[1].replace("_", ""), (match[2] or "").rstrip("0"), _ZEROS[match[3].lower()]
+        value = int(whole + fraction.ljust(zeros, "0")) if len(fraction) <= zeros else 0
+    if value < 1:
         raise SpecError(f"{what} is {text!r}; expected a whole number above 0, such as 50k, 130_000 or 1.5M.")
-    return int(value)
+    return value
 
 
 @dataclass(frozen=True)
@@ -74,6 +82,10 @@ class Budget:
 
     kind: Literal["steps", "seconds"]
     amount: float
+
+    def __post_init__(self) -> None:
+        """1000 and 1000.0 are one budget: equal trials have equal ids."""
+        object.__setattr__(self, "amount", float(self.amount))
 
     def __str__(self) -> str:
         return f"{self.amount:g} {self.kind}"
@@ -105,6 +117,8 @@ def parse_seeds(text: str | int) -> tuple[int, ...]:
     parts = [p.strip() for p in raw.removesuffix(",").split(",")]
     if not all(re.fullmatch(r"[0-9]{1,9}", p) for p in parts) or (not which and int(raw) < 1):
         raise SpecError(f"--seeds is {text!r}; expected how many (3) or which (0,1,5).")
+    if not which and int(raw) > MOST_SEEDS:
+        raise SpecError(f"--seeds is {text!r}: at most {MOST_SEEDS}; name one seed with a comma, as in '{raw},'.")
     seeds = tuple(map(int, parts)) if which else tuple(range(int(raw)))
     if len(set(seeds)) != len(seeds):
         raise SpecError(f"--seeds is {text!r}: a seed stands twice.")
@@ -164,6 +178,8 @@ class RunSpec:
         """
         if not self.task:
             raise SpecError("No task: say which, for example --task copy (seqbench list shows all).")
+        if not self.backend:
+            raise SpecError("No backend: say which, for example --backend torch (seqbench info MODEL shows all).")
         parse_seeds(self.seeds)
         if self.params is not None:
             parse_count(self.params, "--params")
@@ -211,6 +227,15 @@ _NUMBERS: dict[str, type[int | float]] = {
 }  # fmt: skip
 
 
+def _number(kind: type[int | float], value: Any) -> int | float | None:
+    """The value in its type, or None."""
+    if not isinstance(value, int if kind is int else int | float) or isinstance(value, bool):
+        return None
+    with suppress(OverflowError):  # 10**400 as a float
+        return kind(value)
+    return None
+
+
 def _convert(key: str, value: Any, where: str) -> Any:
     def wrong(expected: str) -> SpecError:
         return SpecError(f"{where}: {key} is {value!r}; expected {expected}.")
@@ -223,10 +248,10 @@ def _convert(key: str, value: Any, where: str) -> Any:
     if key == "seeds" and isinstance(value, list | tuple | range):
         return "".join(f"{seed}," for seed in value)
     if key in _NUMBERS:
-        fits = isinstance(value, int if _NUMBERS[key] is int else int | float) and not isinstance(value, bool)
-        if not fits:
+        number = _number(_NUMBERS[key], value)
+        if number is None:
             raise wrong("a number")
-        return _NUMBERS[key](value)
+        return number
     if key == "steps":
         if not isinstance(value, Mapping) or not all(isinstance(v, int) and v > 0 for v in value.values()):
             raise wrong("a table of trial id = number of steps")
@@ -257,10 +282,15 @@ def spec_to_toml(spec: RunSpec) -> str:
         value = getattr(spec, f.name)
         if value is None or f.name == "steps":
             continue
-        lines.append(f"{f.name} = {json.dumps(list(value) if isinstance(value, tuple) else value)}")
+        lines.append(f"{f.name} = {_toml(list(value) if isinstance(value, tuple) else value)}")
     if spec.steps:
-        lines += ["", "[steps]", *(f"{json.dumps(k)} = {v}" for k, v in spec.steps.items())]
+        lines += ["", "[steps]", *(f"{_toml(k)} = {v}" for k, v in spec.steps.items())]
     return "\n".join(lines) + "\n"
+
+
+def _toml(value: Any) -> str:
+    """JSON is TOML here, but for surrogate pairs (so no escapes beyond ASCII) and DEL."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 # --- trials -----------------------------------------------------------------------------------------

@@ -69,12 +69,12 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], None]) -> None:
 def write_json(path: Path, data: Any) -> None:
     """Strict JSON, atomically."""
     text = json.dumps(strict(data), indent=1, allow_nan=False, ensure_ascii=False)
-    write_atomically(path, lambda file: _write_bytes(file, text.encode("utf-8")))
+    write_text(path, text)
 
 
 def write_text(path: Path, text: str) -> None:
-    """UTF-8 text, atomically, line ends as they are."""
-    write_atomically(path, lambda file: _write_bytes(file, text.encode("utf-8")))
+    """UTF-8 text, atomically, line ends as they are; what it cannot say (file names in other bytes) as an escape."""
+    write_atomically(path, lambda file: _write_bytes(file, text.encode("utf-8", "backslashreplace")))
 
 
 def _write_bytes(file: IO[bytes], data: bytes) -> None:
@@ -120,7 +120,7 @@ class RunFolder:
         folder = cls(path)
         try:
             found = folder.run().get("format")
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, AttributeError) as error:
             raise UsageError(f"There is no run in {path}: its run.json cannot be read.") from error
         if found != FORMAT:
             raise UsageError(f"{path} has format {found}; this seqbench reads format {FORMAT}.")
@@ -180,8 +180,11 @@ class RunFolder:
         """
         import numpy as np
 
+        for name, array in arrays.items():  # numpy 2.0 has no allow_pickle here: it would store it as an array
+            if np.asarray(array).dtype.hasobject:
+                raise ValueError(f"array {name!r} holds Python objects; store numbers or text")
         path = self._file("artifacts", trial_id, ".npz")
-        write_atomically(path, lambda file: np.savez_compressed(file, allow_pickle=False, **arrays))
+        write_atomically(path, lambda file: np.savez_compressed(file, **arrays))  # type: ignore[arg-type]
 
     def arrays(self, trial_id: str, prefix: str = "") -> dict[str, np.ndarray]:
         """The stored arrays whose name begins with ``prefix``, without it; none where nothing was stored."""

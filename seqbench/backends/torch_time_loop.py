@@ -7,6 +7,7 @@ The products with the inputs are done before (``gx``), for all steps at once, un
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
@@ -18,15 +19,24 @@ Tensors = tuple[Tensor, ...]
 
 
 class Cell(Protocol):
-    """One step ``h_t = cell(gx_t, h_{t-1}; U)`` and its derivative; ``G`` is the number of gates."""
+    """One step ``h_t = cell(gx_t, h_{t-1}; U)`` and its derivative; ``G`` is the number of gates.
 
-    def forward(self, gx_t: Tensor, h: Tensor, U: Tensor) -> tuple[Tensor, Tensors]:
-        """``gx_t (B, G*H)``, ``h (B, H)``, ``U (G*H, H)`` to the next ``h`` and what the derivative needs of it."""
+    Attributes:
+        kept: how many ``(B, H)`` tensors of each step the derivative needs.
+    """
+
+    kept: int
+
+    def forward(self, gx_t: Tensor, h: Tensor, U_t: Tensor, slots: Sequence[Any], out: Any) -> Tensor:
+        """``gx_t (B, G*H)``, ``h (B, H)``, ``U_t (H, G*H)`` to the next ``h``.
+
+        The result goes to ``out`` and what the derivative needs to ``slots``; None means a new tensor.
+        """
 
     def factors(self, h_prev: Tensor, kept: Tensors) -> Tensors:
         """What the derivative is multiplied from, for all steps at once: each ``(T, B, ...)``."""
 
-    def backward(self, dh: Tensor, factors_t: Tensors, U: Tensor, da_t: Tensor) -> Tensor:
+    def backward(self, dh: Tensor, factors_t: Sequence[Tensor], U: Tensor, da_t: Tensor) -> Tensor:
         """From ``dh (B, H)`` fill ``da_t (B, G*H)``, the gradient of ``gx_t``; return the gradient of ``h_{t-1}``."""
 
     def recurrent_gradient(self, da: Tensor, h_prev: Tensor, kept: Tensors) -> Tensor:
@@ -42,15 +52,17 @@ class TimeLoop(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, cell: Cell, gx: Tensor, U: Tensor, h0: Tensor) -> Tensor:
         """Run the cell over all steps."""
-        h, hs, kept = h0, [], []
-        for gx_t in gx.unbind(0):
-            h, kept_t = cell.forward(gx_t, h, U)
-            hs.append(h)
-            kept.append(kept_t)
-        y = torch.stack(hs)  # (T, B, H)
-        if any(ctx.needs_input_grad):
+        T, B, H = gx.shape[0], *h0.shape
+        learns = any(ctx.needs_input_grad)
+        y = gx.new_empty(T, B, H)
+        kept = gx.new_empty(cell.kept, T if learns else 1, B, H)  # without gradients one slot serves all steps
+        slots = zip(*(one.expand(T, B, H).unbind(0) for one in kept), strict=True)
+        h, U_t = h0, U.t()
+        for gx_t, y_t, slots_t in zip(gx.unbind(0), y.unbind(0), slots, strict=True):
+            h = cell.forward(gx_t, h, U_t, slots_t, y_t)
+        if learns:
             ctx.cell = cell
-            ctx.save_for_backward(U, h0, y, *(torch.stack(steps) for steps in zip(*kept, strict=True)))
+            ctx.save_for_backward(U, h0, y, *kept)
         return y
 
     @staticmethod
@@ -71,7 +83,7 @@ class TimeLoop(torch.autograd.Function):
         steps = list(zip(dy.unbind(0), da.unbind(0), *(f.unbind(0) for f in factors), strict=True))
         dh = torch.zeros_like(h0)
         for dy_t, da_t, *factors_t in reversed(steps):
-            dh = cell.backward(dh + dy_t, tuple(factors_t), U, da_t)
+            dh = cell.backward(dh + dy_t, factors_t, U, da_t)
         return None, da, cell.recurrent_gradient(da, h_prev, tuple(kept)), dh
 
 
@@ -80,6 +92,21 @@ def time_loop(cell: Cell, gx: Tensor, U: Tensor, h0: Tensor) -> Tensor:
     return TimeLoop.apply(cell, gx, U, h0)  # type: ignore[no-any-return,no-untyped-call]
 
 
+def single_step(cell: Cell, gx_t: Tensor, U: Tensor, h: Tensor) -> Tensor:
+    """One step of ``cell``, without gradient: ``gx_t (B, G*H)``, ``h (B, H)`` to the next ``h``."""
+    return cell.forward(gx_t, h, U.t(), (None,) * cell.kept, None)
+
+
 def deferred_product(da: Tensor, h: Tensor) -> Tensor:
     """The sum over all steps and rows of the outer products of ``da (T, B, G)`` and ``h (T, B, H)``: ``(G, H)``."""
     return da.flatten(0, 1).t() @ h.flatten(0, 1)
+
+
+def through_sigmoid(d: Tensor, y: Tensor) -> Tensor:
+    """``d * y * (1 - y)``, the derivative through ``y = sigmoid(x)``, in one pass."""
+    return torch.ops.aten.sigmoid_backward(d, y)  # type: ignore[no-any-return]
+
+
+def through_tanh(d: Tensor, y: Tensor) -> Tensor:
+    """``d * (1 - y * y)``, the derivative through ``y = tanh(x)``, in one pass."""
+    return torch.ops.aten.tanh_backward(d, y)  # type: ignore[no-any-return]

@@ -27,7 +27,6 @@ STYLE: dict[Any, Any] = {
     "font.size": 9.5,
     "grid.color": "#e4e6ea",
     "grid.linewidth": 0.7,
-    "svg.fonttype": "none",
     "text.color": "#1b1f24",
     "xtick.color": "#8a8f98",
     "xtick.labelcolor": "#1b1f24",

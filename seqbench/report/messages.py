@@ -36,10 +36,14 @@ class Failure:
     step: int | None
     log: str
 
+    @property
+    def where(self) -> str:
+        """`` at step 120``; empty where it is not known, or the cause says it."""
+        return "" if self.step is None or f"step {self.step}" in self.cause else f" at step {self.step}"
+
     def __str__(self) -> str:
         seeds = f"seed{'s' if len(self.seeds) > 1 else ''} {', '.join(map(str, self.seeds))}"
-        step = "" if self.step is None else f" at step {self.step}"
-        return f"{self.row}, {seeds}: {self.status}{step}: {self.cause}"
+        return f"{self.row}, {seeds}: {self.status}{self.where}: {self.cause}"
 
 
 def notes(task: TaskRun) -> list[Note]:

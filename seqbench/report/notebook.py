@@ -17,7 +17,7 @@ def html_tables(run: Run) -> str:
 
 def _table(task: TaskRun) -> str:
     shown = columns(task)
-    heads = "".join(f'<th title="{escape(plain(c.help))}">{escape(c.head)}</th>' for c in shown)
+    heads = "".join(f'<th title="{escape(plain(c.help))}">{escape(c.title)}</th>' for c in shown)
     rows = [[c.cell(row) for c in shown] for row in task.rows]
     rows += [[c.reference(r) for c in shown] for r in task.references]
     body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)

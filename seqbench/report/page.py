@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from seqbench.errors import SeqbenchError
 from seqbench.frame import COLUMNS
@@ -88,6 +88,7 @@ def page(run: Run, folder: RunFolder, registry: Registry) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["breakable"] = breakable
     environment.filters["svg"] = Markup  # only ever applied to what matplotlib wrote
     spec = spec_text(run.stored.get("spec", {}))
     return environment.get_template("report.html.j2").render(
@@ -104,6 +105,14 @@ def page(run: Run, folder: RunFolder, registry: Registry) -> str:
         data=[{k: text.plain(v) for k, v in file.items()} for file in run.stored.get("data") or ()],
         command=_command(run, folder),
     )
+
+
+def breakable(label: str) -> Markup:
+    """Escaped text that may be broken behind the commas and brackets of a label."""
+    safe = str(escape(label))
+    for sign in "[,/":
+        safe = safe.replace(sign, f"{sign}<wbr>")
+    return Markup(safe)  # noqa: S704 - escaped two lines above
 
 
 def counts(run: Run) -> str:
@@ -153,7 +162,7 @@ def _task(task: TaskRun, run: Run, folder: RunFolder, registry: Registry, name: 
         id=name,
         label=text.plain(task.label),
         protocol=protocol(task),
-        headings=[Heading(c.head, text.plain(c.help), c.align == "right") for c in columns(task)],
+        headings=[Heading(c.title, text.plain(c.help), c.align == "right") for c in columns(task)],
         lines=_lines(task, run),
         references=[(text.plain(r.name), text.plain(r.summary)) for r in task.references],
         legend=[(row.name, look(row.label, row.backend, run.labels, run.backends)) for row in task.rows if row.ok],

@@ -48,7 +48,8 @@ def summary_of(run: Run) -> pd.DataFrame:
     for task in run.tasks:
         rows += [_model(task, row) for row in task.rows]
         rows += [_reference(task, reference) for reference in task.references]
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    return table.astype({"ok": "Int64", "trials": "Int64"}) if rows else table
 
 
 def _model(task: TaskRun, row: Row) -> dict[str, Any]:

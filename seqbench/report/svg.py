@@ -15,7 +15,7 @@ _GROUP_ID = re.compile(r'<g id="[^"<>]*"')
 
 
 def to_svg(figure: Figure, salt: str) -> str:
-    """The figure as an ``<svg>`` element.
+    """The figure as an ``<svg>`` element, its text as text: it can be searched, copied and read aloud.
 
     Args:
         figure: any matplotlib figure.
@@ -24,7 +24,7 @@ def to_svg(figure: Figure, salt: str) -> str:
     import matplotlib as mpl
 
     file = io.StringIO()
-    with mpl.rc_context({"svg.hashsalt": salt}), warnings.catch_warnings():
+    with mpl.rc_context({"svg.hashsalt": salt, "svg.fonttype": "none"}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
         figure.savefig(file, format="svg", metadata=_METADATA)
     text = file.getvalue()

@@ -27,7 +27,7 @@ class Column:
     """A column of the leaderboard.
 
     Attributes:
-        head: its heading, unit included.
+        head: its heading, in one or two lines, unit included.
         cell: a row's text.
         help: what it means.
         reference: a reference row's text.
@@ -42,6 +42,11 @@ class Column:
     priority: int = 0
     align: Literal["left", "right"] = "right"
 
+    @property
+    def title(self) -> str:
+        """Its heading in one line."""
+        return self.head.replace("\n", " ")
+
 
 def columns(task: TaskRun) -> list[Column]:
     """The columns of a task's leaderboard."""
@@ -51,9 +56,9 @@ def columns(task: TaskRun) -> list[Column]:
 
 
 def heading(metric: Metric) -> str:
-    """``recall [%] ↑``: name, unit, and which way is better."""
-    unit = f" [{metric.unit}]" if metric.unit else ""
-    return text.plain(f"{metric.name}{unit} {ARROWS[metric.lower_is_better]}")
+    """Name, unit, and which way is better: ``recall`` above ``[%] ↑``."""
+    arrow = ARROWS[metric.lower_is_better]
+    return text.plain(f"{metric.name}\n[{metric.unit}] {arrow}" if metric.unit else f"{metric.name} {arrow}")
 
 
 def _metrics(task: TaskRun) -> list[Column]:
@@ -74,7 +79,7 @@ def _sizes() -> list[Column]:
     return [
         Column("Params", lambda row: text.kilo(row.parameters), _SUMMARY["parameters"], priority=1),
         Column("Core", lambda row: text.kilo(row.core_parameters), _SUMMARY["core_parameters"], priority=5),
-        Column("Error %", error_text, f"{_SUMMARY['parameters_error']}; ! where it is over 2 %", priority=3),
+        Column("Error\n%", error_text, f"{_SUMMARY['parameters_error']}; ! where it is over 2 %", priority=3),
     ]
 
 
@@ -91,10 +96,10 @@ def off_budget(row: Row) -> bool:
 
 def _speeds() -> list[Column]:
     return [
-        _median("Train tok/s", "train_tokens_per_s", 1),
-        _median("Infer tok/s", "infer_tokens_per_s", 2),
-        _median("Train s", "train_seconds", 4),
-        _median("Peak MiB", "peak_memory_mib", 4),
+        _median("Train\ntok/s", "train_tokens_per_s", 1),
+        _median("Infer\ntok/s", "infer_tokens_per_s", 2),
+        _median("Train\ns", "train_seconds", 4),
+        _median("Peak\nMiB", "peak_memory_mib", 4),
     ]
 
 

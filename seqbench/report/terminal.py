@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 LONGEST_MODEL = 28
+LONGEST_IN_NARROW = 18
+NARROW = 110
 GAP = 2
 """Spaces between two columns."""
 
@@ -58,7 +60,7 @@ def _print_task(task: TaskRun, out: Console) -> None:
     shown, hidden = fitting(task, out.width)
     out.print()
     out.print(written(plain(task.label), "bold"))
-    out.print(_table(task, shown, written))
+    out.print(_table(task, shown, out.width, written))
     for line, style in _below(task, hidden):
         out.print(written(line, style), soft_wrap=not out.is_terminal)
 
@@ -69,31 +71,32 @@ def _to_ascii(line: str) -> str:
     return line.encode("ascii", "replace").decode("ascii")
 
 
-def _table(task: TaskRun, shown: list[Column], written: Callable[[str], Text]) -> Table:
+def _table(task: TaskRun, shown: list[Column], width: int, written: Callable[[str], Text]) -> Table:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, GAP // 2), header_style="bold")
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, GAP - 1, 0, 0), header_style="bold")
     for column in shown:
         table.add_column(written(column.head), justify=column.align, no_wrap=True)
     for row in task.rows:
         style = "" if row.status == "ok" else "red" if not row.ok and row.records else "yellow"
-        table.add_row(*(written(_cell(column, column.cell(row))) for column in shown), style=style)
+        table.add_row(*(written(_cell(column, column.cell(row), width)) for column in shown), style=style)
     if task.references:
         table.add_section()
     for reference in task.references:
-        table.add_row(*(written(_cell(column, column.reference(reference))) for column in shown), style="dim")
+        table.add_row(*(written(_cell(column, column.reference(reference), width)) for column in shown), style="dim")
     return table
 
 
-def _cell(column: Column, cell: str) -> str:
-    return short(" ".join(cell.split()), LONGEST_MODEL) if column.align == "left" else cell
+def _cell(column: Column, cell: str, width: int) -> str:
+    longest = LONGEST_IN_NARROW if width < NARROW else LONGEST_MODEL
+    return short(" ".join(cell.split()), longest) if column.align == "left" else cell
 
 
 def fitting(task: TaskRun, width: int) -> tuple[list[Column], list[Column]]:
     """The columns that fit into a width, and those that do not: the least important go first."""
     shown, hidden = columns(task), []
-    while _width(task, shown) > width and max(column.priority for column in shown) > 0:
+    while _width(task, shown, width) > width and max(column.priority for column in shown) > 0:
         last = max(column.priority for column in shown)
         gone = next(column for column in reversed(shown) if column.priority == last)
         shown.remove(gone)
@@ -101,13 +104,14 @@ def fitting(task: TaskRun, width: int) -> tuple[list[Column], list[Column]]:
     return shown, hidden
 
 
-def _width(task: TaskRun, shown: Iterable[Column]) -> int:
+def _width(task: TaskRun, shown: Iterable[Column], width: int) -> int:
     from rich.cells import cell_len
 
     total = -GAP
     for column in shown:
         cells = [column.cell(row) for row in task.rows] + [column.reference(r) for r in task.references]
-        total += GAP + max(cell_len(_cell(column, cell)) for cell in (column.head, *cells))
+        cells = [_cell(column, cell, width) for cell in cells]
+        total += GAP + max(map(cell_len, [*column.head.split("\n"), *cells]))
     return total
 
 
@@ -117,7 +121,7 @@ def _below(task: TaskRun, hidden: list[Column]) -> list[tuple[str, str]]:
     if any(len(row.ok) > 1 for row in task.rows):
         lines.append(("± half width of the 95 % interval of the mean over seeds (Student's t)", "dim"))
     if hidden:
-        lines.append((f"not shown at this width: {', '.join(column.head for column in hidden)}", "dim"))
+        lines.append((f"not shown at this width: {', '.join(column.title for column in hidden)}", "dim"))
     lines += [(str(note), "yellow" if note.warning else "dim") for note in notes(task)]
     lines += [(f"failed: {failure}", "red") for failure in failures(task)]
     return lines

@@ -43,7 +43,7 @@ def with_interval(mean: float | None, half: float | None) -> str:
     """``99.21 ± 0.35``: the interval to two digits, the mean to the same place."""
     if mean is None or half is None or missing(mean) or missing(half):
         return number(mean)
-    if half == 0:
+    if half <= 1e-9 * abs(mean):  # all seeds gave the same, up to rounding
         return f"{number(mean)} ± 0"
     size = _exponent(max(abs(mean), half))
     if not -4 < size < 6:

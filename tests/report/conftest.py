@@ -149,7 +149,11 @@ def make_curve(task: FakeTask, score: float, speed: float, rng: np.random.Genera
 def failed(trial: Trial, status: str = "diverged", **changes: Any) -> dict[str, Any]:
     """A record that did not end well: as little as the harness writes then."""
     record = {"id": trial.id, "trial": asdict(trial), "task_label": trial.task_label, "status": status}
-    return record | {"cause": "The training loss is nan at step 120; try a lower --lr.", "speed": {"seconds": 3.0}} | changes
+    return (
+        record
+        | {"cause": "The training loss is nan at step 120; try a lower --lr.", "speed": {"seconds": 3.0}}
+        | changes
+    )
 
 
 def make_folder(out: Path, trials: Sequence[Trial], records: Sequence[Mapping[str, Any]], **run: Any) -> RunFolder:
@@ -170,7 +174,9 @@ def make_folder(out: Path, trials: Sequence[Trial], records: Sequence[Mapping[st
     return folder
 
 
-def full_run(out: Path, tasks: Sequence[FakeTask] = (COPY,), models: Sequence[str] = MODELS, seeds: int = 3) -> RunFolder:
+def full_run(
+    out: Path, tasks: Sequence[FakeTask] = (COPY,), models: Sequence[str] = MODELS, seeds: int = 3
+) -> RunFolder:
     """Every trial of a grid, all of them fine."""
     pairs = [(make_trial(task, label, seed), task) for task in tasks for label in models for seed in range(seeds)]
     return make_folder(out, [t for t, _ in pairs], [make_record(t, task) for t, task in pairs])

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from seqbench.backends.torch_recurrent import RecurrentCore, RecurrentLayer, cell_weights, uniform_
-from seqbench.backends.torch_time_loop import Tensors, deferred_product, time_loop
+from seqbench.backends.torch_time_loop import (
+    Tensors,
+    deferred_product,
+    single_step,
+    through_sigmoid,
+    through_tanh,
+    time_loop,
+)
 
 if TYPE_CHECKING:
     from seqbench.api import CoreSpec
@@ -37,27 +45,25 @@ class ResetAfter(RecurrentLayer):
 
 
 class ResetBeforeCell:
-    """One step of ``n = tanh(W x + b + U (r * h))`` and its derivative; gates r, z, n."""
+    """One step of ``n = tanh(W x + b + U (r * h))`` and its derivative; kept are r, z, n and ``r * h``."""
 
-    def forward(self, gx_t: Tensor, h: Tensor, U: Tensor) -> tuple[Tensor, Tensors]:
-        """``gx_t (B, 3H)``, ``h (B, H)``, ``U (3H, H)`` to the next ``h``; keeps the gates and ``r * h``."""
+    kept = 4
+
+    def forward(self, gx_t: Tensor, h: Tensor, U_t: Tensor, slots: Sequence[Any], out: Any) -> Tensor:
+        """``gx_t (B, 3H)``, ``h (B, H)``, ``U_t (H, 3H)`` to the next ``h``."""
         H = h.shape[1]
-        rz = torch.addmm(gx_t[:, : 2 * H], h, U[: 2 * H].t()).sigmoid_()  # (B, 2H)
-        r, z = rz[:, :H], rz[:, H:]
-        rh = r * h
-        n = torch.addmm(gx_t[:, 2 * H :], rh, U[2 * H :].t()).tanh_()  # (B, H)
-        return torch.lerp(n, h, z), (rz, n, rh)  # (1 - z) n + z h
+        r, z = torch.addmm(gx_t[:, : 2 * H], h, U_t[:, : 2 * H]).chunk(2, dim=1)  # 2 x (B, H)
+        r, z = torch.sigmoid(r, out=slots[0]), torch.sigmoid(z, out=slots[1])
+        rh = torch.mul(r, h, out=slots[3])
+        n = torch.addmm(gx_t[:, 2 * H :], rh, U_t[:, 2 * H :], out=slots[2]).tanh_()  # (B, H)
+        return torch.lerp(n, h, z, out=out)  # (1 - z) n + z h
 
     def factors(self, h_prev: Tensor, kept: Tensors) -> Tensors:
-        """Derivatives of the gates' pre-activations, and the gates themselves: each ``(T, B, H)``."""
-        rz, n, _ = kept
-        r, z = rz.chunk(2, dim=-1)
-        d_r = h_prev * r * (1 - r)
-        d_z = (h_prev - n) * z * (1 - z)
-        d_n = (1 - z) * (1 - n * n)
-        return d_r, d_z, d_n, r, z
+        """``dh/dz`` and ``dh/dn`` before their functions, the same for r, and the gates: each ``(T, B, H)``."""
+        r, z, n, _ = kept
+        return through_sigmoid(h_prev, r), through_sigmoid(h_prev - n, z), through_tanh(1 - z, n), r, z
 
-    def backward(self, dh: Tensor, factors_t: Tensors, U: Tensor, da_t: Tensor) -> Tensor:
+    def backward(self, dh: Tensor, factors_t: Sequence[Tensor], U: Tensor, da_t: Tensor) -> Tensor:
         """Fill ``da_t (B, 3H)``; return the gradient of the state before, ``(B, H)``."""
         d_r, d_z, d_n, r, z = factors_t
         H = dh.shape[1]
@@ -71,7 +77,7 @@ class ResetBeforeCell:
         """The gradient of ``U (3H, H)``: r and z read ``h``, n reads ``r * h``."""
         H = h_prev.shape[-1]
         rows_rz = deferred_product(da[..., : 2 * H], h_prev)  # (2H, H)
-        rows_n = deferred_product(da[..., 2 * H :], kept[2])  # (H, H)
+        rows_n = deferred_product(da[..., 2 * H :], kept[3])  # (H, H)
         return torch.cat([rows_rz, rows_n])  # (3H, H)
 
 
@@ -97,7 +103,7 @@ class ResetBefore(RecurrentLayer):
 
     def step(self, x_t: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """One step, ``(B, D)`` to ``(B, H)``."""
-        h, _ = self.cell.forward(linear(x_t, self.W, self.b), state, self.U)  # (B, H)
+        h = single_step(self.cell, linear(x_t, self.W, self.b), self.U, state)  # (B, H)
         return h, h
 
 

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from seqbench.backends.torch_recurrent import RecurrentCore, RecurrentLayer, chrono_, uniform_
-from seqbench.backends.torch_time_loop import Tensors, deferred_product, time_loop
+from seqbench.backends.torch_time_loop import (
+    Tensors,
+    deferred_product,
+    single_step,
+    through_sigmoid,
+    through_tanh,
+    time_loop,
+)
 
 if TYPE_CHECKING:
     from seqbench.api import CoreSpec
@@ -17,29 +25,28 @@ if TYPE_CHECKING:
 
 
 class Cell:
-    """One step and its derivative; the rows of ``U`` are s, n."""
+    """One step and its derivative; the rows of ``U`` are s, n; kept are the gates f, i and the candidate g."""
+
+    kept = 3
 
     def __init__(self, beta: float) -> None:
         self.beta = beta
 
-    def forward(self, gx_t: Tensor, h: Tensor, U: Tensor) -> tuple[Tensor, Tensors]:
-        """``gx_t (B, 2H)``, ``h (B, H)``, ``U (2H, H)`` to the next ``h``; keeps the pre-activations."""
-        a = torch.addmm(gx_t, h, U.t())  # (B, 2H)
-        f, i, g = self._gates(a)
-        return torch.addcmul(f * h, i, g), (a,)
-
-    def _gates(self, a: Tensor) -> Tensors:
-        s, n = a.chunk(2, dim=-1)
-        return s.sigmoid(), (self.beta - s).sigmoid_(), n.tanh()  # 1 - sigmoid(s - beta) = sigmoid(beta - s)
+    def forward(self, gx_t: Tensor, h: Tensor, U_t: Tensor, slots: Sequence[Any], out: Any) -> Tensor:
+        """``gx_t (B, 2H)``, ``h (B, H)``, ``U_t (H, 2H)`` to the next ``h``."""
+        s, n = torch.addmm(gx_t, h, U_t).chunk(2, dim=1)  # 2 x (B, H)
+        f = torch.sigmoid(s, out=slots[0])
+        i = torch.sub(s, self.beta, out=slots[1]).neg_().sigmoid_()  # 1 - sigmoid(s - beta) = sigmoid(beta - s)
+        g = torch.tanh(n, out=slots[2])
+        return torch.addcmul(f * h, i, g, out=out)
 
     def factors(self, h_prev: Tensor, kept: Tensors) -> Tensors:
         """``dh/ds`` and ``dh/dn`` side by side, ``(T, B, 2, H)``, and the forget gate, ``(T, B, H)``."""
-        f, i, g = self._gates(kept[0])
-        d_s = h_prev * f * (1 - f) - g * i * (1 - i)
-        d_n = i * (1 - g * g)
-        return torch.stack([d_s, d_n], dim=2), f
+        f, i, g = kept
+        d_s = through_sigmoid(h_prev, f).sub_(through_sigmoid(g, i))
+        return torch.stack([d_s, through_tanh(i, g)], dim=2), f
 
-    def backward(self, dh: Tensor, factors_t: Tensors, U: Tensor, da_t: Tensor) -> Tensor:
+    def backward(self, dh: Tensor, factors_t: Sequence[Tensor], U: Tensor, da_t: Tensor) -> Tensor:
         """Fill ``da_t (B, 2H)``; return the gradient of the state before, ``(B, H)``."""
         d_a, f = factors_t
         torch.mul(dh.unsqueeze(1), d_a, out=da_t.view_as(d_a))
@@ -81,7 +88,7 @@ class Layer(RecurrentLayer):
 
     def step(self, x_t: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """One step, ``(B, D)`` to ``(B, H)``."""
-        h, _ = self.cell.forward(linear(x_t, self.W, self.b), state, self.U)  # (B, H)
+        h = single_step(self.cell, linear(x_t, self.W, self.b), self.U, state)  # (B, H)
         return h, h
 
 

@@ -1,0 +1,345 @@
+"""The HTML file: complete, offline, the same every time, and safe whatever the records say."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import textwrap
+import types
+from collections.abc import Callable
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import ADDING, CHARS, COPY, MODELS, failed, full_run, make_folder, make_record, make_trial
+from matplotlib.figure import Figure
+
+from seqbench.api import Block, Section, SectionCard
+from seqbench.frame import COLUMNS
+from seqbench.registry import Registry
+from seqbench.report.write import write_report
+from seqbench.store import RunFolder
+
+HOSTILE = (
+    """<script>alert("x")</script>'"><img src=http://evil.example/x onerror=alert(1)> $\\frac{ & --> ]]> {{ 7*7 }}"""
+)
+Report = Callable[[RunFolder], str]
+
+
+class Page(HTMLParser):
+    """Tags, attributes and text of a page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str, str]] = []
+        self.words: list[str] = []
+        self.styles = ""
+        self._open: list[str] = []
+        self.feed(text)
+        self.text = " ".join(" ".join(self.words).split())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self._open.append(tag)
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+
+    def handle_endtag(self, tag: str) -> None:
+        while self._open and self._open.pop() != tag:
+            pass
+
+    def handle_data(self, data: str) -> None:
+        if "style" in self._open[-1:]:
+            self.styles += data
+        else:
+            self.words.append(data)
+
+
+def assert_offline_and_inert(text: str) -> None:
+    page = Page(text)
+    assert not {"script", "img", "iframe", "object", "embed", "link", "base", "form"} & set(page.tags)
+    for tag, name, value in page.attributes:
+        assert not name.startswith("on"), (tag, name, value)
+        if name in {"src", "href", "xlink:href", "action", "srcset", "data"}:
+            assert value.startswith(("#", "data:image/png")), (tag, name, value)
+        if name not in {"title", "aria-label"}:
+            assert not re.search(r"url\((?!#)", value), (tag, name, value)
+    assert "url(" not in page.styles
+    assert "@import" not in page.styles
+    policy = [value for tag, name, value in page.attributes if tag == "meta" and value.startswith("default-src 'none'")]
+    assert len(policy) == 1
+
+
+def test_offline(tmp_path: Path, report_text: Report) -> None:
+    text = report_text(full_run(tmp_path, (COPY, ADDING)))
+    assert_offline_and_inert(text)
+    assert text.count("<svg") == 2 * 5
+
+
+def test_same_bytes_every_time(tmp_path: Path, registry: Registry) -> None:
+    folder = full_run(tmp_path, (COPY, ADDING), MODELS[:3])
+    first = [(write_report(folder, registry).read_bytes(), (folder.path / "results.csv").read_bytes())]
+    assert [(write_report(folder, registry).read_bytes(), (folder.path / "results.csv").read_bytes())] == first
+
+
+def test_same_bytes_in_another_process(tmp_path: Path, registry: Registry) -> None:
+    folder = full_run(tmp_path, (COPY,), MODELS[:2])
+    here = write_report(folder, registry).read_bytes()
+    code = """
+        import sys
+        from pathlib import Path
+        from seqbench.registry import Registry
+        from seqbench.results import Results
+        from seqbench.store import RunFolder
+        results = Results(RunFolder.open(Path(sys.argv[1])), Registry())
+        results.write_report(), results.frame, results.summary, repr(results), results._repr_html_()
+        assert "torch" not in sys.modules, "a report needs no torch"
+        assert "seqbench_models" not in sys.modules
+        """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(code), str(folder.path)], check=True, timeout=120)
+    assert (folder.path / "report.html").read_bytes() == here
+
+
+def test_ids_are_unique(tmp_path: Path, report_text: Report) -> None:
+    ids = [value for _, name, value in Page(report_text(full_run(tmp_path, (COPY, ADDING)))).attributes if name == "id"]
+    assert len(ids) == len(set(ids))
+
+
+def test_every_planned_trial_shows(tmp_path: Path, report_text: Report) -> None:
+    trials = [make_trial(task, label, s) for task in (COPY, ADDING) for label in MODELS for s in range(2)]
+    records = [make_record(t, {"copy": COPY, "adding": ADDING}[t.task]) for t in trials[:3]]
+    records += [failed(trials[4], "timeout", cause="killed after 7 s", log_tail="last words")]
+    page = Page(report_text(make_folder(tmp_path, trials, records)))
+    for label in MODELS:
+        assert page.text.count(label) >= 2, label
+    assert "24 trials: 3 ok, 1 timeout, 20 not run" in page.text
+    assert "1 of 2 run" in page.text
+    assert "timeout · janet · seed 0 killed after 7 s" in page.text
+    assert "last words" in page.text
+    table = (tmp_path / "a-run" / "results.csv").read_text(encoding="utf-8").splitlines()
+    assert len(table) == 1 + len(trials)
+    assert sum(",not_run," in line for line in table) == 20
+
+
+def test_hostile_strings_everywhere_are_text(tmp_path: Path, report_text: Report) -> None:
+    trials = [
+        make_trial(label=label, seed=s, advice=f"warning: {HOSTILE}") for label in (HOSTILE, "=1+1") for s in (0, 1)
+    ]
+    trials = [replace(t, task_label=HOSTILE) for t in trials]
+    records = [make_record(t) for t in trials[:3]] + [failed(trials[3], cause=HOSTILE, log_tail=HOSTILE * 2)]
+    for record in records[:3]:
+        record["references"][0] |= {"name": HOSTILE, "summary": HOSTILE}
+        record["task"]["metrics"][0] |= {"name": HOSTILE, "summary": HOSTILE, "unit": HOSTILE}
+        record["task"] |= {"score": HOSTILE, "select": HOSTILE}
+        record["metrics"]["test"][HOSTILE] = record["score"]
+        record["curve"]["valid"][HOSTILE] = record["curve"]["valid"]["loss"]
+        record["references"][0]["metrics"][HOSTILE] = 12.5
+        record["notes"] = [HOSTILE]
+    more = {"environment": {HOSTILE: HOSTILE, "nested": {HOSTILE: HOSTILE}}, "created": HOSTILE, "seqbench": HOSTILE}
+    data = [{"path": HOSTILE, "sha256": HOSTILE, "url": HOSTILE}]
+    text = report_text(make_folder(tmp_path, trials, records, **more, data=data, warnings=[HOSTILE]))
+    assert_offline_and_inert(text)
+    assert "49" not in re.findall(r"\{\{ 7\*7 \}\}|\b49\b", text)
+    assert text.count("{{ 7*7 }}") > 20
+    assert text.count("<svg") == 5
+    assert "<script" not in text
+
+
+def test_labels_are_whole_in_the_table_and_short_in_the_figure(tmp_path: Path, report_text: Report) -> None:
+    label = "model[" + ",".join(f"option_{n}={n}" for n in range(40)) + "]"
+    text = report_text(full_run(tmp_path, models=(label, "lstm")))
+    assert label in Page(text).text.replace(", ", ",").replace("[ ", "[")
+    svg = text[text.index("<svg") : text.index("</svg>")]
+    assert "…" in svg
+    assert label not in svg
+
+
+def test_a_dollar_or_a_strange_letter_does_not_stop_a_figure(tmp_path: Path, report_text: Report) -> None:
+    text = report_text(full_run(tmp_path, models=("cost$x$", "模型", "\N{PILE OF POO}", "a\x00b")))
+    assert "cost$x$" in text[text.index("<svg") : text.index("</svg>")]
+    assert "\x00" not in text
+
+
+def test_colours_follow_the_model_through_all_tasks(tmp_path: Path, report_text: Report) -> None:
+    text = report_text(full_run(tmp_path, (COPY, ADDING), ("lstm", "gru")))
+    signs = re.findall(r'style="color:(#\w+)" aria-hidden="true">(.)</i>(\w+)', text)
+    assert {name: (colour, sign) for colour, sign, name in signs} == {
+        "lstm": ("#0173b2", "●"),
+        "gru": ("#de8f05", "■"),
+    }
+    assert len(set(signs)) == 2
+    assert len(signs) == 2 * 2 * 2
+
+
+def test_two_backends_differ_by_line_and_filling(tmp_path: Path, report_text: Report) -> None:
+    trials = [make_trial(backend=b, seed=s) for b in ("torch", "numba") for s in range(2)]
+    page = Page(report_text(make_folder(tmp_path, trials, [make_record(t) for t in trials])))
+    assert "torch: solid line, filled marker; numba: dashed line, hollow marker" in page.text
+
+
+def test_what_was_held_equal_and_what_not(tmp_path: Path, report_text: Report) -> None:
+    trials = [make_trial(label="lstm"), make_trial(label="gru", threads=2)]
+    page = Page(report_text(make_folder(tmp_path, trials, [make_record(t) for t in trials])))
+    assert "training 1000 steps, 32 sequences a batch" in page.text
+    assert "device differs: cpu, 1 thread; cpu, 2 threads" in page.text
+
+
+def test_how_to_run_it_again_environment_and_data(tmp_path: Path, report_text: Report) -> None:
+    data = [{"path": "a/b.txt", "sha256": "abc123", "url": "https://example.org/b.txt"}]
+    trial = make_trial()
+    page = Page(report_text(make_folder(tmp_path, [trial], [make_record(trial)], data=data)))
+    assert "seqbench run results/a-run/spec.toml" in page.text
+    assert 'task = ["copy"]' in page.text
+    assert "packages.torch 2.13.0" in page.text
+    assert "a/b.txt abc123 https://example.org/b.txt" in page.text
+
+
+def test_the_legend_is_the_frames(tmp_path: Path, report_text: Report) -> None:
+    text = Page(report_text(full_run(tmp_path, models=("lstm",), seeds=1))).text
+    for column in COLUMNS:
+        assert f"{column.name} {' '.join(column.summary.split())}" in text
+
+
+# --- whatever is missing ----------------------------------------------------------------------------
+
+
+def test_nothing_has_run(tmp_path: Path, report_text: Report) -> None:
+    page = Page(report_text(make_folder(tmp_path, [make_trial(label=label) for label in MODELS], [])))
+    assert "nothing to draw" in page.text
+    assert page.text.count("not run") >= len(MODELS)
+
+
+def test_everything_failed(tmp_path: Path, report_text: Report) -> None:
+    trials = [make_trial(label=label) for label in MODELS]
+    page = Page(report_text(make_folder(tmp_path, trials, [failed(t) for t in trials])))
+    assert page.text.count("diverged") >= 2 * len(MODELS)
+
+
+def test_nulls_in_every_place(tmp_path: Path, report_text: Report) -> None:
+    trials = [make_trial(seed=s) for s in range(2)] + [make_trial(label="gru")]
+    nothing = dict.fromkeys(("curve", "speed", "memory", "metrics", "steps", "best_step", "notes", "parameters"))
+    records = [make_record(trials[0]), make_record(trials[1], **nothing), make_record(trials[2], **nothing, score=None)]
+    records[2]["score"] = None
+    assert_offline_and_inert(report_text(make_folder(tmp_path, trials, records)))
+
+
+def test_odd_curves(tmp_path: Path, report_text: Report) -> None:
+    trials = [make_trial(label=label, seed=s) for label in MODELS[:4] for s in range(2)]
+    records = [make_record(t) for t in trials]
+    valid = [r["curve"]["valid"] for r in records]
+    valid[0] |= {"step": [50], "seconds": [1.0], "loss": [0.5], "recall": [3.0]}  # one point, beside a whole curve
+    valid[2]["loss"] = valid[3]["loss"] = [None] * 20  # no number at all
+    valid[4]["loss"][3] = None
+    valid[6] |= {"step": [50], "seconds": [1.0], "loss": [0.5]}
+    valid[7] |= {"step": [60], "seconds": [2.0], "loss": [0.7]}
+    assert report_text(make_folder(tmp_path, trials, records)).count("<svg") == 5
+
+
+@pytest.mark.parametrize("scores", [(5.0, 5.0, 5.0), (0.0, 0.0, 0.0), (-3.0, 1e-9, 1e12), (1e-9, 1e-3, 1.0)])
+def test_odd_scores(tmp_path: Path, report_text: Report, scores: tuple[float, ...]) -> None:
+    trials = [make_trial(ADDING, label, s) for label in "ab" for s in range(3)]
+    records = [make_record(t, ADDING, scores[t.seed]) for t in trials]
+    assert report_text(make_folder(tmp_path, trials, records)).count("<svg") == 5
+
+
+def test_a_spec_of_another_version_is_shown_as_it_is(tmp_path: Path, report_text: Report) -> None:
+    folder = make_folder(tmp_path, [make_trial()], [], spec={"task": ["copy"], "sparkle": 1})
+    assert '"sparkle": 1' in Page(report_text(folder)).text
+
+
+# --- sections ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def section(monkeypatch: pytest.MonkeyPatch, registry: Registry) -> Callable[..., None]:
+    """Register a function as a section of the copy task."""
+
+    def add(function: Callable[..., object], name: str = "mine") -> None:
+        module = types.ModuleType(f"section_{name}")
+        module.make = function  # type: ignore[attr-defined]
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+        registry.sections[name] = SectionCard(name, "copy", f"{module.__name__}:make")
+
+    return add
+
+
+def test_sections_get_what_the_task_kept(tmp_path: Path, report_text: Report, section: Callable[..., None]) -> None:
+    seen = []
+
+    def make(views):
+        seen.extend(views)
+        figure = Figure()
+        figure.add_subplot().set_title(HOSTILE.replace("$", ""))
+        figure.axes[0].semilogy([1, 10, 100])
+        figure.axes[0].imshow(np.eye(3))
+        return Section(
+            "A <title>",
+            (
+                Block("text", HOSTILE, HOSTILE),
+                Block("code", "  two\n  lines" + HOSTILE),
+                Block("table", [["head", HOSTILE], ["a", "b"]]),
+                Block("figure", figure, "drawn"),
+            ),
+        )
+
+    section(make)
+    folder = full_run(tmp_path, (COPY, ADDING), ("lstm",), 2)
+    folder.write_arrays(folder.records()[0]["id"], {"task/g": np.arange(3), "weights/w": np.ones(2)})
+    text = report_text(folder)
+    assert_offline_and_inert(text)
+    assert "  two\n  lines&lt;script&gt;" in text
+    assert [(v.label, v.seed, v.colour) for v in seen] == [("lstm", 0, "#0173b2"), ("lstm", 1, "#0173b2")]
+    assert list(seen[0].arrays) == ["g"]
+    assert seen[1].arrays == {}
+    assert text.count("<svg") == 11
+
+
+def test_a_section_with_nothing_to_say_is_not_there(tmp_path: Path, report_text: Report, section) -> None:
+    section(lambda views: None)
+    assert "could not be made" not in report_text(full_run(tmp_path, models=("lstm",)))
+
+
+def boom(_views: object) -> None:
+    raise SystemExit(f"I quit {HOSTILE}")
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (boom, "SystemExit: I quit &lt;script"),
+        (lambda views: "text", "expected a seqbench.api.Section or None, got str"),
+        (lambda views: Section("t", (Block("figure", "no figure"),)), "wants a matplotlib Figure, got str"),
+        (lambda views: Section("t", (Block("table", "text"),)), "wants rows of cells"),
+        (lambda views: Section("t", (Block("video", "x"),)), "unknown kind of block"),  # type: ignore[arg-type]
+    ],
+)
+def test_a_section_that_raises_is_reported_in_its_place(tmp_path, report_text, section, make, message) -> None:
+    section(make)
+    text = report_text(full_run(tmp_path, models=("lstm",)))
+    assert "This section could not be made" in text
+    assert message in text
+    assert_offline_and_inert(text)
+
+
+def test_arrays_that_cannot_be_read_spoil_the_section_only(tmp_path, report_text, section) -> None:
+    section(lambda views: Section("t", (Block("text", "fine"),)))
+    folder = full_run(tmp_path, models=("lstm",))
+    (folder.path / "artifacts").mkdir()
+    (folder.path / "artifacts" / f"{folder.records()[0]['id']}.npz").write_bytes(b"no archive")
+    assert "This section could not be made" in report_text(folder)
+
+
+# --- cost -------------------------------------------------------------------------------------------
+
+
+def test_it_is_small_and_quick(tmp_path: Path, report_text: Report) -> None:
+    import time
+
+    folder = full_run(tmp_path, (COPY, ADDING, CHARS))
+    start = time.perf_counter()
+    size = len(report_text(folder).encode())
+    assert size < 3_000_000
+    assert time.perf_counter() - start < 20  # about 2 s on an idle core

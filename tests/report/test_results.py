@@ -1,0 +1,68 @@
+"""``Results``: what a Python user and a notebook get."""
+
+from __future__ import annotations
+
+import csv
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+from conftest import COPY, MODELS, failed, full_run, make_folder, make_record, make_trial
+from rich.console import Console
+
+from seqbench.frame import COLUMNS
+from seqbench.registry import Registry
+from seqbench.results import Results
+
+
+def test_frame_and_summary(tmp_path: Path, registry: Registry) -> None:
+    results = Results(full_run(tmp_path), registry)
+    assert results.path == tmp_path / "a-run"
+    assert len(results.frame) == 18
+    assert (results.summary["kind"] == "model").sum() == 6
+    assert results.ok
+
+
+def test_the_csv_holds_the_documented_columns(tmp_path: Path, registry: Registry) -> None:
+    results = Results(full_run(tmp_path), registry)
+    assert results.write_report() == results.path / "report.html"
+    head = next(csv.reader((results.path / "results.csv").open(encoding="utf-8")))
+    metrics = [f"{split}_{m.name}" for split in ("test", "valid") for m in COPY.metrics]
+    assert head == [*(column.name for column in COLUMNS), *metrics]
+
+
+def test_a_trial_without_a_record_is_a_row_and_not_ok(tmp_path: Path, registry: Registry) -> None:
+    trials = [make_trial(seed=s) for s in range(3)]
+    results = Results(make_folder(tmp_path, trials, [make_record(trials[0]), failed(trials[2])]), registry)
+    assert list(results.frame["status"]) == ["ok", "not_run", "diverged"]
+    assert list(results.frame["seed"]) == [0, 1, 2]
+    assert not results.ok
+
+
+def test_repr_is_a_text_table(tmp_path: Path, registry: Registry) -> None:
+    text = repr(Results(full_run(tmp_path), registry))
+    assert text.startswith(f"Results of {tmp_path / 'a-run'}\n")
+    assert all(model in text for model in MODELS)
+
+
+def test_notebook_table_is_escaped(tmp_path: Path, registry: Registry) -> None:
+    trial = make_trial(label="<script>x</script>")
+    folder = make_folder(tmp_path, [trial], [failed(trial, cause="<img src=x>")])
+    html = Results(folder, registry)._repr_html_()
+    assert "<script" not in html
+    assert "<img" not in html
+    assert "&lt;script&gt;" in html
+    assert html.startswith("<table>")
+
+
+def test_print(tmp_path: Path, registry: Registry) -> None:
+    file = io.StringIO()
+    Results(full_run(tmp_path), registry).print(Console(file=file, width=90))
+    assert "transformer" in file.getvalue()
+
+
+def test_the_module_is_light() -> None:
+    heavy = {"pandas", "numpy", "scipy", "matplotlib", "rich", "jinja2", "torch"}
+    code = f"import sys, seqbench.results; assert not {heavy} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -1,0 +1,79 @@
+"""``seqbench info``: all that a card says is shown."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from seqbench.api import Dataset, Defaults, Metric, Model, TaskCard, option
+from seqbench.describe import describe_model, describe_task
+from seqbench.registry import Registry, Source
+
+SOURCE = Source("models", "my-package", "1.2")
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    taps: int = option(3, "how many taps", low=2, high=64)
+    norm: str = option("pre", "which norm", choices=("pre", "post"))
+    gate: bool = option(True, "a switch")
+
+
+def test_every_built_in_card_is_shown_whole(cards: Registry) -> None:
+    for card in cards.models.values():
+        text = describe_model(card, SOURCE)
+        for part in (card.name, card.summary, card.citation, *card.cores, *card.can):
+            assert part in text
+        for line in card.equations.strip().splitlines():
+            assert line.strip() in text
+        for field in dataclasses.fields(card.options):
+            assert f"{field.name}={field.default}" in text
+            assert field.metadata["help"] in text
+    for task in cards.tasks.values():
+        text = describe_task(task, SOURCE)
+        parts = [task.summary, task.citation, *(m.summary for m in task.metrics), *(d.summary for d in task.datasets)]
+        parts += [f"{field.name}={field.default}" for field in dataclasses.fields(task.options)]
+        for part in parts:
+            assert part in text
+
+
+def test_a_model() -> None:
+    card = Model(
+        "my-lstm", "An LSTM.", "me", {"torch": "a:B"}, equations="\n  h = x\n    + y\n", options=Options,
+        can=frozenset({"step", "causal"}),
+    )  # fmt: skip
+    assert describe_model(card, SOURCE) == "\n\n".join(
+        [
+            "my-lstm: An LSTM.",
+            "  h = x\n    + y",
+            "Options (plus width, layers and dropout, which every model has):\n"
+            "  taps=3 (from 2 to 64): how many taps\n"
+            "  norm=pre (pre | post): which norm\n"
+            "  gate=True: a switch",
+            "Can: causal, step\nBackends: torch",
+            "Source: me\nPlugin: my-package 1.2",
+        ]
+    )
+
+
+def test_a_model_without_options_or_equations() -> None:
+    text = describe_model(Model("m", "A model.", "me", {"torch": "a:B"}), SOURCE)
+    assert "which every model has):\n  none of its own\n" in text
+    assert text.startswith("m: A model.\n\nOptions")
+
+
+@pytest.mark.parametrize(("citation", "end"), [("", "\n\nPlugin: x"), ("me 2020", "\n\nSource: me 2020\nPlugin: x")])
+def test_a_task(citation: str, end: str) -> None:
+    card = TaskCard(
+        "t", "A task.", "a:B", (Metric("nats", "cross-entropy", "nats"), Metric("mse", "error")),
+        (Dataset("embedded", "made"), Dataset("real", "found", licence="free")), "nats",
+        defaults=Defaults(50_000, 10, 3, 0.5), citation=citation,
+    )  # fmt: skip
+    assert describe_task(card, Source("p", "x", "")) == (
+        "t: A task.\n\n"
+        "Metrics (the first is the score):\n  nats (nats): cross-entropy\n  mse: error\n\n"
+        "Datasets (the first is the default):\n  embedded: made\n  real: found Terms: free.\n\n"
+        "Protocol: 50,000 parameters, 10 steps of 3 sequences, peak learning rate 0.5;\n"
+        "checkpoint chosen by the best validation nats." + end
+    )
