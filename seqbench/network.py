@@ -23,8 +23,11 @@ class Network(nn.Module):
     def __init__(self, form: Form, core: nn.Module, width: int) -> None:
         super().__init__()
         self.form = form
-        tokens = isinstance(form.input, Tokens)
-        self.input = nn.Embedding(form.input.vocabulary, width) if tokens else nn.Linear(form.input.size, width)
+        self.input: nn.Module
+        if isinstance(form.input, Tokens):
+            self.input = nn.Embedding(form.input.vocabulary, width)
+        else:
+            self.input = nn.Linear(form.input.size, width)
         self.core = core
         self.head = nn.Linear(self._core.output_size, form.output)
 

@@ -230,8 +230,8 @@ def warnings_of(trials: Sequence[Trial]) -> list[str]:
         elif abs(trial.parameters / trial.target_parameters - 1) > PARAMETER_TOLERANCE:
             error = trial.parameters / trial.target_parameters - 1
             found[
-                f"{trial.label} on {trial.task_label}: {trial.parameters:,} parameters, {error:+.1%} from the target of "
-                f"{trial.target_parameters:,}; its sizes cannot come closer"
+                f"{trial.label} on {trial.task_label}: {trial.parameters:,} parameters, {error:+.1%} from the target "
+                f"of {trial.target_parameters:,}; its sizes cannot come closer"
             ] = None
         if trial.advice.startswith("warning: "):
             found[f"{trial.label} on {trial.task_label}: {trial.advice.removeprefix('warning: ')}"] = None

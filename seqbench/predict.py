@@ -92,7 +92,7 @@ class _Evaluating:
         self._inference.__enter__()
 
     def __exit__(self, *error: object) -> None:
-        self._inference.__exit__(*error)  # type: ignore[arg-type]
+        self._inference.__exit__(*error)
         self._network.train(self._training)
 
 

@@ -151,7 +151,8 @@ def _main_hidden() -> Iterator[None]:
     ``if __name__ == "__main__"`` guard would start itself over and over. Nothing of ours is defined there.
     """
     main = sys.modules["__main__"]
-    kept = {name: main.__dict__.pop(name) for name in ("__file__", "__spec__") if name in main.__dict__}
+    names = ("__file__", "__spec__")
+    kept: dict[str, Any] = {name: main.__dict__.pop(name) for name in names if name in main.__dict__}
     main.__spec__ = None
     try:
         yield

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from typing import Any
 
 import pytest
@@ -26,6 +27,16 @@ def question(cards: Registry, model: str, form: Form = TOKENS, layers: int | Non
     card = cards.model(model)
     built = build_options(card.options, options, model)
     return Question(card, "torch", form, built, layers or card.default_layers(built, form.length))
+
+
+def all_counts(asked: Question, multiple: int, enough: int) -> dict[int, int]:
+    """Width to parameters, for all widths up to the first that has ``enough``."""
+    counts = {}
+    for width in itertools.count(multiple, multiple):
+        counts[width] = asked.sized(width).parameters
+        if counts[width] >= enough:
+            return counts
+    raise AssertionError
 
 
 def really_built(asked: Question, size: Size) -> torch.nn.Module:
@@ -55,8 +66,8 @@ def test_every_built_in_model_is_here(cards: Registry) -> None:
 @pytest.mark.parametrize("model", RECURRENT)
 def test_no_width_comes_closer(cards: Registry, model: str, form: Form) -> None:
     asked = question(cards, model, form)
-    counts = {width: asked.sized(width).parameters for width in range(1, 110)}
-    for target in (60, 1000, 1001, 7777, 20_000):
+    counts = all_counts(asked, 1, 10_000)
+    for target in (60, 1000, 1001, 7777):
         solved = solve(asked, target)
         assert abs(solved.parameters - target) == min(abs(n - target) for n in counts.values())
         assert solved.parameters == counts[solved.width]
@@ -64,15 +75,15 @@ def test_no_width_comes_closer(cards: Registry, model: str, form: Form) -> None:
 
 
 @pytest.mark.parametrize(("model", "fine"), [("tcn", "last_channels"), ("transformer", "feed_forward")])
-@pytest.mark.parametrize("target", [5_000, 12_345, 50_000, 130_000])
+@pytest.mark.parametrize("target", [5_000, 12_345, 50_000])
 def test_the_second_size_closes_the_gap(cards: Registry, model: str, fine: str, target: int) -> None:
     asked = question(cards, model)
     solved = solve(asked, target)
     assert abs(solved.parameters / target - 1) < 0.02
     multiple = asked.card.width_multiple(asked.options)
     assert solved.width % multiple == 0
-    widths_alone = [asked.sized(k * multiple).parameters for k in range(1, 400 // multiple)]
-    assert abs(solved.parameters - target) <= min(abs(n - target) for n in widths_alone)
+    widths_alone = all_counts(asked, multiple, target)
+    assert abs(solved.parameters - target) <= min(abs(n - target) for n in widths_alone.values())
     second = getattr(solved.options, fine)
     neighbours = [asked.sized(solved.width, second + d) for d in (-1, 1) if second + d > 0]
     assert all(abs(solved.parameters - target) <= abs(n.parameters - target) for n in neighbours)
@@ -84,8 +95,8 @@ def test_a_second_size_that_the_user_set_stays(cards: Registry, model: str, fine
     solved = solve(asked, 20_000)
     assert getattr(solved.options, fine) == 13
     multiple = asked.card.width_multiple(asked.options)
-    tried = [asked.sized(k * multiple).parameters for k in range(1, 200)]
-    assert abs(solved.parameters - 20_000) == min(abs(n - 20_000) for n in tried)
+    tried = all_counts(asked, multiple, 20_000)
+    assert abs(solved.parameters - 20_000) == min(abs(n - 20_000) for n in tried.values())
 
 
 def test_other_options_of_the_user_stay(cards: Registry) -> None:

@@ -66,7 +66,7 @@ def fitted(model: nn.Module, steps: int = STEPS, **changes: float):
 
 
 def adamw_by_hand(model: nn.Module, steps: int, clip: float) -> list[float]:
-    """The published algorithm (Loshchilov and Hutter 2019, algorithm 2), decay on matrices alone, one step at a time."""
+    """The published algorithm (Loshchilov and Hutter 2019, algorithm 2), decay on matrices alone, step by step."""
     parameters = list(model.parameters())
     first, second = ([torch.zeros_like(p) for p in parameters] for _ in range(2))
     norms, source = [], batches()

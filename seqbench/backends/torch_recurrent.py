@@ -51,7 +51,10 @@ class RecurrentLayer(nn.Module):
 
 
 class RecurrentCore(nn.Module):
-    """``L`` recurrent layers in one direction, or in two; dropout between layers.
+    """``L`` recurrent layers in one direction, or in two; dropout on each layer's output, the last one included.
+
+    Dropping the last output too (Zaremba, Sutskever, Vinyals 2014, arXiv:1409.2329; ``nn.LSTM`` leaves it out) gives
+    the option a meaning for one layer. What passes from step to step within a layer is never dropped.
 
     The backward direction runs over each row reversed within its length, so padding never enters it; the next layer
     sees both directions side by side. State: a tuple over layers; bidirectional cores have none.
@@ -78,22 +81,19 @@ class RecurrentCore(nn.Module):
         self._refuse_state()
         after = []
         for number, layer in enumerate(self.layers):
-            x, new = layer(self._between(number, x), state[number], lengths)  # (B, T, H)
+            y, new = layer(x, state[number], lengths)  # (B, T, H)
+            x = self.dropout(y)
             after.append(new)
         return zero_beyond(x, lengths), tuple(after)
 
     def _stateless(self, x: Tensor, lengths: Tensor | None) -> Tensor:
         for number, layer in enumerate(self.layers):
-            x = self._between(number, x)
             y, _ = layer(x)  # (B, T, H)
             if self.backward_layers:
                 back, _ = self.backward_layers[number](reverse_valid(x, lengths))
                 y = torch.cat([y, reverse_valid(back, lengths)], dim=-1)  # (B, T, 2H)
-            x = y
+            x = self.dropout(y)
         return x
-
-    def _between(self, number: int, x: Tensor) -> Tensor:
-        return self.dropout(x) if number else x
 
     def initial_state(self, B: int, capacity: int) -> State:  # noqa: ARG002 - a recurrent state does not grow
         """Zeros."""
@@ -105,7 +105,8 @@ class RecurrentCore(nn.Module):
         """One step without gradient: ``x_t (B, D)`` to ``y_t (B, H)``."""
         after = []
         for number, layer in enumerate(self._forward_layers()):
-            x_t, new = layer.step(self._between(number, x_t), state[number])
+            y_t, new = layer.step(x_t, state[number])
+            x_t = self.dropout(y_t)
             after.append(new)
         return x_t, tuple(after)
 

@@ -33,7 +33,7 @@ def number(value: float | None, digits: int = 4) -> str:
     """``digits`` significant digits, a dash where there is no number: ``99.21``, ``0.002346``, ``1.235e-05``."""
     if value is None or not math.isfinite(value):
         return DASH
-    size = _exponent(value)
+    size = _exponent(value, digits)
     if value != 0 and not -4 < size < 6:
         return f"{value:.{digits - 1}e}"
     return f"{value:.{max(0, digits - 1 - size)}f}"
@@ -45,11 +45,11 @@ def with_interval(mean: float | None, half: float | None) -> str:
         return number(mean)
     if half <= 1e-9 * abs(mean):  # all seeds gave the same, up to rounding
         return f"{number(mean)} ± 0"
-    size = _exponent(max(abs(mean), half))
+    size = _exponent(max(abs(mean), half), 4)
     if not -4 < size < 6:
-        places = min(4, max(0, size - _exponent(half) + 1))
+        places = min(4, max(0, size - _exponent(half, 2) + 1))
         return f"({mean / 10.0**size:.{places}f} ± {half / 10.0**size:.{places}f})e{size:+03d}"
-    places = min(6, max(0, 1 - _exponent(half)))
+    places = min(6, max(0, 1 - _exponent(half, 2)))
     return f"{mean:.{places}f} ± {half:.{places}f}"
 
 
@@ -65,7 +65,7 @@ def kilo(value: float | None) -> str:
     for scale, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= 0.9995 * scale:
             scaled = value / scale
-            return f"{scaled:.{max(0, 2 - _exponent(scaled))}f}{letter}"
+            return f"{scaled:.{max(0, 2 - _exponent(scaled, 3))}f}{letter}"
     return f"{value:.0f}" if abs(value) >= 10 or value == int(value) else f"{value:.2g}"
 
 
@@ -85,6 +85,6 @@ def percent(value: float | None) -> str:
     return f"{rounded:+.1f}" if rounded else "0.0"
 
 
-def _exponent(value: float) -> int:
-    """The power of ten of the first digit, as it is after rounding to four digits; 0 for 0."""
-    return int(f"{value:.3e}".partition("e")[2]) if value else 0
+def _exponent(value: float, digits: int) -> int:
+    """The power of ten of the first digit, as it is after rounding to so many digits; 0 for 0."""
+    return int(f"{value:.{digits - 1}e}".partition("e")[2]) if value else 0

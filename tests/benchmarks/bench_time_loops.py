@@ -2,11 +2,10 @@
 
     python tests/benchmarks/bench_time_loops.py [--rounds 15] [--compile]
 
-Prints, for each shape, the median time of forward + backward on one thread, and its ratio to the hand-written loop in the
-same round (above 1: slower than it): median and quartiles over the rounds, which a busy machine moves little. ``--compile`` adds ``torch.compile`` at a small T.
+Prints, for each shape, the median time of forward + backward on one thread, and its ratio to the hand-written loop in
+the same round (above 1: slower than it): median and quartiles over the rounds, which a busy machine moves little.
+``--compile`` adds ``torch.compile`` at a small T.
 """
-
-# ruff: noqa: T201 - a script that prints a table
 
 import argparse
 import statistics

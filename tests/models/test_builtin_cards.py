@@ -1,7 +1,9 @@
 """The cards: what is registered, at what cost, and what each says."""
 
+import dataclasses
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -34,6 +36,15 @@ def test_card_says_what_it_is(name: str) -> None:
     assert any(word in card.citation for word in ("doi:", "arXiv:"))
     assert card.state_is_summary == (name in NAMES[:4])
     assert set(card.cores) == {"torch"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_option_is_in_the_documentation(name: str) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "models.md").read_text(encoding="utf-8")
+    section = text.split(f"\n## {name}\n")[1].split("\n## ")[0]
+    for f in dataclasses.fields(registry.load().model(name).options):
+        value = str(f.default).lower() if isinstance(f.default, bool) else f.default
+        assert f"`{f.name}` ({value})" in section
 
 
 def test_cases_vary_one_option_at_a_time() -> None:

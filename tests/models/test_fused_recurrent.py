@@ -110,8 +110,13 @@ def test_parameter_count(name: str, gates: int, build: Any) -> None:
     conformance.check_parameter_count(build(MODELS[name][0], L=2, causal=False), both)
 
 
-def test_dropout_acts_between_layers_only(build: Any, normal: Any) -> None:
-    x = normal(2, 5, 3)
-    one, two = build(lstm.card, dropout=0.5), build(lstm.card, L=2, dropout=0.5)
-    assert torch.equal(one(x)[0], one(x)[0])
-    assert not torch.equal(two(x)[0], two(x)[0])
+def test_dropout_is_on_the_output_and_never_in_the_recurrence(build: Any, normal: Any) -> None:
+    x = normal(2, 50, 3)
+    core = build(lstm.card, dropout=0.5)
+    plain = core.eval()(x)[0]
+    dropped = core.train()(x)[0]
+    kept = dropped != 0
+    assert 0.3 < kept.double().mean() < 0.7
+    torch.testing.assert_close(dropped[kept], 2 * plain[kept])  # the kept ones scaled, and no trace of earlier drops
+    two = build(lstm.card, L=2, dropout=0.5)
+    assert not torch.equal(two(x)[0] != 0, two(x)[0] != 0)

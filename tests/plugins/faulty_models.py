@@ -60,5 +60,5 @@ def make_core(spec, options: Options):
 @hookimpl
 def register_models(register) -> None:
     core = {"torch": "seqbench_file_faulty_models:make_core"}
-    register.model(Model("faulty", "Fails.", "nobody", core, options=Options, can=frozenset({"causal"})))
-    register.model(Model("looks-ahead", "Not causal.", "nobody", core, options=Options, can=frozenset({"bidirectional"})))
+    for name, ability in (("faulty", "causal"), ("looks-ahead", "bidirectional")):
+        register.model(Model(name, "Fails.", "nobody", core, options=Options, can=frozenset({ability})))

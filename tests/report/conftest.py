@@ -140,7 +140,7 @@ def make_curve(task: FakeTask, score: float, speed: float, rng: np.random.Genera
     noise = np.exp(0.03 * rng.standard_normal(len(steps)))
     valid: dict[str, Any] = {"step": steps.tolist(), "seconds": (3200 * steps / speed).tolist()}
     for metric in task.metrics:
-        start, end = (task.start, score) if metric is task.metrics[0] else (2.3, 0.02)
+        start, end = (task.start, max(score, 1e-6)) if metric is task.metrics[0] else (2.3, 0.02)
         valid[metric.name] = (np.exp(np.log(start) * (1 - share) + np.log(end) * share) * noise).tolist()
     train = {"step": steps.tolist(), "seconds": valid["seconds"], "loss": valid[task.metrics[1].name]}
     return {"train": train, "valid": valid}

@@ -272,9 +272,10 @@ def test_sections_get_what_the_task_kept(tmp_path: Path, report_text: Report, se
     def make(views):
         seen.extend(views)
         figure = Figure()
-        figure.add_subplot().set_title(HOSTILE.replace("$", ""))
-        figure.axes[0].semilogy([1, 10, 100])
-        figure.axes[0].imshow(np.eye(3))
+        curve, picture = figure.subplots(1, 2)
+        curve.set_title(HOSTILE.replace("$", ""))
+        curve.semilogy([1, 10, 100])
+        picture.imshow(np.eye(3))
         return Section(
             "A <title>",
             (

@@ -27,7 +27,7 @@ def test_frame_and_summary(tmp_path: Path, registry: Registry) -> None:
 def test_the_csv_holds_the_documented_columns(tmp_path: Path, registry: Registry) -> None:
     results = Results(full_run(tmp_path), registry)
     assert results.write_report() == results.path / "report.html"
-    head = next(csv.reader((results.path / "results.csv").open(encoding="utf-8")))
+    head = next(csv.reader((results.path / "results.csv").read_text(encoding="utf-8").splitlines()))
     metrics = [f"{split}_{m.name}" for split in ("test", "valid") for m in COPY.metrics]
     assert head == [*(column.name for column in COLUMNS), *metrics]
 

@@ -14,18 +14,18 @@ from seqbench.report.terminal import terminal_table, text_tables
 
 EXPECTED_80 = """\
 copy/embedded
-                    recall          Error  Train  Infer  Train
-Model                [%] ↑  Params      %  tok/s  tok/s      s  Status
-─────────────────────────────────────────────────────────────────────────
-lstm            91.0 ± 2.5   50.0k    0.0   100k   300k     20  ok
-tcn                  70.00   52.4k  +4.8!   100k   300k     20  1 of 2 ok
-gru                      –   50.0k    0.0      –      –      –  not run
-rnn                      –   50.0k    0.0      –      –      –  refused
+             recall                 Error  Train  Infer  Train  Peak
+Model         [%] ↑  Params   Core      %  tok/s  tok/s      s   MiB  Status
+───────────────────────────────────────────────────────────────────────────────
+lstm     91.0 ± 2.5   50.0k  48.3k    0.0   100k   300k     20    60  ok
+tcn           70.00   52.4k  48.3k  +4.8!   100k   300k     20    93  1 of 2 ok
+gru               –   50.0k  48.3k    0.0      –      –      –     –  not run
+rnn               –   50.0k  48.3k    0.0      –      –      –     –  refused
 
-trivial              12.50                                      reference
-optimum              100.0                                      reference
+trivial       12.50                                                   reference
+optimum       100.0                                                   reference
 ± half width of the 95 % interval of the mean over seeds (Student's t)
-not shown at this width: loss [nats] ↓, Core, Peak MiB
+not shown at this width: loss [nats] ↓
 warning: tcn: parameters miss the budget of 50,000 by +4.8 %
 failed: tcn, seed 1: timeout: killed after 60 s
 failed: rnn, seeds 0, 1: refused: rnn cannot step"""
