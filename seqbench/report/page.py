@@ -83,7 +83,7 @@ def page(run: Run, folder: RunFolder, registry: Registry) -> str:
     """The report as HTML text."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("seqbench.report", "."),
-        autoescape=False,
+        autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -53,20 +53,15 @@ def with_interval(mean: float | None, half: float | None) -> str:
     return f"{mean:.{places}f} ± {half:.{places}f}"
 
 
-def count(value: float | None) -> str:
-    """A whole number with thin groups of three: ``50 012``."""
-    return DASH if value is None or missing(value) else f"{value:,.0f}".replace(",", "\u2009")
-
-
 def kilo(value: float | None) -> str:
-    """Three digits and a letter: ``49.9k``, ``1.30M``."""
+    """Three digits and a letter, ``49.9k``; below a thousand whole numbers, below ten two digits."""
     if value is None or not math.isfinite(value):
         return DASH
     for scale, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= 0.9995 * scale:
             scaled = value / scale
             return f"{scaled:.{max(0, 2 - _exponent(scaled, 3))}f}{letter}"
-    return f"{value:.0f}" if abs(value) >= 10 or value == int(value) else f"{value:.2g}"
+    return f"{value:.{max(0, 1 - _exponent(value, 2))}f}" if value else "0"
 
 
 def tick(value: float, _place: object = None) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import ADDING, COPY, MODELS, failed, full_run, make_folder, make_record, make_trial
+from made_up_runs import ADDING, COPY, MODELS, failed, full_run, make_folder, make_record, make_trial
 
 from seqbench.api import Dataset, Metric, TaskCard
 from seqbench.registry import Registry

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from conftest import ADDING, COPY, make_record, make_trial
+from made_up_runs import ADDING, COPY, make_record, make_trial
 
 from seqbench.report.collect import collect
 from seqbench.report.figures import aggregate, cost_pictures, curve_pictures, score_picture, wants_log

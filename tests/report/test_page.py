@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ADDING, CHARS, COPY, MODELS, failed, full_run, make_folder, make_record, make_trial
+from made_up_runs import ADDING, CHARS, COPY, MODELS, failed, full_run, make_folder, make_record, make_trial
 from matplotlib.figure import Figure
 
 from seqbench.api import Block, Section, SectionCard

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from conftest import COPY, MODELS, failed, full_run, make_folder, make_record, make_trial
+from made_up_runs import COPY, MODELS, failed, full_run, make_folder, make_record, make_trial
 from rich.console import Console
 
 from seqbench.frame import COLUMNS

@@ -6,7 +6,7 @@ import io
 from pathlib import Path
 
 import pytest
-from conftest import COPY, failed, full_run, make_record, make_trial
+from made_up_runs import COPY, failed, full_run, make_record, make_trial
 from rich.console import Console
 
 from seqbench.report.collect import collect, read_run

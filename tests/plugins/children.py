@@ -1,0 +1,80 @@
+"""Functions that end a child process in every way there is; nothing heavy is imported."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+
+def add(a, b):
+    return a + b
+
+
+def speak():
+    print("from python")
+    print("to stderr", file=sys.stderr)
+    sys.stdout.flush()
+    ctypes.CDLL(None).puts(b"from C")
+    ctypes.CDLL(None).fflush(None)
+    subprocess.run(["echo", "from a grandchild"], check=True)
+    return "said"
+
+
+def fail():
+    raise RuntimeError("on purpose")
+
+
+def leave(code):
+    os._exit(code)
+
+
+def exit_politely():
+    sys.exit(5)
+
+
+def kill_itself(number):
+    os.kill(os.getpid(), number)
+
+
+def segfault():
+    ctypes.string_at(0)
+
+
+def sleep_with_grandchild(file, seconds=300):
+    """Write the ids of this process and of a grandchild, then sleep."""
+    grandchild = subprocess.Popen(["sleep", "300"])
+    Path(file).write_text(f"{os.getpid()} {grandchild.pid}")
+    time.sleep(seconds)
+    return "slept"
+
+
+def deaf(file):
+    """Ignore all that can be ignored."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    sleep_with_grandchild(file)
+
+
+def environment():
+    return dict(os.environ)
+
+
+def process():
+    return {"id": os.getpid(), "group": os.getpgid(0), "session": os.getsid(0), "folder": os.getcwd()}
+
+
+def read_stdin():
+    return sys.stdin.read() + os.read(0, 10).decode()
+
+
+def cannot_be_sent():
+    return lambda: None
+
+
+def large(size):
+    return bytes(size)

@@ -1,0 +1,131 @@
+"""What the documents say is true: commands, options and examples are checked against the program, and run."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+import seqbench
+from seqbench import conformance, registry
+from seqbench.cli import cli
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def block(marker: str) -> str:
+    """The code block after ``<!-- marker -->``."""
+    found = re.search(rf"<!-- {re.escape(marker)} -->\n```\w*\n(.*?)```", README, re.DOTALL)
+    assert found, marker
+    return found[1]
+
+
+CLI_HEAD = """# The command line
+
+The help texts below are made from the program by `python tests/test_docs.py`; a test compares.
+
+Exit codes: 0 all well; 1 a trial failed; 2 the call was wrong, or data are missing; 130 interrupted (Ctrl-C).
+
+| environment variable | meaning |
+| --- | --- |
+| `SEQBENCH_DATA` | folder that holds downloaded datasets; looked at before the cache |
+| `SEQBENCH_CACHE` | where downloads are kept, instead of the system's usual cache folder |
+| `SEQBENCH_OFFLINE` | `1` forbids downloads |
+| `SEQBENCH_PLUGINS` | loads only these plugins: distributions, or `distribution:entry`, separated by commas |
+"""
+
+
+def every_command() -> dict[str, click.Command]:
+    found: dict[str, click.Command] = {"seqbench": cli}
+    for name, command in cli.commands.items():
+        found[f"seqbench {name}"] = command
+        if isinstance(command, click.Group):
+            found |= {f"seqbench {name} {inner}": c for inner, c in command.commands.items()}
+    return found
+
+
+def help_of(name: str, command: click.Command) -> str:
+    context = click.Context(command, info_name=name, max_content_width=100, terminal_width=100)
+    return command.get_help(context).strip()
+
+
+def cli_document() -> str:
+    """``docs/cli.md``, made from the program: ``python tests/test_docs.py`` writes it."""
+    parts = [CLI_HEAD]
+    parts += [f"## {name}\n\n```\n{help_of(name, command)}\n```\n" for name, command in every_command().items()]
+    return "\n".join(parts)
+
+
+def test_cli_document_is_the_programs_help() -> None:
+    assert (ROOT / "docs" / "cli.md").read_text(encoding="utf-8") == cli_document()
+
+
+def test_commands_in_the_readme_exist() -> None:
+    for words in re.findall(r"^seqbench ([a-z].*?)(?:  |$)", README, re.MULTILINE):
+        name, *arguments = words.split()
+        command = cli.commands[name]
+        known = {option for p in command.params for option in p.opts}
+        assert {a for a in arguments if a.startswith("--")} <= known, words
+
+
+def test_ci_runs_the_readmes_test_command() -> None:
+    assert "tox" in block("test command")
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    assert "<!-- test command -->" in script
+
+
+def test_every_link_leads_somewhere() -> None:
+    for document in DOCUMENTS:
+        for target in re.findall(r"\]\(([^)#]+)\)", document.read_text(encoding="utf-8")):
+            if not target.startswith("http"):
+                assert (document.parent / target).exists(), f"{document.name}: {target}"
+
+
+def test_python_example(tmp_path: Path) -> None:
+    script = tmp_path / "example.py"
+    script.write_text(block("python example") + "print(len(results.frame), results.ok)\n", encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.stdout.split() == ["4", "True"], done.stderr
+
+
+@pytest.fixture(scope="session")
+def my_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("plugin") / "my_model.py"
+    path.write_text(block("my_model.py"), encoding="utf-8")
+    return path
+
+
+def test_own_model_is_short_and_conforms(my_model: Path) -> None:
+    assert len(my_model.read_text(encoding="utf-8").split("\n")) <= 35
+    card = registry.load([my_model]).models["running-mean"]
+    conformance.check_all(card, card.options(), "torch")
+
+
+def test_own_model_runs(my_model: Path, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"params": "2k", "budget": "5steps", "seeds": 1, "out": tmp_path / "out"}
+    results = seqbench.run(task="copy[T=5]", models=["running-mean", "lstm"], plugin=my_model, **options)
+    assert results.ok
+    assert set(results.frame["model"]) == {"running-mean", "lstm"}
+
+
+def test_hooks_and_statuses_are_documented() -> None:
+    text = "".join(document.read_text(encoding="utf-8") for document in DOCUMENTS)
+    for name in ("ok", "diverged", "error", "out_of_memory", "timeout", "killed", "refused"):
+        assert f"`{name}`" in text, name
+    for variable in ("SEQBENCH_DATA", "SEQBENCH_OFFLINE", "SEQBENCH_CACHE", "SEQBENCH_PLUGINS"):
+        assert variable in text, variable
+
+
+if __name__ == "__main__":
+    os.environ.pop("COLUMNS", None)
+    (ROOT / "docs" / "cli.md").write_text(cli_document(), encoding="utf-8")

@@ -1,0 +1,302 @@
+"""Who may import whom, who may be heavy, who may read a clock: read off the source with ``ast``."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+import seqbench
+import seqbench_models
+import seqbench_tasks
+
+ROOT = Path(seqbench.__file__).parent
+MODELS = Path(seqbench_models.__file__).parent
+TASKS = Path(seqbench_tasks.__file__).parent
+HEAVY = {"torch", "numpy", "numba", "pandas", "scipy", "matplotlib", "seaborn"}
+
+# What each part of the harness may import of the harness; a folder stands for all of its modules. Imports inside
+# functions count; those for type checkers do not.
+GRAPH = {
+    "__init__": "pipeline",
+    "__main__": "cli",
+    "errors": "",
+    "api": "errors",
+    "hookspecs": "api",
+    "registry": "api errors hookspecs",
+    "options": "errors",
+    "spec": "errors",
+    "store": "errors spec",
+    "frame": "",
+    "stats": "",
+    "data": "api errors",
+    "environment": "",
+    "describe": "api options registry",
+    "plan": "api errors options registry spec",
+    "backends": "api backends errors",
+    "network": "api errors registry",
+    "streams": "",
+    "losses": "api errors network",
+    "predict": "api errors losses network",
+    "measure": "",
+    "train": "api errors losses measure network predict spec",
+    "trial": "api data errors losses measure network options predict registry spec store streams train",
+    "budget": "api errors network spec",
+    "sizing": "api budget errors options plan registry trial",
+    "process": "registry",
+    "executors": "executors process spec store",
+    "progress": "executors spec store",
+    "report": "api errors frame registry report spec stats store",
+    "results": "api errors frame registry report spec stats store",
+    "pipeline": "__init__ data environment errors executors plan process registry results spec store",
+    "conformance": "api backends errors network options registry",
+    "cli": "*",
+}
+
+# The only files that import something heavy when they themselves are imported: a trial, a measurement, a proof, a
+# figure needs them. All others do so inside functions, or never.
+MAY_BE_HEAVY = {
+    "backends": "torch numpy numba",
+    "budget": "torch",
+    "conformance": "torch numpy",
+    "losses": "torch",
+    "measure": "torch",
+    "network": "torch",
+    "predict": "torch numpy",
+    "report/figures": "numpy matplotlib",
+    "report/sections": "matplotlib",
+    "report/svg": "matplotlib",
+    "report/write": "numpy matplotlib",
+    "sizing": "torch",
+    "streams": "numpy",
+    "train": "torch",
+    "trial": "torch numpy",
+}
+
+CLOCKS = {"time", "timeit", "cProfile", "profile", "sched"}
+CLOCK_READERS = {"process": {"time"}}  # the limit of a child
+
+
+@dataclass(frozen=True)
+class Import:
+    """``module`` in full; ``top``: it happens when the file is imported."""
+
+    module: str
+    top: bool
+
+
+def imports_of(source: str) -> list[Import]:
+    """All imports of a file but those for type checkers; ``from a.b import c`` gives ``a.b`` and ``a.b.c``."""
+    return list(_walk(ast.parse(source), top=True))
+
+
+def _walk(node: ast.AST, top: bool) -> Iterator[Import]:
+    if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+        for child in node.orelse:
+            yield from _walk(child, top)
+        return
+    if isinstance(node, ast.Import):
+        yield from (Import(alias.name, top) for alias in node.names)
+    if isinstance(node, ast.ImportFrom):
+        assert node.level == 0, "relative imports hide who is meant"
+        if node.module != "seqbench":  # ``from seqbench import store`` is about the store
+            yield Import(node.module, top)
+        yield from (Import(f"{node.module}.{alias.name}", top) for alias in node.names)
+    inside = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+    for child in ast.iter_child_nodes(node):
+        yield from _walk(child, top and not inside)
+
+
+def name_of(path: Path, root: Path = ROOT) -> str:
+    """``"report/svg"``."""
+    return path.relative_to(root).with_suffix("").as_posix()
+
+
+def part_of(name: str) -> str:
+    """The key of ``GRAPH`` that a file belongs to."""
+    return name.partition("/")[0]
+
+
+def edges(source: str) -> set[str]:
+    """The parts of the harness that a file imports."""
+    names = [i.module.split(".") for i in imports_of(source)]
+    ours = [name[1] if len(name) > 1 else "" for name in names if name[0] == "seqbench"]
+    return {first if first in GRAPH else "__init__" for first in ours}  # ``seqbench.__version__`` is in ``__init__``
+
+
+def forbidden_edges(name: str, source: str) -> set[str]:
+    allowed = GRAPH.get(part_of(name))
+    if allowed is None:
+        return {"is not in the table"}
+    return set() if allowed == "*" else edges(source) - set(allowed.split())
+
+
+def forbidden_heavy(name: str, source: str) -> set[str]:
+    allowed = MAY_BE_HEAVY.get(name, MAY_BE_HEAVY.get(part_of(name), "")).split()
+    return {i.module.partition(".")[0] for i in imports_of(source) if i.top} & HEAVY - set(allowed)
+
+
+def forbidden_strangers(name: str, source: str) -> set[str]:
+    """The harness reaches plugins and tasks through entry points alone, and nobody imports results or tests."""
+    banned = {"seqbench_models", "seqbench_tasks", "tests", "plugins", "tasks"}
+    return {i.module.partition(".")[0] for i in imports_of(source)} & banned
+
+
+def forbidden_clocks(name: str, source: str) -> set[str]:
+    if part_of(name) == "measure":
+        return set()
+    return {i.module for i in imports_of(source)} & CLOCKS - CLOCK_READERS.get(name, set())
+
+
+def forbidden_in_plugins(name: str, source: str) -> set[str]:
+    """A card imports ``seqbench.api`` alone; a core may use ``seqbench.backends`` and its own card."""
+    own, core = f"seqbench_models.{part_of(name)}", name.endswith("_core")
+    roots = {"seqbench.api"} | ({"seqbench.backends", own} if core else set())
+    if name == "__init__":
+        roots.add("seqbench_models")  # to collect the cards
+    found = {i.module for i in imports_of(source) if i.module.partition(".")[0] in {"seqbench", "seqbench_models"}}
+    return {m for m in found if not any(m == r or m.startswith(r + ".") for r in roots)}
+
+
+def forbidden_in_tasks(name: str, source: str) -> set[str]:
+    roots = {"seqbench.api", "seqbench.errors", "seqbench_tasks"}
+    found = {i.module for i in imports_of(source) if i.module.partition(".")[0] in {"seqbench", "seqbench_models"}}
+    return {m for m in found if not any(m == r or m.startswith(r + ".") for r in roots)}
+
+
+def heavy_card(name: str, source: str) -> set[str]:
+    """Cards and what collects them are imported by ``seqbench list``."""
+    light = name == "cards" or name.rpartition("/")[2] == "__init__"
+    return {i.module.partition(".")[0] for i in imports_of(source) if i.top} & HEAVY if light else set()
+
+
+CHECKS: dict[str, tuple[Path, Callable[[str, str], set[str]]]] = {
+    "imports within the harness": (ROOT, forbidden_edges),
+    "heavy imports of the harness": (ROOT, forbidden_heavy),
+    "plugins imported by the harness": (ROOT, forbidden_strangers),
+    "clocks of the harness": (ROOT, forbidden_clocks),
+    "imports of models": (MODELS, forbidden_in_plugins),
+    "heavy model cards": (MODELS, heavy_card),
+    "clocks of models": (MODELS, forbidden_clocks),
+    "imports of tasks": (TASKS, forbidden_in_tasks),
+    "heavy task cards": (TASKS, heavy_card),
+    "clocks of tasks": (TASKS, forbidden_clocks),
+}
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_the_source_keeps_the_rules(check: str) -> None:
+    root, forbidden = CHECKS[check]
+    files = sorted(root.rglob("*.py"))
+    assert len(files) > 3
+    found = {name_of(f, root): forbidden(name_of(f, root), f.read_text(encoding="utf-8")) for f in files}
+    assert {name: bad for name, bad in found.items() if bad} == {}
+
+
+def test_the_table_has_no_circle_and_nothing_that_is_gone() -> None:
+    there = {part_of(name_of(path)) for path in ROOT.rglob("*.py")}
+    assert set(GRAPH) == there
+    table = {part: set(allowed.split()) & set(GRAPH) - {part} for part, allowed in GRAPH.items()}
+    table["pipeline"].discard("__init__")  # for __version__, which is there before anything is imported
+    list(TopologicalSorter(table).static_order())  # raises CycleError
+
+
+def test_the_files_of_a_folder_have_no_circle() -> None:
+    for folder in ("report", "executors", "backends", "measure"):
+        graph = {}
+        for path in (ROOT / folder).glob("*.py"):
+            modules = {i.module for i in imports_of(path.read_text(encoding="utf-8"))}
+            graph[path.stem] = {m.split(".")[2] for m in modules if m.startswith(f"seqbench.{folder}.")}
+        list(TopologicalSorter(graph).static_order())
+
+
+PLANTED = [
+    (forbidden_edges, "errors", "from seqbench.api import Model", {"api"}),
+    (forbidden_edges, "store", "def f():\n    import seqbench.trial", {"trial"}),
+    (forbidden_edges, "store", "from seqbench import registry", {"registry"}),
+    (forbidden_edges, "report/svg", "from seqbench.train import fit", {"train"}),
+    (forbidden_edges, "store", "import seqbench", {"__init__"}),
+    (forbidden_edges, "store", "from seqbench import __version__", {"__init__"}),
+    (forbidden_edges, "new_file", "", {"is not in the table"}),
+    (forbidden_heavy, "spec", "import numpy as np", {"numpy"}),
+    (forbidden_heavy, "spec", "try:\n    from torch import nn\nexcept ImportError:\n    pass", {"torch"}),
+    (forbidden_heavy, "stats", "class A:\n    from scipy.stats import t", {"scipy"}),
+    (forbidden_heavy, "report/text", "import matplotlib.pyplot", {"matplotlib"}),
+    (forbidden_heavy, "spec", "if TYPE_CHECKING:\n    pass\nelse:\n    import pandas", {"pandas"}),
+    (forbidden_strangers, "registry", "def f():\n    import seqbench_models", {"seqbench_models"}),
+    (forbidden_strangers, "trial", "from seqbench_models.lstm import card", {"seqbench_models"}),
+    (forbidden_clocks, "train", "import time", {"time"}),
+    (forbidden_clocks, "trial", "from time import perf_counter", {"time"}),
+    (forbidden_in_plugins, "lstm/__init__", "from seqbench.errors import Refused", {"seqbench.errors.Refused"}),
+    (forbidden_in_plugins, "lstm/__init__", "from seqbench.backends import x", {"seqbench.backends.x"}),
+    (forbidden_in_plugins, "lstm/torch_core", "from seqbench_models.gru import card", {"seqbench_models.gru.card"}),
+    (forbidden_in_tasks, "copy_memory", "from seqbench.network import Network", {"seqbench.network.Network"}),
+    (heavy_card, "lstm/__init__", "import torch", {"torch"}),
+    (heavy_card, "cards", "import numpy", {"numpy"}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("check", "name", "source", "expected"), PLANTED)
+def test_a_planted_violation_is_seen(
+    check: Callable[[str, str], set[str]], name: str, source: str, expected: set[str]
+) -> None:
+    assert expected <= check(name, source)
+
+
+ALLOWED = [
+    (forbidden_edges, "spec", "if TYPE_CHECKING:\n    from seqbench.trial import run_trial"),
+    (forbidden_heavy, "store", "def f():\n    import numpy as np"),
+    (forbidden_heavy, "store", "if TYPE_CHECKING:\n    import numpy as np"),
+    (forbidden_heavy, "trial", "import torch"),
+    (forbidden_clocks, "measure/clock", "import time"),
+    (forbidden_clocks, "process", "import time"),
+    (forbidden_in_plugins, "lstm/torch_core", "from seqbench_models.lstm import Options"),
+    (forbidden_in_plugins, "lstm/torch_core", "from seqbench.backends.torch_sequence import last_valid"),
+    (heavy_card, "copy_memory", "import numpy"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("check", "name", "source"), ALLOWED)
+def test_what_is_allowed_is_not_seen(check: Callable[[str, str], set[str]], name: str, source: str) -> None:
+    assert check(name, source) == set()
+
+
+# --- in a fresh interpreter -----------------------------------------------------------------------------
+
+REPORT = f"import sys; print(sorted({HEAVY!r} & set(sys.modules)))"
+COMMAND = (
+    "import sys; from seqbench.cli import main\nsys.argv = ['seqbench', *{arguments!r}]\n"
+    "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code, end.code\n"
+)
+LIGHT = {
+    "import seqbench": "import seqbench",
+    "import seqbench.api": "import seqbench.api",
+    "--help": COMMAND.format(arguments=["--help"]),
+    "run --help": COMMAND.format(arguments=["run", "--help"]),
+    "--version": COMMAND.format(arguments=["--version"]),
+    "list": COMMAND.format(arguments=["list"]),
+    "info lstm": COMMAND.format(arguments=["info", "lstm"]),
+    "info char-lm": COMMAND.format(arguments=["info", "char-lm"]),
+    "data list": COMMAND.format(arguments=["data", "list"]),
+}
+
+
+def loaded_by(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code + "\n" + REPORT], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()[-1]
+
+
+@pytest.mark.parametrize("what", LIGHT)
+def test_loads_nothing_heavy(what: str) -> None:
+    assert loaded_by(LIGHT[what]) == "[]"
+
+
+def test_the_fresh_interpreter_sees_what_is_heavy() -> None:
+    assert loaded_by("import seqbench.streams") == "['numpy']"

@@ -1,0 +1,286 @@
+"""The registry: a broken plugin of a stranger is reported and hurts nobody else."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import itertools
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from seqbench import registry
+from seqbench.errors import PluginError, UnknownName, UsageError
+from seqbench.registry import Registry, load, resolve
+
+BUILT_IN = {"rnn", "lstm", "gru", "janet", "tcn", "transformer"}
+HEAD = "from seqbench.api import Model, SectionCard, hookimpl\ndef card(n): return Model(n, 's', 'c', {'torch': 'a:B'})\n"
+HOOK = HEAD + "@hookimpl\ndef register_models(register):\n    "
+GOOD = HOOK + "register.model(card('stranger'))\n"
+TWO_HOOKS = GOOD + "@hookimpl\ndef register_sections(register):\n    register.section('late')\n"
+
+BROKEN = {
+    "raises ImportError": ("import no_such_package", "ModuleNotFoundError: No module named 'no_such_package'"),
+    "calls sys.exit": ("import sys; sys.exit('bye')", "SystemExit: bye"),
+    "cannot be parsed": ("def", "SyntaxError: invalid syntax"),
+    "raises in its hook": (HOOK + "1 / 0", "ZeroDivisionError: division by zero"),
+    "has no hook": (HEAD, "PluginError: it implements no hook; decorate a register_... function with"),
+    "forgot the decorator": (HEAD + "def register_models(register): pass", "PluginError: it implements no hook"),
+    "has a misspelt hook": (
+        HEAD + "@hookimpl\ndef register_model(register): pass",
+        "PluginValidationError: unknown hook 'register_model'",
+    ),
+    "has a hook with an unknown argument": (
+        HEAD + "@hookimpl\ndef register_models(registry): pass",
+        "hook 'register_models' hookimpl definition: register_models(registry) Argument(s) {'registry'}",
+    ),
+    "registers no card": (HOOK + "register.model('lstm')", "register.model wants a seqbench.api.Model, got str"),
+    "registers a card of another kind": (
+        HOOK + "register.task(card('stranger'))",
+        "register.task wants a seqbench.api.TaskCard, got Model",
+    ),
+    "takes a name": (HOOK + "register.model(card('lstm'))", "model 'lstm' is already registered by seqbench "),
+    "registers twice": (
+        HOOK + "register.model(card('stranger')); register.model(card('stranger'))",
+        "model 'stranger' is registered twice by bad 1.2",
+    ),
+    "has a bad name": (HOOK + "register.model(card('My LSTM'))", "model name 'My LSTM' must be lower case"),
+    "has a bad factory": (
+        HOOK + "register.model(Model('x', 's', 'c', {'torch': 'os.system'}))",
+        "model 'x', backend 'torch': factory 'os.system' must read 'package.module:name'",
+    ),
+    "has no core": (HOOK + "register.model(Model('x', 's', 'c', {}))", "model 'x' names no core"),
+    "has open options": (
+        HOOK + "register.model(Model('x', 's', 'c', {'torch': 'a:B'}, options=dict))",
+        "options must be a frozen dataclass of option(...) fields",
+    ),
+    "fails after its first card": (TWO_HOOKS, "register.section wants a seqbench.api.SectionCard, got str"),
+}
+numbers = itertools.count()
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """``install("bad", code)``: a distribution of that name, version 1.2, whose only plugin is ``code``."""
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def make(name: str, code: str, metadata: bool = True) -> str:
+        module = f"stranger_{next(numbers)}"
+        (tmp_path / f"{module}.py").write_text(code, encoding="utf-8")
+        info = tmp_path / f"{name}-1.2.dist-info"
+        info.mkdir()
+        if metadata:
+            (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.2\n", encoding="utf-8")
+        (info / "entry_points.txt").write_text(f"[seqbench]\nplug = {module}\n", encoding="utf-8")
+        importlib.invalidate_caches()
+        return module
+
+    return make
+
+
+def names(found: Registry) -> set[str]:
+    return set(found.models)
+
+
+# --- installed plugins ----------------------------------------------------------------------------------
+
+
+def test_the_built_in_cards_enter_by_the_same_door(cards: Registry) -> None:
+    assert BUILT_IN <= names(cards)
+    assert {"copy", "adding", "char-lm"} <= set(cards.tasks)
+    assert cards.broken == []
+    entries = {e.name: e.value for e in importlib.metadata.entry_points(group="seqbench")}
+    assert entries == {"models": "seqbench_models", "tasks": "seqbench_tasks"}
+    assert str(cards.origin["model", "lstm"]) == f"seqbench {importlib.metadata.version('seqbench')}"
+
+
+def test_a_strangers_model_is_there_beside_ours(install: Callable[..., str]) -> None:
+    install("good", GOOD)
+    found = load()
+    assert found.broken == []
+    assert names(found) == BUILT_IN | {"stranger"}
+    assert str(found.origin["model", "stranger"]) == "good 1.2"
+
+
+@pytest.mark.parametrize("fault", BROKEN)
+def test_a_plugin_that_is_broken_is_reported_and_nothing_else_suffers(install: Callable[..., str], fault: str) -> None:
+    code, message = BROKEN[fault]
+    install("bad", code)
+    install("good", GOOD.replace("stranger", "another"))
+    found = load()
+    (broken,) = found.broken
+    assert str(broken).startswith("broken plugin 'plug' of bad 1.2: ")
+    assert message in str(broken)
+    assert "\n" not in str(broken), "one line"
+    assert names(found) == BUILT_IN | {"another"}, "of a broken plugin nothing is taken, what it did well included"
+    assert found.models["lstm"].summary.startswith("Long short-term memory")
+    assert "copy" in found.tasks
+    assert "late" not in found.sections
+    with pytest.raises(UsageError, match="broken plugin 'plug' of bad"):
+        load(strict=True)
+
+
+def test_a_collision_blames_the_later_name(install: Callable[..., str]) -> None:
+    install("zebra", GOOD)
+    install("aardvark", GOOD)
+    found = load()
+    assert str(found.origin["model", "stranger"]) == "aardvark 1.2"
+    message = "PluginError: model 'stranger' is already registered by aardvark 1.2"
+    assert [str(b) for b in found.broken] == [f"broken plugin 'plug' of zebra 1.2: {message}"]
+
+
+def test_a_distribution_without_a_name(install: Callable[..., str]) -> None:
+    """What a removed package may leave behind; names are sorted, and None cannot be compared."""
+    install("half-removed", "import no_such_package", metadata=False)
+    install("good", GOOD)
+    found = load()
+    assert [str(b).partition(":")[0] for b in found.broken] == ["broken plugin 'plug' of unknown"]
+    assert "stranger" in names(found)
+
+
+def test_an_interrupt_is_not_swallowed(install: Callable[..., str]) -> None:
+    install("slow", "raise KeyboardInterrupt")
+    with pytest.raises(KeyboardInterrupt):
+        load()
+
+
+@pytest.mark.parametrize(
+    ("limit", "models", "tasks"),
+    [
+        ("", set(), False),
+        ("seqbench", BUILT_IN, True),
+        ("seqbench:models", BUILT_IN, False),
+        ("seqbench:tasks, good", {"stranger"}, True),
+        ("good:plug", {"stranger"}, False),
+        ("good:other,nobody", set(), False),
+    ],
+)
+def test_the_environment_limits_what_is_loaded(
+    install: Callable[..., str], monkeypatch: pytest.MonkeyPatch, limit: str, models: set[str], tasks: bool
+) -> None:
+    install("good", GOOD)
+    install("bad", "import no_such_package")
+    monkeypatch.setenv("SEQBENCH_PLUGINS", limit)
+    found = load(strict=True)  # what is left out cannot be broken
+    assert names(found) == models
+    assert ("copy" in found.tasks) is tasks
+
+
+def test_the_command_line_reports_and_goes_on_or_stops(tmp_path: Path, install: Callable[..., str]) -> None:
+    install("bad", "import no_such_package")
+    command = [sys.executable, "-m", "seqbench"]
+    environment = {"PYTHONPATH": str(tmp_path), "PATH": ""}
+    lax = subprocess.run([*command, "list"], capture_output=True, text=True, env=environment, check=False)
+    assert lax.returncode == 0
+    assert "warning: broken plugin 'plug' of bad 1.2: ModuleNotFoundError" in lax.stderr
+    assert "  lstm " in lax.stdout
+    strict = [*command, "--strict-plugins", "list"]
+    done = subprocess.run(strict, capture_output=True, text=True, env=environment, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("seqbench: broken plugin 'plug' of bad 1.2: ModuleNotFoundError")
+
+
+# --- single files ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Callable[..., Path]:
+    def make(code: str, name: str = "") -> Path:
+        path = tmp_path / (name or f"plugin_{next(numbers)}.py")
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(code, encoding="utf-8")
+        return path
+
+    return make
+
+
+def test_single_files(plugins: Path) -> None:
+    found = load([plugins / "running_mean.py", str(plugins / "parity.py")])
+    assert names(found) == BUILT_IN | {"running-mean"}
+    assert found.task("parity").defaults.steps == 20
+    assert found.origin["model", "running-mean"].plugin == "running_mean.py"
+    core = resolve(found.model("running-mean").cores["torch"])
+    assert (core.__name__, core.__doc__[:3]) == ("Core", "``y")
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("def", r"broken plugin 'plugin_\d+.py' of .*plugin_\d+.py: SyntaxError: invalid syntax"),
+        ("x = 1", "PluginError: it implements no hook"),
+        ("import no_such_package", "ModuleNotFoundError: No module named 'no_such_package'"),
+        (HOOK + "register.model(card('lstm'))", "model 'lstm' is already registered by seqbench"),
+    ],
+)
+def test_a_single_file_that_is_broken_is_an_error_since_it_was_asked_for(
+    file: Callable[..., Path], code: str, message: str
+) -> None:
+    path = file(code)
+    with pytest.raises(UsageError, match=message):
+        load([path])
+    if "register" not in code and "x =" not in code:
+        assert f"seqbench_file_{path.stem}" not in sys.modules, "half a module may not stay"
+
+
+def test_a_single_file_that_is_not_there(tmp_path: Path) -> None:
+    for path in (tmp_path / "none.py", tmp_path):
+        with pytest.raises(UsageError, match="FileNotFoundError: there is no file"):
+            load([path])
+
+
+def test_a_single_file_that_is_no_python(file: Callable[..., Path]) -> None:
+    with pytest.raises(UsageError, match=r"notes.txt is not a Python file"):
+        load([file("hello", "notes.txt")])
+
+
+OWN_CORE = GOOD.replace("'torch': 'a:B'", "'torch': f'{__name__}:Core'")
+
+
+def test_a_file_name_need_not_be_a_python_name(file: Callable[..., Path]) -> None:
+    path = file(OWN_CORE + "class Core: mine = 1", f"my-lstm.v{next(numbers)}.py")
+    assert resolve(load([path]).model("stranger").cores["torch"]).mine == 1
+
+
+def test_two_files_of_one_name_are_refused(file: Callable[..., Path]) -> None:
+    """The second would silently replace the first one's core."""
+    name = f"model_{next(numbers)}.py"
+    first = file(OWN_CORE + "class Core: pass", name)
+    second = file(OWN_CORE.replace("stranger", "other") + "class Core: pass", f"sub/{name}")
+    with pytest.raises(UsageError, match="is loaded under the same name; rename one of the two files"):
+        load([first, second])
+    assert "stranger" in names(load([first])), "the first one still loads, again and again"
+
+
+# --- looking up -----------------------------------------------------------------------------------------
+
+
+def test_an_unknown_name_says_what_is_near_and_what_is_broken(install: Callable[..., str], cards: Registry) -> None:
+    with pytest.raises(UnknownName, match=r"^There is no model 'lsmt'. Did you mean 'lstm'\? Known: gru, .*rnn"):
+        cards.model("lsmt")
+    with pytest.raises(UnknownName, match=r"^There is no task 'zzzz'\. Known: adding"):
+        cards.task("zzzz")
+    install("bad", "import no_such_package")
+    with pytest.raises(UnknownName, match=r"\(broken plugin 'plug' of bad 1.2: ModuleNotFoundError"):
+        load().model("from-bad")
+
+
+def test_sections_of_a_task(install: Callable[..., str]) -> None:
+    section = "register.section(SectionCard('my-text', 'copy', 'a:b'))"
+    install("good", GOOD + f"@hookimpl\ndef register_sections(register):\n    {section}")
+    found = load()
+    assert [s.name for s in found.sections_of("copy")] == ["my-text"]
+    assert [s.name for s in found.sections_of("char-lm")] == ["generated-text"]
+    assert found.sections_of("adding") == []
+
+
+def test_resolve() -> None:
+    assert resolve("seqbench.registry:load") is registry.load
+    for factory, message in (
+        ("no.such.module:x", "cannot load 'no.such.module:x': No module named 'no'"),
+        ("seqbench.registry:nothing", "cannot load 'seqbench.registry:nothing': module .* has no attribute 'nothing'"),
+    ):
+        with pytest.raises(PluginError, match=message):
+            resolve(factory)
