@@ -128,6 +128,7 @@ def _rows_of_model(
     shape = {name: given.pop(name) for name in RESERVED_OPTIONS & given.keys()}
     options = build_options(card.options, given, f"model {card.name!r}")
     width, layers, dropout = _shape(shape, card)
+    typed = {"width": width, "layers": layers, "dropout": dropout}
     for backend in spec.backend:
         yield Row(
             task=task.name,
@@ -136,7 +137,7 @@ def _rows_of_model(
             task_label=f"{label_of(task.name, changed(task_options))}/{dataset.name}",
             model=card.name,
             model_options=to_dict(options),
-            label=label_of(card.name, {**changed(options), **shape}),
+            label=label_of(card.name, {**changed(options), **{name: typed[name] for name in shape}}),
             backend=backend,
             width=width,
             layers=layers,
@@ -227,7 +228,7 @@ def warnings_of(trials: Sequence[Trial]) -> list[str]:
     for trial in trials:
         if trial.blocked is not None:
             found[f"{trial.label} on {trial.task_label}: {trial.blocked['status']}: {trial.blocked['cause']}"] = None
-        elif abs(trial.parameters / trial.target_parameters - 1) > PARAMETER_TOLERANCE:
+        elif abs(trial.parameters - trial.target_parameters) > PARAMETER_TOLERANCE * trial.target_parameters:
             error = trial.parameters / trial.target_parameters - 1
             found[
                 f"{trial.label} on {trial.task_label}: {trial.parameters:,} parameters, {error:+.1%} from the target "

@@ -88,7 +88,7 @@ class Budget:
         object.__setattr__(self, "amount", float(self.amount))
 
     def __str__(self) -> str:
-        return f"{self.amount:g} {self.kind}"
+        return f"{self.amount:,.0f} steps" if self.kind == "steps" else f"{self.amount:g} seconds"
 
 
 def parse_budget(text: str) -> Budget:

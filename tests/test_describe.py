@@ -47,10 +47,12 @@ def test_a_model() -> None:
         [
             "my-lstm: An LSTM.",
             "  h = x\n    + y",
-            "Options (plus width, layers and dropout, which every model has):\n"
-            "  taps=3 (from 2 to 64): how many taps\n"
-            "  norm=pre (pre | post): which norm\n"
-            "  gate=True: a switch",
+            (
+                "Options (plus width, layers and dropout, which every model has):\n"
+                "  taps=3 (from 2 to 64): how many taps\n"
+                "  norm=pre (pre | post): which norm\n"
+                "  gate=True: a switch"
+            ),
             "Can: causal, step\nBackends: torch",
             "Source: me\nPlugin: my-package 1.2",
         ]

@@ -53,7 +53,7 @@ def every_command() -> dict[str, click.Command]:
 
 
 def help_of(name: str, command: click.Command) -> str:
-    context = click.Context(command, info_name=name, max_content_width=100, terminal_width=100)
+    context = click.Context(command, info_name=name, terminal_width=100, **cli.context_settings)
     return command.get_help(context).strip()
 
 

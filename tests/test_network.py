@@ -136,7 +136,7 @@ def test_a_state_beyond_the_longest_sequence(cards: Registry) -> None:
 
 def test_a_core_that_cannot_be_loaded(cards: Registry) -> None:
     card = Model("broken", "", "", {"torch": "no.such.module:Core"})
-    with pytest.raises(PluginError, match="cannot load 'no.such.module:Core': No module named 'no'"):
+    with pytest.raises(PluginError, match=r"cannot load 'no\.such\.module:Core': No module named 'no'"):
         build(card, "torch", CoreSpec(WIDTH, WIDTH), None, TOKENS)
 
 

@@ -76,7 +76,11 @@ def test_protocol_is_the_tasks_own_where_nothing_is_said(cards: Registry) -> Non
         ({"task": ("copi",)}, UnknownName, "There is no task 'copi'. Did you mean 'copy'"),
         ({"backend": ("tocrh",)}, UnknownName, "There is no backend 'tocrh'. Did you mean 'torch'"),
         ({"dataset": ("shakespeare",)}, UnknownName, r"no dataset 'shakespeare'\. Known: embedded\."),
-        ({"model": ("lstm[forget=1]",)}, UnknownName, "no option of model 'lstm': 'forget'. Did you mean 'forget_bias'"),
+        (
+            {"model": ("lstm[forget=1]",)},
+            UnknownName,
+            "no option of model 'lstm': 'forget'. Did you mean 'forget_bias'",
+        ),
         ({"task": ("copy[T=0]",)}, SpecError, "Option 'T' of task 'copy' is '0'; expected from 1"),
         ({"model": ("lstm[width=0]",)}, SpecError, "'width' of model 'lstm' is '0'; expected a whole number above 0"),
         ({"model": ("lstm[layers=1.5]",)}, SpecError, "expected a whole number above 0"),

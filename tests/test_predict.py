@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from typing import Any
 
 import numpy as np
@@ -46,9 +47,7 @@ def tokens(rng: np.random.Generator, B: int = 3, steps: int = T) -> Batch:
 
 def chunks(batch: Batch, *cuts: int) -> list[Batch]:
     edges = [0, *cuts, batch.x.shape[1]]
-    return [
-        Batch(batch.x[:, a:b], batch.target[:, a:b]) for a, b in zip(edges[:-1], edges[1:], strict=True)
-    ]  # fmt: skip
+    return [Batch(batch.x[:, a:b], batch.target[:, a:b]) for a, b in itertools.pairwise(edges)]
 
 
 # --- whole batches --------------------------------------------------------------------------------------
@@ -80,6 +79,9 @@ def test_a_pooled_head_has_one_output_a_sequence(cards: Registry, rng: np.random
     assert said.weight == 4
     assert said.loss == pytest.approx(((said.outputs - batch.target) ** 2).mean(-1).sum(), rel=1e-5)
     assert predict.tokens == 17
+    for row, length in enumerate(batch.lengths):
+        alone = predict(Batch(batch.x[row : row + 1, :length], batch.target[row : row + 1]))
+        np.testing.assert_allclose(said.outputs[row], alone.outputs[0], atol=1e-6)
 
 
 @pytest.mark.parametrize("training", [True, False])

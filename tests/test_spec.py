@@ -118,13 +118,20 @@ def test_budget(text: str, kind: str, amount: float) -> None:
     "text", ["", "60", "s", "0s", "0steps", "-5s", "1.5steps", "5 days", "9" * 400 + "s", "9" * 400 + "steps", "nan s"]
 )
 def test_budget_that_is_none(text: str) -> None:
-    with pytest.raises(SpecError, match="--budget is .*; expected steps or seconds above 0, such as 2000steps"):
+    with pytest.raises(SpecError, match=r"--budget is .*; expected steps or seconds above 0, such as 2000steps"):
         parse_budget(text)
 
 
 @pytest.mark.parametrize(
     ("text", "seeds"),
-    [("3", (0, 1, 2)), (1, (0,)), ("7,", (7,)), ("0,1,5", (0, 1, 5)), (" 4 , 2 ", (4, 2)), ("123456789,", (123456789,))],
+    [
+        ("3", (0, 1, 2)),
+        (1, (0,)),
+        ("7,", (7,)),
+        ("0,1,5", (0, 1, 5)),
+        (" 4 , 2 ", (4, 2)),
+        ("123456789,", (123456789,)),
+    ],
 )
 def test_seeds(text: str | int, seeds: tuple[int, ...]) -> None:
     assert parse_seeds(text) == seeds
@@ -171,7 +178,7 @@ def test_none_is_as_if_not_given() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"modle": "lstm"}, r"run\.toml: unknown key 'modle'\. Did you mean 'model'\? Known: backend, batch,"),
+        ({"modelz": "lstm"}, r"run\.toml: unknown key 'modelz'\. Did you mean 'model'\? Known: backend, batch,"),
         ({"seed": 3}, "Did you mean 'seeds'"),
         ({"zzz": 1}, r"unknown key 'zzz'\. Known"),
         ({"model": "a", "models": "b"}, "'model' and its plural are both given"),
@@ -267,7 +274,7 @@ def test_a_spec_file_that_is_not_toml(tmp_path: Path, content: bytes) -> None:
 
 
 def test_a_spec_file_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match="Cannot read the spec file .*: No such file"):
+    with pytest.raises(SpecError, match=r"Cannot read the spec file .*: No such file"):
         read_spec_file(tmp_path / "none.toml")
 
 
@@ -329,7 +336,9 @@ def test_an_id_is_what_it_was() -> None:
         "blocked": None, "training": {"lr": 0.003, "batch": 32, "budget": {"kind": "steps", "amount": 1000.0},
         "warmup": 0.05, "final_lr": 0.01, "weight_decay": 0.01, "clip": 1.0, "validations": 20},
     }  # fmt: skip
-    assert trial_from_dict(stored).id == "copy-embedded-lstm-torch-s0-658ffef5", "if this must change, so must store.FORMAT"
+    assert trial_from_dict(stored).id == "copy-embedded-lstm-torch-s0-658ffef5", (
+        "if this must change, so must store.FORMAT"
+    )
 
 
 def test_equal_trials_have_equal_ids(example_trial: Trial) -> None:

@@ -152,7 +152,7 @@ def test_create_where_a_file_is_in_the_way(tmp_path: Path) -> None:
     (tmp_path / "run").write_text("mine")
     with pytest.raises(UsageError, match="a file is in the way"):
         RunFolder.create(tmp_path, "run")
-    with pytest.raises(UsageError, match="Cannot make the run folder .*: Not a directory; choose another --out"):
+    with pytest.raises(UsageError, match=r"Cannot make the run folder .*: Not a directory; choose another --out"):
         RunFolder.create(tmp_path / "run", "x")
     assert (tmp_path / "run").read_text() == "mine"
 
@@ -275,7 +275,9 @@ def test_frame_has_a_row_for_each_trial_whatever_its_end(example_trial: Trial) -
         speed={"train_seconds": 2.0},
     )
     other = replace(example_trial, task="adding", task_label="adding/embedded")
-    table = frame([done, record_of(other, status="timeout", cause="killed"), record_of(other, status="ok", metrics=None)])
+    table = frame(
+        [done, record_of(other, status="timeout", cause="killed"), record_of(other, status="ok", metrics=None)]
+    )
     assert [*table.columns] == [*(c.name for c in COLUMNS), "test_recall", "valid_recall"]
     assert [*table.status] == ["ok", "timeout", "ok"]
     first, second = table.iloc[0], table.iloc[1]

@@ -12,9 +12,7 @@ from seqbench.frame import COLUMNS
 from seqbench.report import text
 from seqbench.report.collect import Row, TaskRun
 from seqbench.report.summary import MEDIANS
-
-BUDGET_TOLERANCE = 0.02
-"""A model whose parameters miss the budget by more than this share is marked."""
+from seqbench.spec import PARAMETER_TOLERANCE
 
 ARROWS = {True: "↓", False: "↑"}
 """Which way is better, by ``lower_is_better``."""
@@ -91,7 +89,7 @@ def error_text(row: Row) -> str:
 
 def off_budget(row: Row) -> bool:
     """The parameters miss the budget by more than the tolerance."""
-    return math.isfinite(row.parameters_error) and abs(row.parameters_error) > BUDGET_TOLERANCE
+    return math.isfinite(row.parameters_error) and abs(row.parameters_error) > PARAMETER_TOLERANCE
 
 
 def _speeds() -> list[Column]:

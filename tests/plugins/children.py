@@ -16,8 +16,8 @@ def add(a, b):
 
 
 def speak():
-    print("from python")
-    print("to stderr", file=sys.stderr)
+    print("from python")  # noqa: T201 - to see where it goes
+    print("to stderr", file=sys.stderr)  # noqa: T201
     sys.stdout.flush()
     ctypes.CDLL(None).puts(b"from C")
     ctypes.CDLL(None).fflush(None)
@@ -65,7 +65,7 @@ def environment():
 
 
 def process():
-    return {"id": os.getpid(), "group": os.getpgid(0), "session": os.getsid(0), "folder": os.getcwd()}
+    return {"id": os.getpid(), "group": os.getpgid(0), "session": os.getsid(0), "folder": str(Path.cwd())}
 
 
 def read_stdin():

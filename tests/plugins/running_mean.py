@@ -19,7 +19,7 @@ class Core(nn.Module):
         self.linear = nn.Linear(spec.input_size, spec.width)
 
     def forward(self, x, state=None, lengths=None):
-        B, T, D = x.shape
+        B, T, _ = x.shape
         total, seen = self.initial_state(B, T) if state is None else state
         sums = total[:, None] + x.cumsum(1)  # (B, T, D)
         counts = seen[:, None] + torch.arange(1, T + 1, device=x.device)  # (B, T)
