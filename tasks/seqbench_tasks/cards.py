@@ -123,7 +123,7 @@ CHAR_LM = TaskCard(
     ),
     select="nats",
     options=CharLmOptions,
-    defaults=Defaults(parameters=130_000, steps=1000, batch=32, lr=3e-3),
+    defaults=Defaults(parameters=130_000, steps=1000, batch=32, lr=1e-2),
     citation="Shannon 1951, Prediction and Entropy of Printed English; with networks: Sutskever, Martens, Hinton 2011, "
     "Generating Text with Recurrent Neural Networks",
 )
