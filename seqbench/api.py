@@ -342,7 +342,7 @@ class Predictor(Protocol):
         """The same for the successive chunks of one set of sequences: the state is carried from batch to batch.
 
         Raises:
-            Refused: the core is not causal, or would need more than its longest legal length.
+            Refused: the card does not declare ``"step"``, or the core would need more than its longest legal length.
         """
 
     def generate(self, prompt: np.ndarray, steps: int, rng: np.random.Generator, temperature: float) -> np.ndarray:

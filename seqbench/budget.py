@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from seqbench.api import CoreSpec, Form, Model
-from seqbench.network import build, count
+from seqbench.api import Form, Model
+from seqbench.network import build, core_spec, count
 from seqbench.spec import PARAMETER_TOLERANCE
 
 _LARGEST = 1 << 20
@@ -48,13 +48,7 @@ class Question:
         options = (
             dataclasses.replace(self.options, **{self.card.fine: fine}) if fine and self.card.fine else self.options
         )
-        spec = CoreSpec(
-            input_size=width,
-            width=width,
-            layers=self.layers,
-            causal="causal" in self.card.can,
-            train_length=self.form.length,
-        )
+        spec = core_spec(self.card, self.form, width, self.layers)
         with torch.device("meta"):
             network = build(self.card, self.backend, spec, options, self.form)
         return Size(width, options, count(network), count(network.core))

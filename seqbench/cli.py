@@ -35,6 +35,12 @@ class Commands(click.Group):
         except SeqbenchError as error:
             click.echo(f"seqbench: {error}", err=True)
             sys.exit(USAGE)
+        except BrokenPipeError:
+            raise  # whoever reads our output has gone: click knows what to do
+        except OSError as error:
+            where = f" {error.filename}" if error.filename else ""
+            click.echo(f"seqbench: {error.strerror or error}:{where}; nothing more can be written or read", err=True)
+            sys.exit(USAGE)
         except KeyboardInterrupt:
             folder = ctx.meta.get(RUN_FOLDER)
             more = f"; finished trials are safe, go on with: seqbench run --resume {folder}" if folder else ""
@@ -104,9 +110,9 @@ def run(spec_file: Path | None, dry_run: bool, resumed: Path | None, **options: 
         _finish(_resume(resumed, spec_file, given))
         return
     from seqbench.pipeline import make_plan, start
-    from seqbench.spec import read_spec_file, spec_from_mapping
+    from seqbench.spec import canonical, read_spec_file, spec_from_mapping
 
-    values = read_spec_file(spec_file) if spec_file else {}
+    values = canonical(read_spec_file(spec_file), str(spec_file)) if spec_file else {}
     spec = spec_from_mapping({**values, **given}, str(spec_file or "seqbench run"))
     cards = _registry(spec.plugin)
     plan = make_plan(spec, cards)
@@ -122,7 +128,8 @@ def _resume(path: Path, spec_file: Path | None, given: dict[str, Any]) -> Result
     if spec_file or given:
         extra = ", ".join(["SPEC_FILE"] * bool(spec_file) + [f"--{name.replace('_', '-')}" for name in given])
         raise UsageError(f"--resume goes on with the run's own spec; it cannot be given together with {extra}.")
-    return resume(path, _registry(RunFolder.open(path).run()["spec"]["plugin"]), _watch)
+    cards = _registry(RunFolder.open(path).run()["spec"].get("plugin", ()))
+    return resume(path, cards, _watch, say=lambda line: click.echo(line, err=True))
 
 
 def _watch(trials: Sequence[Trial], folder: RunFolder) -> Observer:
@@ -160,13 +167,16 @@ def _finish(results: Results) -> None:
 
 @cli.command()
 @click.argument("folder", type=click.Path(path_type=Path))
-def report(folder: Path) -> None:
-    """Write report.html and results.csv of a run anew, and print its tables."""
+@click.option("--plugin", multiple=True, type=click.Path(), help="A Python file with report sections. Repeatable.")
+def report(folder: Path, plugin: tuple[str, ...]) -> None:
+    """Write report.html and results.csv of a run anew, and print its tables.
+
+    Plugin files that the run used are not loaded again: their records say all that the tables need.
+    """
     from seqbench.results import Results
     from seqbench.store import RunFolder
 
-    opened = RunFolder.open(folder)
-    results = Results(opened, _registry(opened.run()["spec"]["plugin"]))
+    results = Results(RunFolder.open(folder), _registry(plugin))
     results.write_report()
     _finish(results)
 

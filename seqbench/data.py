@@ -186,14 +186,12 @@ def locate(dataset: Dataset, data_dir: Path | None = None) -> Files:
     return Files(found)
 
 
-def obtain(dataset: Dataset, data_dir: Path | None = None, *, allow_download: bool = True) -> Files:
-    """The files of a dataset for a run: what is missing is downloaded, with a visible line, if that is allowed.
+def obtain(dataset: Dataset, data_dir: Path | None = None) -> Files:
+    """The files of a dataset for a run: what is missing is downloaded, with a visible line.
 
     Raises:
         DataError: a file is missing and cannot or may not be downloaded, or is damaged.
     """
-    if not allow_download:
-        return locate(dataset, data_dir)
     found, missing = _survey(dataset, data_dir)
     return _download_all(dataset, found, missing, data_dir, progress=True) if missing else Files(found)
 

@@ -11,7 +11,7 @@ Every error says what was wrong, what was expected and what to do next, in one l
     ├── PluginError           a plugin is broken: reported, never fatal (exit code 2 under --strict-plugins)
     ├── DataError             a data file is missing, damaged or cannot be fetched: exit code 2
     ├── Refused               a model does not declare what a task needs: a row with this reason
-    └── Diverged              the loss of a trial is not finite: a row with the step
+    └── Diverged              a loss or score of a trial is not finite: a row with the step
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ class Refused(SeqbenchError):
 
 
 class Diverged(SeqbenchError):
-    """The training loss is no longer a finite number."""
+    """A loss or a score is no longer a finite number; ``step`` is that of the loss, None for a score."""
 
-    def __init__(self, step: int, loss: float) -> None:
-        self.step, self.loss = step, loss
-        super().__init__(f"The training loss is {loss} at step {step}; try a lower --lr.")
+    def __init__(self, step: int | None, message: str) -> None:
+        self.step = step
+        super().__init__(message)

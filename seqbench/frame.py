@@ -22,14 +22,16 @@ class Column:
     unit: str = ""
 
 
-def _at(*keys: str) -> Callable[[Record], Any]:
-    def read(record: Record) -> Any:
-        value: Any = record
-        for key in keys:
-            value = value.get(key) if isinstance(value, Mapping) else None
-        return value
+def look_up(record: Record, *keys: str) -> Any:
+    """The value below ``keys``; None where a part of the way is missing or null."""
+    value: Any = record
+    for key in keys:
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value
 
-    return read
+
+def _at(*keys: str) -> Callable[[Record], Any]:
+    return lambda record: look_up(record, *keys)
 
 
 def _options(record: Record) -> str:
@@ -37,7 +39,7 @@ def _options(record: Record) -> str:
 
 
 def _relative_error(record: Record) -> float | None:
-    trial, count = record["trial"], _at("parameters", "network")(record)
+    trial, count = record["trial"], look_up(record, "parameters", "network")
     return None if count is None else count / trial["target_parameters"] - 1
 
 

@@ -7,7 +7,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from seqbench.api import Core, CoreSpec, Form, Model, State, Tokens
+from seqbench.api import Batch, Core, CoreSpec, Form, Model, State, Tokens
 from seqbench.errors import Refused
 from seqbench.registry import resolve
 
@@ -84,6 +84,23 @@ def build(card: Model, backend: str, spec: CoreSpec, options: Any, form: Form) -
     if core.max_length is not None and core.max_length < form.length:
         raise Refused(f"the task needs sequences of {form.length} steps; {card.name}'s longest is {core.max_length}")
     return Network(form, core, spec.input_size)
+
+
+def core_spec(card: Model, form: Form, width: int, layers: int, dropout: float = 0.0) -> CoreSpec:
+    """What the harness asks of a card's core on a task: in one direction wherever the card can."""
+    return CoreSpec(
+        input_size=width,
+        width=width,
+        layers=layers,
+        causal="causal" in card.can,
+        dropout=dropout,
+        train_length=form.length,
+    )
+
+
+def lengths_of(batch: Batch) -> Tensor | None:
+    """The lengths of a batch as a core wants them, on the CPU."""
+    return None if batch.lengths is None else torch.from_numpy(batch.lengths)
 
 
 def count(module: nn.Module) -> int:

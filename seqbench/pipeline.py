@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -54,18 +55,27 @@ def make_plan(spec: RunSpec, cards: Registry) -> Plan:
         UsageError: the spec asks for something that cannot be done.
         DataError: data are missing and cannot be fetched.
     """
-    spec = replace(spec, plugin=tuple(str(Path(path).resolve()) for path in spec.plugin))
+    spec = _with_absolute_paths(spec)
+    plugins = registry.fingerprints(spec.plugin)
     rows = rows_of(spec, cards)
-    files = _data_files(rows, cards, spec)
-    answer = _size(rows, spec)
-    trials = tuple(trials_of(spec, rows, answer.sizes, answer.device))
+    files = _data_files(rows, cards, spec.data_dir)
+    answer = _ask_torch(rows, spec)
+    spec = replace(spec, device=answer.device)
+    trials = tuple(trials_of(spec, rows, answer.sizes, answer.device, plugins))
     return Plan(spec, trials, tuple(warnings_of(trials)), answer.torch or {}, files)
 
 
-def _data_files(rows: Sequence[Row], cards: Registry, spec: RunSpec) -> tuple[Mapping[str, Any], ...]:
-    folder = None if spec.data_dir is None else Path(spec.data_dir)
+def _with_absolute_paths(spec: RunSpec) -> RunSpec:
+    """So that a run can be resumed from another folder."""
+    data_dir = None if spec.data_dir is None else str(Path(spec.data_dir).resolve())
+    return replace(spec, plugin=tuple(str(Path(path).resolve()) for path in spec.plugin), data_dir=data_dir)
+
+
+def _data_files(users: Sequence[Row | Trial], cards: Registry, data_dir: str | None) -> tuple[Mapping[str, Any], ...]:
+    """The files that these need, fetched where they are missing."""
+    folder = None if data_dir is None else Path(data_dir)
     found: dict[str, Mapping[str, Any]] = {}
-    for task, name in dict.fromkeys((row.task, row.dataset) for row in rows):
+    for task, name in dict.fromkeys((user.task, user.dataset) for user in users):
         dataset = cards.task(task).dataset(name)
         if dataset is not None and dataset.files:
             data.obtain(dataset, folder)
@@ -73,7 +83,12 @@ def _data_files(rows: Sequence[Row], cards: Registry, spec: RunSpec) -> tuple[Ma
     return tuple(found.values())
 
 
-def _size(rows: Sequence[Row], spec: RunSpec) -> Any:
+def _ask_torch(rows: Sequence[Row], spec: RunSpec) -> Any:
+    """The sizes of the rows, the device and torch's description: a ``sizing.Answer``, from a child process.
+
+    Raises:
+        UsageError: the device is not there, or a task's data are not.
+    """
     with tempfile.TemporaryDirectory(prefix="seqbench-") as scratch:
         log = Path(scratch) / "sizing.log"
         outcome = run_in_child(
@@ -96,8 +111,6 @@ def start(plan: Plan, cards: Registry, watch: Watch = _silent, say: Say = lambda
         watch: makes the observer that is told of each trial.
         say: gets one line for the user: where the run lies.
     """
-    from seqbench.environment import environment
-
     now = datetime.now(UTC)
     tasks = "-".join(dict.fromkeys(trial.task for trial in plan.trials))
     folder = RunFolder.create(Path(plan.spec.out), f"{now:%Y%m%d-%H%M%S}-{tasks}"[:80])
@@ -108,7 +121,7 @@ def start(plan: Plan, cards: Registry, watch: Watch = _silent, say: Say = lambda
             "spec": asdict(plan.spec),
             "trials": [asdict(trial) for trial in plan.trials],
             "warnings": plan.warnings,
-            "environment": {**environment(), **plan.torch},
+            "environment": _environment(plan.trials, plan.torch, cards),
             "data": plan.files,
         }
     )
@@ -116,24 +129,60 @@ def start(plan: Plan, cards: Registry, watch: Watch = _silent, say: Say = lambda
     return _run(folder, plan.spec, plan.trials, cards, watch)
 
 
-def resume(path: Path, cards: Registry, watch: Watch = _silent) -> Results:
+def _environment(trials: Sequence[Trial], torch: Mapping[str, Any], cards: Registry) -> dict[str, Any]:
+    from seqbench.environment import environment
+
+    used = {("task", trial.task) for trial in trials} | {("model", trial.model) for trial in trials}
+    strangers = {f"{kind} {name}": str(cards.origin[kind, name]) for kind, name in sorted(used)}
+    strangers = {name: origin for name, origin in strangers.items() if not origin.startswith("seqbench ")}
+    return {**environment(), **torch, **({"plugins": strangers} if strangers else {})}
+
+
+def resume(path: Path, cards: Registry, watch: Watch = _silent, say: Say = lambda _: None) -> Results:
     """Run the trials of an earlier run that have no record yet, and write its report anew.
 
+    Args:
+        path: the run's folder.
+        cards: the plugins.
+        watch: makes the observer that is told of each trial.
+        say: gets a line for each thing that is not as it was when the run began.
+
     Raises:
-        UsageError: there is no run at ``path``.
+        UsageError: there is no run at ``path``, its device is not here, or a plugin file has changed.
+        DataError: its data are not here.
     """
     folder = RunFolder.open(path)
     stored = folder.run()
+    spec = spec_from_mapping(stored["spec"], str(path))
     trials = [trial_from_dict(trial) for trial in stored["trials"]]
-    return _run(folder, spec_from_mapping(stored["spec"], str(path)), trials, cards, watch)
+    waiting = [trial for trial in trials if folder.record(trial.id) is None]
+    if waiting:  # what is missing here must stop us now, not become a row for each trial
+        registry.check_unchanged(waiting[0].plugins)
+        _data_files(waiting, cards, spec.data_dir)
+        _note_environment(folder, stored, _environment(trials, _ask_torch((), spec).torch or {}, cards), say)
+    return _run(folder, spec, trials, cards, watch)
+
+
+def _note_environment(folder: RunFolder, stored: dict[str, Any], now: Mapping[str, Any], say: Say) -> None:
+    """Say and store what differs from the environment in which the run began."""
+    before = stored["environment"]
+    changed = {
+        key: value for key, value in now.items() if before.get(key) != value and key not in {"load_at_start", "commit"}
+    }
+    for key, value in changed.items():
+        say(f"warning: {key} was {before.get(key)} when this run began and is {value} now: its numbers may differ")
+    if changed:
+        stored.setdefault("resumed", []).append(changed)
+        folder.write_run(stored)
 
 
 def _run(folder: RunFolder, spec: RunSpec, trials: Sequence[Trial], cards: Registry, watch: Watch) -> Results:
     jobs = jobs_for(spec, trials[0].device)
-    _write_replay(folder, spec, trials)
-    with watch(trials, folder) as observer:
-        run_local(trials, folder, jobs, spec.timeout, observer)
-    _write_replay(folder, spec, trials)
+    with folder.locked():
+        _write_replay(folder, spec, trials)
+        with watch(trials, folder) as observer:
+            run_local(trials, folder, jobs, spec.timeout, observer)
+        _write_replay(folder, spec, trials)
     results = Results(folder, cards)
     results.write_report()
     return results
@@ -141,7 +190,7 @@ def _run(folder: RunFolder, spec: RunSpec, trials: Sequence[Trial], cards: Regis
 
 def _write_replay(folder: RunFolder, spec: RunSpec, trials: Sequence[Trial]) -> None:
     """The spec file of the same run again, seconds replaced by the steps that they came to."""
-    known = {trial.id: steps for trial in trials if (steps := folder.steps(trial.id)) is not None}
+    known = {trial.row_id: steps for trial in trials if (steps := folder.steps(trial.row_id)) is not None}
     write_text(folder.path / "spec.toml", spec_to_toml(replace(spec, steps={**spec.steps, **known})))
 
 
@@ -155,7 +204,11 @@ def jobs_for(spec: RunSpec, device: str) -> int:
 
 
 def run_from_python(options: Mapping[str, Any]) -> Results:
-    """What ``seqbench.run`` does."""
+    """What ``seqbench.run`` does; warnings go to the log, which Python prints unless told otherwise."""
+    log = logging.getLogger("seqbench")
     spec = spec_from_mapping(options, "seqbench.run")
     cards = registry.load(spec.plugin)
-    return start(make_plan(spec, cards), cards)
+    plan = make_plan(spec, cards)
+    for warning in (*map(str, cards.broken), *plan.warnings):
+        log.warning("warning: %s", warning)
+    return start(plan, cards)

@@ -181,8 +181,14 @@ def training_of(spec: RunSpec, task: TaskCard) -> Training:
     )
 
 
-def trials_of(spec: RunSpec, rows: Sequence[Row], sizes: Sequence[Sized], device: str) -> list[Trial]:
-    """Every row with every seed. All models of one seed come before the next seed, so that an early look is fair."""
+def trials_of(
+    spec: RunSpec, rows: Sequence[Row], sizes: Sequence[Sized], device: str, plugins: Mapping[str, str]
+) -> list[Trial]:
+    """Every row with every seed. All models of one seed come before the next seed, so that an early look is fair.
+
+    Raises:
+        SpecError: ``spec.steps`` names a row that is none of these.
+    """
     seeds = parse_seeds(spec.seeds)
     trials = [
         Trial(
@@ -204,7 +210,7 @@ def trials_of(spec: RunSpec, rows: Sequence[Row], sizes: Sequence[Sized], device
             seed=seed,
             threads=spec.threads,
             training=row.training,
-            plugins=spec.plugin,
+            plugins=plugins,
             data_dir=spec.data_dir,
             advice=size.advice,
             blocked=size.blocked,
@@ -212,14 +218,20 @@ def trials_of(spec: RunSpec, rows: Sequence[Row], sizes: Sequence[Sized], device
         for seed in seeds
         for row, size in zip(rows, sizes, strict=True)
     ]
+    strangers = set(spec.steps) - {trial.row_id for trial in trials}
+    if strangers:
+        raise SpecError(
+            f"[steps] names {sorted(strangers)[0]!r}, which is no row of this run: it was made with other options, "
+            f"another device or other plugin code. Remove [steps] to time the budget anew."
+        )
     return [_with_known_steps(trial, spec.steps) for trial in trials]
 
 
 def _with_known_steps(trial: Trial, steps: Mapping[str, int]) -> Trial:
     """A replay: seconds that became steps in an earlier run are those steps again."""
-    if trial.id not in steps:
+    if trial.row_id not in steps:
         return trial
-    return replace(trial, training=replace(trial.training, budget=Budget("steps", steps[trial.id])))
+    return replace(trial, training=replace(trial.training, budget=Budget("steps", steps[trial.row_id])))
 
 
 def warnings_of(trials: Sequence[Trial]) -> list[str]:
@@ -232,7 +244,7 @@ def warnings_of(trials: Sequence[Trial]) -> list[str]:
             error = trial.parameters / trial.target_parameters - 1
             found[
                 f"{trial.label} on {trial.task_label}: {trial.parameters:,} parameters, {error:+.1%} from the target "
-                f"of {trial.target_parameters:,}; its sizes cannot come closer"
+                f"of {trial.target_parameters:,}"
             ] = None
         if trial.advice.startswith("warning: "):
             found[f"{trial.label} on {trial.task_label}: {trial.advice.removeprefix('warning: ')}"] = None

@@ -12,7 +12,7 @@ from torch import Tensor
 from seqbench.api import Batch, Form, Model, Prediction
 from seqbench.errors import Refused
 from seqbench.losses import Loss, targets_of
-from seqbench.network import Network, to_tensor
+from seqbench.network import Network, lengths_of, to_tensor
 
 if TYPE_CHECKING:
     from seqbench.api import State
@@ -35,12 +35,12 @@ class NetworkPredictor:
     def __call__(self, batch: Batch) -> Prediction:
         """Outputs and loss of one batch, from a zero state."""
         with self._evaluating():
-            return self._prediction(self._network(self._to(batch.x), _lengths(batch)), batch)
+            return self._prediction(self._network(self._to(batch.x), lengths_of(batch)), batch)
 
     def stream(self, batches: Iterable[Batch]) -> Iterator[Prediction]:
         """The same for successive chunks of one set of sequences, the state carried along."""
-        if "causal" not in self._card.can:
-            raise Refused(f"{self._card.name} is not causal: no state can be carried")
+        if not self.can_step:
+            raise Refused(f"{self._card.name} does not declare 'step': it has no state to carry")
         chunks = list(batches)
         if not chunks:
             return
@@ -48,7 +48,7 @@ class NetworkPredictor:
             state: State = self._network.initial_state(len(chunks[0].x), sum(chunk.x.shape[1] for chunk in chunks))
         for chunk in chunks:
             with self._evaluating():
-                outputs, state = self._network.chunk(self._to(chunk.x), state, _lengths(chunk))
+                outputs, state = self._network.chunk(self._to(chunk.x), state, lengths_of(chunk))
             yield self._prediction(outputs, chunk)
 
     def generate(self, prompt: np.ndarray, steps: int, rng: np.random.Generator, temperature: float) -> np.ndarray:
@@ -94,10 +94,6 @@ class _Evaluating:
     def __exit__(self, *error: object) -> None:
         self._inference.__exit__(*error)
         self._network.train(self._training)
-
-
-def _lengths(batch: Batch) -> Tensor | None:
-    return None if batch.lengths is None else torch.from_numpy(batch.lengths)
 
 
 def count_tokens(batch: Batch) -> int:

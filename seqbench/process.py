@@ -90,7 +90,9 @@ def _wait_for(
             process.join(5)
             return Outcome("returned", answer, process.exitcode)
         if process.exitcode is not None:
-            return Outcome("died", None, process.exitcode, _kernel_kills() > kills)
+            return Outcome(
+                "died", None, process.exitcode, process.exitcode == -signal.SIGKILL and _kernel_kills() > kills
+            )
         if stop is not None and stop.is_set():
             return Outcome("stopped")
         if deadline is not None and time.monotonic() > deadline:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -139,6 +140,33 @@ def load(files: Sequence[str | Path] = (), *, strict: bool = False) -> Registry:
         if len(registry.broken) > before:
             raise UsageError(str(registry.broken[-1]))
     return registry
+
+
+def fingerprints(files: Sequence[str]) -> dict[str, str]:
+    """Each file with its sha256.
+
+    Raises:
+        UsageError: a file cannot be read.
+    """
+    return {path: _sha256(Path(path)) for path in files}
+
+
+def check_unchanged(files: Mapping[str, str]) -> None:
+    """Make sure that plugin files are what they were when their sha256 was taken.
+
+    Raises:
+        UsageError: one is not.
+    """
+    for path, digest in files.items():
+        if _sha256(Path(path)) != digest:
+            raise UsageError(f"The plugin file {path} has changed since the run was planned; start a new run.")
+
+
+def _sha256(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise UsageError(f"The plugin file {path} cannot be read: {error.strerror}.") from error
 
 
 def _entry_points() -> Iterator[tuple[importlib.metadata.EntryPoint, Source]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -40,21 +41,28 @@ def size_all(rows: Sequence[Row], plugins: Sequence[str], data_dir: str | None, 
     try:
         chosen = choose_device(device)
         cards = registry.load(plugins)
-        forms: dict[str, Form] = {}
-        sizes = []
-        for row in rows:
-            key = row.task_label
-            if key not in forms:
-                _, forms[key] = prepare_task(cards.task(row.task), row.task_options, row.dataset, data_dir)
-            sizes.append(_size(row, cards, forms[key]))
+        forms = {label: _form(row, cards, data_dir) for label, row in {row.task_label: row for row in rows}.items()}
+        sizes = tuple(_size(row, cards, forms[row.task_label]) for row in rows)
     except (UsageError, DataError) as error:
         return Answer(error=str(error))
-    return Answer("", chosen, tuple(sizes), describe_torch(chosen))
+    return Answer("", chosen, sizes, describe_torch(chosen))
 
 
-def _size(row: Row, cards: registry.Registry, form: Form) -> Sized:
+def _form(row: Row, cards: registry.Registry, data_dir: str | None) -> Form | Exception:
+    """The form of the row's task; or what went wrong, which then stands in each of its rows."""
+    try:
+        return prepare_task(cards.task(row.task), row.task_options, row.dataset, data_dir)[1]
+    except (UsageError, DataError):
+        raise  # the user can mend this before the run starts
+    except Exception as error:  # noqa: BLE001 - a stranger's task may raise anything
+        return error
+
+
+def _size(row: Row, cards: registry.Registry, form: Form | Exception) -> Sized:
     """The row's size, or why it cannot run: a stranger's core may raise anything."""
     try:
+        if isinstance(form, Exception):
+            raise form
         card = cards.model(row.model)
         options = build_options(card.options, row.model_options, f"model {card.name!r}")
         layers = row.layers or card.default_layers(options, form.length)
@@ -64,7 +72,9 @@ def _size(row: Row, cards: registry.Registry, form: Form) -> Sized:
     except Refused as refusal:
         return Sized(blocked={"status": "refused", "cause": str(refusal)})
     except Exception as error:  # noqa: BLE001 - becomes a row of the table
-        return Sized(blocked={"status": "error", "cause": f"{type(error).__name__}: {error}".splitlines()[0]})
+        cause = f"{type(error).__name__}: {error}".splitlines()[0]
+        log = "".join(traceback.format_exception(error))
+        return Sized(blocked={"status": "error", "cause": cause, "log_tail": log})
     return Sized(size.width, layers, to_dict(size.options), size.parameters, size.core_parameters, advice or "")
 
 

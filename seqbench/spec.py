@@ -12,10 +12,14 @@ import tomllib
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 from seqbench.errors import SpecError
+
+STEP = "seqbench: step"
+"""How a trial's log tells how far it is: ``seqbench: step 120/1000 loss 0.31``."""
 
 PARAMETER_TOLERANCE = 0.02
 """A parameter count further from its target than this share gets a warning."""
@@ -149,7 +153,7 @@ class RunSpec:
         data_dir: where downloaded datasets lie; None: SEQBENCH_DATA, then the cache.
         plugin: single Python files with plugins.
         out: the folder in which the run gets its own folder.
-        steps: trial id to number of steps, where an earlier run turned seconds into steps (a replay).
+        steps: row id to number of steps, where an earlier run turned seconds into steps (a replay).
     """
 
     task: tuple[str, ...]
@@ -183,17 +187,24 @@ class RunSpec:
         parse_seeds(self.seeds)
         if self.params is not None:
             parse_count(self.params, "--params")
-        if self.budget is not None:
-            parse_budget(self.budget)
+        self._check_ranges()
+        self._check_times()
+
+    def _check_ranges(self) -> None:
         if self.device not in {"auto", "cpu", "cuda"}:
             raise SpecError(f"--device is {self.device!r}; expected auto, cpu or cuda.")
         for name, value, low in (("--threads", self.threads, 1), ("--jobs", self.jobs, 0), ("--batch", self.batch, 1)):
             if value is not None and value < low:
                 raise SpecError(f"{name} is {value}; expected at least {low}.")
-        if not (math.isfinite(self.timeout) and self.timeout > 0):
-            raise SpecError(f"--timeout is {self.timeout}; expected seconds above 0.")
         if self.lr is not None and not 0 < self.lr < 100:
             raise SpecError(f"--lr is {self.lr}; expected a number above 0, such as 3e-3.")
+
+    def _check_times(self) -> None:
+        if not (math.isfinite(self.timeout) and self.timeout > 0):
+            raise SpecError(f"--timeout is {self.timeout}; expected seconds above 0.")
+        budget = None if self.budget is None else parse_budget(self.budget)
+        if budget is not None and budget.kind == "seconds" and budget.amount >= self.timeout:
+            raise SpecError(f"--budget {budget} does not fit into --timeout {self.timeout:g} seconds; raise --timeout.")
 
 
 _LISTS = {"task", "model", "dataset", "backend", "plugin"}
@@ -206,7 +217,19 @@ def spec_from_mapping(values: Mapping[str, Any], where: str) -> RunSpec:
     Raises:
         SpecError: an unknown name, or a value of the wrong type.
     """
-    known = {f.name: f for f in dataclasses.fields(RunSpec)}
+    named = canonical(values, where)
+    clean = {key: _convert(key, value, where) for key, value in named.items() if value is not None}
+    clean.setdefault("task", ())
+    return RunSpec(**clean)
+
+
+def canonical(values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The values under the names of ``RunSpec``: plurals become singulars.
+
+    Raises:
+        SpecError: an unknown name, or a name beside its own plural.
+    """
+    known = [f.name for f in dataclasses.fields(RunSpec)]
     clean: dict[str, Any] = {}
     for given, value in values.items():
         key = _ALIASES.get(given, given)
@@ -216,10 +239,8 @@ def spec_from_mapping(values: Mapping[str, Any], where: str) -> RunSpec:
             raise SpecError(f"{where}: unknown key {given!r}.{guess} Known: {', '.join(sorted(known))}.")
         if key in clean:
             raise SpecError(f"{where}: {key!r} and its plural are both given.")
-        if value is not None:
-            clean[key] = _convert(key, value, where)
-    clean.setdefault("task", ())
-    return RunSpec(**clean)
+        clean[key] = value
+    return clean
 
 
 _NUMBERS: dict[str, type[int | float]] = {
@@ -254,7 +275,7 @@ def _convert(key: str, value: Any, where: str) -> Any:
         return number
     if key == "steps":
         if not isinstance(value, Mapping) or not all(isinstance(v, int) and v > 0 for v in value.values()):
-            raise wrong("a table of trial id = number of steps")
+            raise wrong("a table of row id = number of steps")
         return dict(value)
     if isinstance(value, bool) or not isinstance(value, str | int | Path):
         raise wrong("text")
@@ -345,10 +366,10 @@ class Trial:
         seed: gives the streams of data order, initialisation and dropout.
         threads: of the CPU.
         training: the schedule.
-        plugins: single files to load first.
+        plugins: single files to load first, each with its sha256: all trials of a run must see the same code.
         data_dir: where downloaded datasets lie, None: the default places.
         advice: the card's remark about this setting, or "".
-        blocked: status and cause, where it is known beforehand that the trial cannot run.
+        blocked: status, cause and log, where it is known beforehand that the trial cannot run.
     """
 
     task: str
@@ -369,20 +390,39 @@ class Trial:
     seed: int
     threads: int
     training: Training
-    plugins: tuple[str, ...] = ()
+    plugins: Mapping[str, str] = field(default_factory=dict)
     data_dir: str | None = None
     advice: str = ""
     blocked: Mapping[str, str] | None = None
 
-    @property
+    @cached_property
     def id(self) -> str:
         """A file name that tells the trial and is unique in a run: the same trial always has the same id."""
+        plain = self._numbers()
+        return f"{self._words()}-s{self.seed}-{_digest(plain)}"
+
+    @cached_property
+    def row_id(self) -> str:
+        """The same for all seeds of a row of the table."""
+        plain = self._numbers()
+        plain.pop("seed")
+        return f"{self._words()}-{_digest(plain)}"
+
+    def _words(self) -> str:
+        words = re.sub(r"[^A-Za-z0-9=.]+", "-", f"{self.task_label}-{self.label}-{self.backend}")
+        return words.strip("-")[:80]
+
+    def _numbers(self) -> dict[str, Any]:
+        """What decides the numbers: where files lie does not, what is in them does."""
         plain = dataclasses.asdict(self)
-        for place in ("data_dir", "plugins", "advice", "blocked"):  # where things lie does not decide the numbers
-            plain.pop(place)
-        digest = hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:8]
-        words = re.sub(r"[^A-Za-z0-9=.]+", "-", f"{self.task_label}-{self.label}-{self.backend}").strip("-")
-        return f"{words[:80]}-s{self.seed}-{digest}"
+        for name in ("data_dir", "advice", "blocked"):
+            plain.pop(name)
+        plain["plugins"] = sorted(self.plugins.values())
+        return plain
+
+
+def _digest(plain: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def trial_to_dict(trial: Trial) -> dict[str, Any]:
@@ -394,4 +434,10 @@ def trial_from_dict(data: Mapping[str, Any]) -> Trial:
     """The inverse of ``trial_to_dict``."""
     training = dict(data["training"])
     training["budget"] = Budget(**training["budget"])
-    return Trial(**{**data, "training": Training(**training), "plugins": tuple(data["plugins"])})
+    return Trial(**{**data, "training": Training(**training)})
+
+
+def record_of(trial: Trial, **fields: Any) -> dict[str, Any]:
+    """A trial's record: what every record has, then its own fields."""
+    notes = [trial.advice] if trial.advice else []
+    return {"trial": trial_to_dict(trial), "task_label": trial.task_label, "notes": notes, **fields}

@@ -6,7 +6,7 @@
       run.json               spec, trials, environment: written once, before the first trial
       spec.toml              the same run again: seqbench run results/<run>/spec.toml
       trials/<id>.json       the record of a finished trial, whatever its end
-      steps/<id>.json        the number of steps that a budget in seconds came to
+      steps/<row>.json       the number of steps that a budget in seconds came to, the same for all seeds of a row
       artifacts/<id>.npz     best weights ("weights/<name>") and the task's arrays ("task/<name>")
       logs/<id>.log          what the trial printed
       results.csv  report.html   exports, made anew from the records
@@ -20,7 +20,8 @@ import os
 import re
 import socket
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -119,19 +120,41 @@ class RunFolder:
         """
         folder = cls(path)
         try:
-            found = folder.run().get("format")
+            data = folder.run()
+            found = data.get("format")
         except (OSError, ValueError, AttributeError) as error:
             raise UsageError(f"There is no run in {path}: its run.json cannot be read.") from error
         if found != FORMAT:
             raise UsageError(f"{path} has format {found}; this seqbench reads format {FORMAT}.")
+        if not (isinstance(data.get("spec"), dict) and isinstance(data.get("trials"), list) and data["trials"]):
+            raise UsageError(f"The run.json in {path} names no spec or no trials: it is damaged.")
         return folder
 
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep a second program from running the same trials; freed when this program ends, however it ends.
+
+        Raises:
+            UsageError: another program is running them.
+        """
+        if os.name != "posix":
+            yield
+            return
+        import fcntl
+
+        with (self.path / ".lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise UsageError(f"Another seqbench is running the trials of {self.path}; wait for its end.") from error
+            yield
+
     def write_run(self, data: Mapping[str, Any]) -> None:
-        """Store what the run is; once."""
+        """Store what the run is."""
         write_json(self.path / "run.json", {"format": FORMAT, **data})
 
     def run(self) -> dict[str, Any]:
-        """What the run is: ``spec``, ``trials`` (in order), ``environment``, ``created``, ``plan``."""
+        """What the run is: ``spec``, ``trials`` (in order), ``environment``, ``created``, ``data``, ``warnings``."""
         data: dict[str, Any] = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
         return data
 
@@ -149,11 +172,18 @@ class RunFolder:
         write_json(self._file("trials", trial_id, ".json"), {"format": FORMAT, "id": trial_id, **record})
 
     def record(self, trial_id: str) -> dict[str, Any] | None:
-        """The record of a finished trial, or None."""
+        """The record of a finished trial, or None.
+
+        Raises:
+            UsageError: something that is no record lies in its place.
+        """
         path = self._file("trials", trial_id, ".json")
         if not path.exists():
             return None
-        data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        try:
+            data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise UsageError(f"The record {path} is damaged; remove it and finish the run with --resume.") from error
         return data
 
     def records(self) -> list[dict[str, Any]]:
@@ -163,13 +193,23 @@ class RunFolder:
         ids = (trial_from_dict(trial).id for trial in self.run()["trials"])
         return [record for record in map(self.record, ids) if record is not None]
 
-    def write_steps(self, trial_id: str, steps: int) -> None:
-        """Remember what a budget in seconds came to, so that a resumed trial does the same."""
-        write_json(self._file("steps", trial_id, ".json"), steps)
+    def agree_on_steps(self, row_id: str, steps: int) -> int:
+        """Remember what a budget in seconds came to for a row; who comes second takes the first one's number."""
+        path = self._file("steps", row_id, ".json")
+        own = path.with_suffix(f".{uuid.uuid4().hex[:8]}.tmp")
+        write_json(own, steps)
+        try:
+            own.rename(path) if os.name == "nt" else path.hardlink_to(own)
+        except FileExistsError:
+            pass
+        finally:
+            own.unlink(missing_ok=True)
+        agreed = self.steps(row_id)
+        return steps if agreed is None else agreed
 
-    def steps(self, trial_id: str) -> int | None:
-        """What ``write_steps`` stored, or None."""
-        path = self._file("steps", trial_id, ".json")
+    def steps(self, row_id: str) -> int | None:
+        """What a row's budget in seconds came to, or None."""
+        path = self._file("steps", row_id, ".json")
         return int(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
 
     def write_arrays(self, trial_id: str, arrays: Mapping[str, np.ndarray]) -> None:

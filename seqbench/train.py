@@ -15,12 +15,12 @@ from seqbench.api import Batch, Form, Metric
 from seqbench.errors import Diverged
 from seqbench.losses import Loss, targets_of
 from seqbench.measure.clock import Stopwatch
-from seqbench.network import Network, to_tensor
+from seqbench.network import Network, lengths_of, to_tensor
 from seqbench.predict import count_tokens
 from seqbench.spec import Training
 
 CHECKS = 200
-"""How many times in a run the losses are read off the device, at most; between, nothing waits for it."""
+"""How many times in a run the losses are read off the device, besides validations, at most."""
 
 
 @dataclass
@@ -85,8 +85,7 @@ class Stepper:
         """Train on one batch, as step ``step`` (from 1); the mean loss stays on the device."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self._training, step, self._steps)
-        lengths = None if batch.lengths is None else torch.from_numpy(batch.lengths)
-        outputs = self._network(to_tensor(batch.x, self._device), lengths)
+        outputs = self._network(to_tensor(batch.x, self._device), lengths_of(batch))
         targets = targets_of(batch, self._form, self._device)
         loss = self._loss(outputs, targets) / targets.total
         self.optimizer.zero_grad(set_to_none=True)
@@ -119,17 +118,23 @@ def learning_rate(training: Training, step: int, steps: int) -> float:
 def steps_in(seconds: float, problem: Problem, training: Training, batches: Iterator[Batch]) -> int:
     """How many training steps fit into ``seconds``: timed on a copy of the network, which is then forgotten.
 
-    The first three steps are not counted; then at least ten and at most 5 % of the budget; the median decides.
+    The first three steps are not counted; then come at least ten, and more until 5 % of the budget or three seconds are
+    spent; the median decides. On CUDA a sample is ten steps, so that waiting for the device is not what is measured.
     """
-    copy = replace(problem, network=deepcopy(problem.network))
+    # .to() packs the weights of a copied nn.LSTM for cuDNN again, which deepcopy has undone
+    copy = replace(problem, network=deepcopy(problem.network).to(problem.device))
+    block = 10 if problem.device.type == "cuda" else 1
     copy.network.train()
     stepper = Stepper(copy, training, 1000)
+    for _ in range(3):
+        stepper(1, next(batches))
     samples: list[float] = []
-    while len(samples) < 13 or sum(samples) < min(0.05 * seconds, 3.0):
+    while len(samples) * block < 10 or block * sum(samples) < min(0.05 * seconds, 3.0):
         with Stopwatch(copy.device) as watch:
-            stepper(1, next(batches))
-        samples.append(watch.seconds)
-    return max(1, int(seconds / median(samples[3:])))
+            for _ in range(block):
+                stepper(1, next(batches))
+        samples.append(watch.seconds / block)
+    return max(1, int(seconds / median(samples)))
 
 
 def fit(
@@ -187,7 +192,7 @@ def pauses(steps: int, validations: int) -> list[tuple[int, bool]]:
     Validations are evenly spaced; the last step is one.
     """
     validated = {max(1, round(steps * k / validations)) for k in range(1, validations + 1)}
-    read = set(range(0, steps, max(1, steps // CHECKS))) - {0}
+    read = set(range(0, steps, math.ceil(steps / CHECKS))) - {0}
     return [(step, step in validated) for step in sorted(validated | read)]
 
 
@@ -196,7 +201,8 @@ def _mean_loss(losses: list[Tensor], last: int) -> float:
     finite = torch.isfinite(values)
     if not bool(finite.all()):
         first = int((~finite).nonzero()[0])
-        raise Diverged(last - len(losses) + 1 + first, float(values[first]))
+        step = last - len(losses) + 1 + first
+        raise Diverged(step, f"The training loss is {float(values[first])} at step {step}; try a lower --lr.")
     return float(values.mean())
 
 

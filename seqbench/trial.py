@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import traceback
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,15 +14,15 @@ import numpy as np
 import torch
 
 from seqbench import data, registry
-from seqbench.api import Batch, CoreSpec, Form, Model, Task, TaskCard
-from seqbench.errors import Diverged, Refused, SeqbenchError
+from seqbench.api import Batch, Form, Model, Task, TaskCard
+from seqbench.errors import Diverged, PluginError, Refused, SeqbenchError
 from seqbench.losses import loss_of
 from seqbench.measure.clock import Stopwatch, per_second
 from seqbench.measure.memory import PeakMemory
-from seqbench.network import Network, build, count
+from seqbench.network import Network, build, core_spec, count
 from seqbench.options import build_options
 from seqbench.predict import NetworkPredictor
-from seqbench.spec import Trial
+from seqbench.spec import STEP, Trial, record_of
 from seqbench.store import RunFolder
 from seqbench.streams import stream, torch_seed
 from seqbench.train import Problem, Trained, fit, steps_in
@@ -56,31 +58,22 @@ def _run(trial: Trial, folder: RunFolder) -> dict[str, Any]:
     cast = find(trial)
     memory = PeakMemory(device)
     network = make_network(trial, cast).to(device)
-    loss = loss_of(cast.task, cast.form)
-    problem = Problem(network, cast.form, loss)
-    predict = NetworkPredictor(network, cast.card, cast.form, loss)
-    steps = _steps(trial, folder, problem, cast)
-    torch.manual_seed(torch_seed(trial.seed, "dropout"))
-    trained = fit(
-        problem,
-        trial.training,
-        steps,
-        training_batches(trial, cast),
-        lambda: cast.task.evaluate(predict, "valid"),
-        cast.task_card.metric(cast.task_card.select),
-        lambda step, value: print(f"step {step}/{steps} loss {value:.4f}", flush=True),  # noqa: T201 - the trial's log
-    )
     _assert_threads(trial)
+    known = _known_before_training(cast, network)
+    problem = Problem(network, cast.form, loss_of(cast.task, cast.form))
+    predict = NetworkPredictor(network, cast.card, cast.form, problem.loss)
+    steps = _steps(trial, folder, problem, cast)
+    memory.restart()  # timing the budget is not part of training
+    trained = _train(trial, cast, problem, predict, steps)
     network.load_state_dict(trained.weights)
-    test, tested = _test(cast.task, predict, device)
-    _store_artifacts(trial, folder, trained, cast.task.diagnose(predict, stream(trial.seed, "diagnose")))
-    return {
-        **_head(trial),
-        "status": "ok",
-        "score": test[cast.task_card.score.name],
-        "task": describe(cast.task_card),
-        "references": [asdict(reference) for reference in cast.task.references()],
-        "parameters": {"network": count(network), "core": count(network.core)},
+    test, tested = _test(cast, predict, device)
+    peak = memory.mib()
+    _assert_threads(trial)
+    arrays, notes = _diagnose(trial, cast.task, predict)
+    _store_artifacts(trial, folder, trained, arrays)
+    record = record_of(trial, status="ok", score=test[cast.task_card.score.name], **known)
+    record["notes"] += notes
+    return record | {
         "steps": steps,
         "best_step": trained.best_step,
         "metrics": {"test": test, "valid": trained.best},
@@ -90,9 +83,31 @@ def _run(trial: Trial, folder: RunFolder) -> dict[str, Any]:
             "infer_tokens_per_s": tested,
             "train_seconds": trained.seconds,
         },
-        "memory": {"peak_mib": memory.mib()},
+        "memory": {"peak_mib": peak},
+    }
+
+
+def _known_before_training(cast: Cast, network: Network) -> dict[str, Any]:
+    """The part of the record that needs no training, first, so that a fault in it does not waste one."""
+    return {
+        "task": describe(cast.task_card),
+        "references": [asdict(reference) for reference in cast.task.references()],
+        "parameters": {"network": count(network), "core": count(network.core)},
         "forward_flops_per_token": network.core.flops(1, cast.form.length) / cast.form.length,  # type: ignore[operator]
     }
+
+
+def _train(trial: Trial, cast: Cast, problem: Problem, predict: NetworkPredictor, steps: int) -> Trained:
+    torch.manual_seed(torch_seed(trial.seed, "dropout"))
+    return fit(
+        problem,
+        trial.training,
+        steps,
+        training_batches(trial, cast),
+        lambda: evaluate(cast, predict, "valid"),
+        cast.task_card.metric(cast.task_card.select),
+        lambda step, value: print(f"{STEP} {step}/{steps} loss {value:.4f}", flush=True),  # noqa: T201 - into the log
+    )
 
 
 # --- the parts --------------------------------------------------------------------------------------
@@ -118,8 +133,13 @@ def _assert_threads(trial: Trial) -> None:
 
 
 def find(trial: Trial) -> Cast:
-    """Load the plugins in this process, then the trial's model and task, and prepare the task."""
-    cards = registry.load(trial.plugins)
+    """Load the plugins in this process, then the trial's model and task, and prepare the task.
+
+    Raises:
+        UsageError: a plugin file is not what it was when the run was planned.
+    """
+    registry.check_unchanged(trial.plugins)
+    cards = registry.load(list(trial.plugins))
     task_card, card = cards.task(trial.task), cards.model(trial.model)
     task, form = prepare_task(task_card, trial.task_options, trial.dataset, trial.data_dir)
     options = build_options(card.options, trial.model_options, f"model {card.name!r}")
@@ -140,17 +160,20 @@ def prepare_task(card: TaskCard, options: Any, dataset: str, data_dir: str | Non
 
 
 def make_network(trial: Trial, cast: Cast) -> Network:
-    """The network with its initial weights, on the CPU: the same on every backend and device."""
-    spec = CoreSpec(
-        input_size=trial.width,
-        width=trial.width,
-        layers=trial.layers,
-        causal="causal" in cast.card.can,
-        dropout=trial.dropout,
-        train_length=cast.form.length,
-    )
+    """The network with its initial weights, on the CPU: the same on every backend and device.
+
+    Raises:
+        SeqbenchError: it has not as many parameters as planned.
+    """
+    spec = core_spec(cast.card, cast.form, trial.width, trial.layers, trial.dropout)
     torch.manual_seed(torch_seed(trial.seed, "initialisation"))
-    return build(cast.card, trial.backend, spec, cast.options, cast.form)
+    network = build(cast.card, trial.backend, spec, cast.options, cast.form)
+    if count(network) != trial.parameters:
+        raise SeqbenchError(
+            f"the network has {count(network):,} parameters, {trial.parameters:,} when the run was planned: the code "
+            f"of {cast.card.name} has changed, or its size does not follow from its options alone"
+        )
+    return network
 
 
 def training_batches(trial: Trial, cast: Cast) -> Iterator[Batch]:
@@ -159,24 +182,52 @@ def training_batches(trial: Trial, cast: Cast) -> Iterator[Batch]:
 
 
 def _steps(trial: Trial, folder: RunFolder, problem: Problem, cast: Cast) -> int:
-    """The number of steps: as asked, as remembered from an interrupted run, or timed now and remembered."""
+    """The number of steps: as asked, or what the first seed of this row came to when it was timed."""
     budget = trial.training.budget
     if budget.kind == "steps":
         return int(budget.amount)
-    remembered = folder.steps(trial.id)
-    if remembered is not None:
-        return remembered
-    steps = steps_in(budget.amount, problem, trial.training, training_batches(trial, cast))
-    folder.write_steps(trial.id, steps)
-    return steps
+    agreed = folder.steps(trial.row_id)
+    if agreed is not None:
+        return agreed
+    timed = steps_in(budget.amount, problem, trial.training, training_batches(trial, cast))
+    return folder.agree_on_steps(trial.row_id, timed)
 
 
-def _test(task: Task, predict: NetworkPredictor, device: torch.device) -> tuple[dict[str, float], float]:
-    """The metrics on the test set, once, and tokens per second of doing so."""
+def evaluate(cast: Cast, predict: NetworkPredictor, split: str) -> dict[str, float]:
+    """The task's metrics on a split.
+
+    Raises:
+        PluginError: the task leaves out one of its card's metrics.
+    """
+    metrics = cast.task.evaluate(predict, split)
+    missing = [metric.name for metric in cast.task_card.metrics if metric.name not in metrics]
+    if missing:
+        raise PluginError(f"task {cast.task_card.name}: evaluate gives no {', '.join(missing)}; its card promises it")
+    return metrics
+
+
+def _test(cast: Cast, predict: NetworkPredictor, device: torch.device) -> tuple[dict[str, float], float]:
+    """The metrics on the test set, once, and tokens per second of doing so.
+
+    Raises:
+        Diverged: the score is not a number.
+    """
     before = predict.tokens
     with Stopwatch(device) as watch:
-        metrics = task.evaluate(predict, "test")
+        metrics = evaluate(cast, predict, "test")
+    name = cast.task_card.score.name
+    if not math.isfinite(metrics[name]):
+        raise Diverged(None, f"The test score {name} is {metrics[name]}; try a lower --lr.")
     return metrics, per_second(predict.tokens - before, watch.seconds)
+
+
+def _diagnose(trial: Trial, task: Task, predict: NetworkPredictor) -> tuple[dict[str, np.ndarray], list[str]]:
+    """The task's arrays; what goes wrong here is a note, for the score is already won."""
+    try:
+        return task.diagnose(predict, stream(trial.seed, "diagnose")), []
+    except Exception as error:  # noqa: BLE001 - a stranger's code may raise anything
+        traceback.print_exception(error)  # into the trial's log
+        return {}, [f"warning: no diagnosis of {trial.label}: {type(error).__name__}: {error}".splitlines()[0]]
 
 
 def _store_artifacts(trial: Trial, folder: RunFolder, trained: Trained, arrays: dict[str, np.ndarray]) -> None:
@@ -197,20 +248,14 @@ def describe(card: TaskCard) -> dict[str, Any]:
     }
 
 
-def _head(trial: Trial) -> dict[str, Any]:
-    return {"trial": asdict(trial), "task_label": trial.task_label, "notes": [trial.advice] if trial.advice else []}
-
-
 def failure(trial: Trial, error: Exception) -> dict[str, Any]:
     """The record of a trial that an exception ended."""
-    import traceback
-
     traceback.print_exception(error)  # into the trial's log
-    record = {**_head(trial), "status": status_of(error), "cause": f"{type(error).__name__}: {error}".splitlines()[0]}
-    if isinstance(error, Diverged):
-        record |= {"failed_step": error.step, "cause": str(error)}
-    if isinstance(error, Refused):
-        record["cause"] = str(error)
+    own = isinstance(error, SeqbenchError)  # our messages say what to do; others need the name of the exception
+    cause = str(error) if own else f"{type(error).__name__}: {error}"
+    record = record_of(trial, status=status_of(error), cause=cause.splitlines()[0])
+    if isinstance(error, Diverged) and error.step is not None:
+        record["failed_step"] = error.step
     return record
 
 

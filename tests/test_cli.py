@@ -118,6 +118,7 @@ def test_a_tcn_that_cannot_see_far_enough_is_said() -> None:
         (["run", "--task", "copy", "--device", "tpu"], "--device is 'tpu'; expected auto, cpu or cuda"),
         (["run", "--task", "copy", "--lr", "-1"], "--lr is -1.0; expected a number above 0"),
         (["run", "--task", "copy", "--threads", "0"], "--threads is 0; expected at least 1"),
+        (["run", "--task", "copy", "--budget", "2h"], "--budget 7200 seconds does not fit into --timeout 3600 seconds"),
         (["run", "--task", "copy", "--plugin", "nowhere.py"], "there is no file nowhere.py"),
         (["run", "nowhere.toml"], "Cannot read the spec file nowhere.toml: No such file"),
         (["report", "nowhere"], "There is no run in nowhere"),
@@ -140,7 +141,7 @@ def test_spec_file_with_an_unknown_key(tmp_path: Path) -> None:
 
 def test_options_win_over_the_spec_file(tmp_path: Path) -> None:
     spec = tmp_path / "spec.toml"
-    spec.write_text('task = ["copy"]\nmodel = ["lstm", "gru"]\nseeds = 5\nbudget = "7steps"\n', encoding="utf-8")
+    spec.write_text('task = ["copy"]\nmodels = ["lstm", "gru"]\nseeds = 5\nbudget = "7steps"\n', encoding="utf-8")
     result = run("run", str(spec), "--model", "rnn", "--seeds", "2", "--dry-run")
     assert "2 trials on cpu" in result.stdout
     assert "copy: 7 steps" in result.stdout

@@ -335,11 +335,6 @@ def test_obtain_downloads_with_a_visible_line(server, capsys):
     assert "Downloading" in capsys.readouterr().err
 
 
-def test_obtain_may_be_told_not_to(server, no_network):
-    with pytest.raises(DataError, match="is missing"):
-        data.obtain(served(server, "good"), allow_download=False)
-
-
 def test_what_is_here_needs_no_network(place, no_network, capsys):
     path = put(place / "cache/data")
     for question in (data.locate, data.obtain, data.fetch):

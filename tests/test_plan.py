@@ -101,39 +101,47 @@ def test_what_cannot_be_planned(cards: Registry, values: dict[str, object], erro
 
 def test_all_models_of_a_seed_come_before_the_next_seed(cards: Registry) -> None:
     spec = RunSpec(task=("copy",), model=("lstm", "tcn"), seeds="5,2", threads=3, data_dir="/d", plugin=("/p.py",))
-    trials = trials_of(spec, rows_of(spec, cards), [SIZE, replace(SIZE, width=64)], "cpu")
+    trials = trials_of(spec, rows_of(spec, cards), [SIZE, replace(SIZE, width=64)], "cpu", {"/p.py": "ab"})
     assert [(t.seed, t.label, t.width) for t in trials] == [
         (5, "lstm", 98),
         (5, "tcn", 64),
         (2, "lstm", 98),
         (2, "tcn", 64),
     ]
-    assert {(t.threads, t.device, t.data_dir, t.plugins) for t in trials} == {(3, "cpu", "/d", ("/p.py",))}
+    assert {(t.threads, t.device, t.data_dir) for t in trials} == {(3, "cpu", "/d")}
+    assert all(t.plugins == {"/p.py": "ab"} for t in trials)
+    assert len({t.row_id for t in trials}) == 2
     assert len({t.id for t in trials}) == 4
 
 
 def test_options_that_the_solver_set_are_the_trials(cards: Registry) -> None:
     spec = RunSpec(task=("copy",), model=("tcn",), seeds="1")
     solved = {"kernel": 3, "weight_norm": True, "last_channels": 17}
-    (trial,) = trials_of(spec, rows_of(spec, cards), [replace(SIZE, model_options=solved)], "cpu")
+    (trial,) = trials_of(spec, rows_of(spec, cards), [replace(SIZE, model_options=solved)], "cpu", {})
     assert trial.model_options == solved
     assert trial.label == "tcn", "the label says what the user chose"
 
 
 def test_a_replay_turns_seconds_into_the_steps_of_the_earlier_run(cards: Registry) -> None:
     spec = RunSpec(task=("copy",), model=("lstm", "tcn"), seeds="1", budget="60s")
-    first, second = trials_of(spec, rows_of(spec, cards), [SIZE, SIZE], "cpu")
-    again = replace(spec, steps={first.id: 321})
-    replayed, other = trials_of(again, rows_of(again, cards), [SIZE, SIZE], "cpu")
+    first, second = trials_of(spec, rows_of(spec, cards), [SIZE, SIZE], "cpu", {})
+    again = replace(spec, steps={first.row_id: 321})
+    replayed, other = trials_of(again, rows_of(again, cards), [SIZE, SIZE], "cpu", {})
     assert replayed.training.budget == Budget("steps", 321)
     assert replayed.seed == first.seed
     assert other == second
 
 
+def test_a_replay_of_rows_that_are_not_there_stops(cards: Registry) -> None:
+    spec = RunSpec(task=("copy",), model=("lstm",), steps={"copy-embedded-gru-torch-00000000": 5})
+    with pytest.raises(SpecError, match="names 'copy-embedded-gru-torch-00000000', which is no row of this run"):
+        trials_of(spec, rows_of(spec, cards), [SIZE], "cpu", {})
+
+
 def test_a_replay_with_one_size_for_two_rows_is_a_fault_of_ours(cards: Registry) -> None:
     spec = RunSpec(task=("copy",), model=("lstm", "tcn"))
     with pytest.raises(ValueError, match="shorter"):
-        trials_of(spec, rows_of(spec, cards), [SIZE], "cpu")
+        trials_of(spec, rows_of(spec, cards), [SIZE], "cpu", {})
 
 
 def warned(trial: Trial, **changes: object) -> list[str]:
@@ -144,9 +152,7 @@ def test_warnings_say_each_thing_once(example_trial: Trial) -> None:
     assert warned(example_trial) == []
     assert warned(example_trial, parameters=50_990) == [], "just under 2 % is within the tolerance"
     (off,) = warned(example_trial, parameters=48_900)
-    assert off == (
-        "lstm on copy/embedded: 48,900 parameters, -2.2% from the target of 50,000; its sizes cannot come closer"
-    )
+    assert off == "lstm on copy/embedded: 48,900 parameters, -2.2% from the target of 50,000"
     (blocked,) = warned(example_trial, parameters=0, blocked={"status": "refused", "cause": "too long"})
     assert blocked == "lstm on copy/embedded: refused: too long"
     assert warned(example_trial, advice="warning: too short") == ["lstm on copy/embedded: too short"]

@@ -168,7 +168,7 @@ def test_streams_that_are_refused(cards: Registry, rng: np.random.Generator) -> 
     with pytest.raises(Refused, match="needs sequences of 25 steps; the core's longest is 24"):
         list(predict.stream(chunks(tokens(rng, steps=T + 1), 12)))
     network, card = predict._network, dataclasses.replace(cards.model("gru"), can=frozenset({"bidirectional"}))
-    with pytest.raises(Refused, match="gru is not causal: no state can be carried"):
+    with pytest.raises(Refused, match="gru does not declare 'step': it has no state to carry"):
         list(NetworkPredictor(network, card, FORM, cross_entropy).stream(chunks(tokens(rng), 12)))
 
 

@@ -311,14 +311,19 @@ DEATHS = [
 def test_every_death_becomes_a_record(
     folder: RunFolder, example_trial: Trial, ends: Callable[..., None], outcome: Outcome, status: str, cause: str
 ) -> None:
-    ends(outcome, b"x" * 9000 + b"\nstep 5/1000 loss 1\nstep 10/1000 loss 0.9\n\xff no UTF-8")
+    ends(
+        outcome,
+        b"x" * 9000
+        + b"\nseqbench: step 5/1000 loss 1\nseqbench: step 10/1000 loss 0.9\n"
+        + b"step 99/99 is what a plugin printed\n\xff no UTF-8",
+    )
     trial = replace(example_trial, advice="field 63")
     record = run_trial_supervised(trial, folder, 9)
     assert record == folder.record(trial.id)
     assert record["status"] == status
     assert record["cause"].startswith(cause)
     assert record["failed_step"] == 10
-    assert record["log_tail"].endswith("step 10/1000 loss 0.9\n\ufffd no UTF-8")
+    assert record["log_tail"].endswith("loss 0.9\nstep 99/99 is what a plugin printed\n\ufffd no UTF-8")
     assert len(record["log_tail"]) == 4000
     assert (record["task_label"], record["trial"]["seed"], record["notes"]) == ("copy/embedded", 0, ["field 63"])
 
@@ -362,7 +367,7 @@ def test_progress_is_read_off_the_log(folder: RunFolder, example_trial: Trial) -
     assert progress(folder, example_trial) is None
     log = folder.log_path(example_trial.id)
     log.parent.mkdir()
-    log.write_text("step 10/200 loss 1.0\nmisstep 11/200\nstep 20/200 loss 0.5\nnext")
+    log.write_text("seqbench: step 10/200 loss 1.0\nstep 11/200\nseqbench: step 20/200 loss 0.5\nnext")
     assert progress(folder, example_trial) == (20, 200)
 
 

@@ -130,7 +130,7 @@ def wait_for_records(out: Path, count: int) -> int:
 
 def test_every_way_to_fail_is_a_row_and_the_others_are_right(tmp_path: Path) -> None:
     faults = ("raise", "nan", "hang", "exit", "kill", "memory")
-    models = ["rnn", *(f"faulty[fault={fault}]" for fault in faults), "looks-ahead"]
+    models = ["rnn", *(f"faulty[fault={fault}]" for fault in (*faults, "construct")), "looks-ahead"]
     spec = {"task": "copy[T=5]", "seeds": "0,", "params": "1500", "budget": "4steps", "plugin": FAULTY}
     results = seqbench.run(models=models, timeout=15, out=tmp_path / "a", **spec)
     assert not results.ok
@@ -154,14 +154,90 @@ def test_every_way_to_fail_is_a_row_and_the_others_are_right(tmp_path: Path) -> 
     assert "causal" in causes["looks-ahead"]
     log = {r["trial"]["label"]: r.get("log_tail") for r in results.folder.records()}
     assert "in fail" in log["faulty[fault=raise]"], "the traceback is in the log"
+    constructor = rows.loc["faulty[fault=construct]"]
+    assert (constructor["status"], constructor["cause"]) == ("error", "NameError: a planted fault")
+    assert "in make_core" in log["faulty[fault=construct]"]
     page = (results.path / "report.html").read_text(encoding="utf-8")
     assert "a planted fault &lt;b&gt;" in page
     alone = seqbench.run(model="rnn", out=tmp_path / "b", **{**spec, "plugin": ()})
-    (only,) = numbers(alone.path).items()
-    id_, (record, arrays) = only
-    other_record, other_arrays = numbers(results.path)[id_]
-    assert arrays == other_arrays
-    assert json.loads(record)["metrics"] == json.loads(other_record)["metrics"]
+    ((record, arrays),) = numbers(alone.path).values()
+    (other,) = (pair for id_, pair in numbers(results.path).items() if "-rnn-" in id_)
+    assert arrays == other[1]
+    assert json.loads(record)["metrics"] == json.loads(other[0])["metrics"]
+
+
+def test_faults_of_a_task_stay_in_its_rows(tmp_path: Path) -> None:
+    faults = ("none", "prepare", "diagnose", "score", "metric", "references")
+    tasks = [f"last[fault={fault}]" for fault in faults]
+    results = seqbench.run(
+        tasks=tasks, model="gru", seeds=1, params="500", budget="3steps", plugin=HERE / "plugins" / "faulty_tasks.py",
+        out=tmp_path,
+    )  # fmt: skip
+    records = dict(zip(faults, results.folder.records(), strict=True))
+    assert {fault: record["status"] for fault, record in records.items()} == {
+        "none": "ok",
+        "prepare": "error",
+        "diagnose": "ok",
+        "score": "diverged",
+        "metric": "error",
+        "references": "error",
+    }
+    assert records["prepare"]["cause"] == records["references"]["cause"] == "ValueError: a planted fault"
+    assert "steps" not in records["references"], "found before training, not after"
+    assert records["diagnose"]["score"] == records["none"]["score"]
+    assert records["diagnose"]["notes"] == ["warning: no diagnosis of gru: ValueError: a planted fault"]
+    assert "test score mse is nan" in records["score"]["cause"]
+    assert records["metric"]["cause"] == "task last: evaluate gives no mse; its card promises it"
+
+
+def test_plugin_files_are_pinned_for_resume_and_not_needed_for_reports(tmp_path: Path) -> None:
+    plugin = tmp_path / "pinned.py"
+    plugin.write_bytes(FAULTY.read_bytes())
+    spec = {"task": "copy[T=5]", "model": "faulty", "seeds": 2, "params": "1500", "budget": "3steps"}
+    results = seqbench.run(**spec, plugin=plugin, out=tmp_path / "out")
+    first = min((results.path / "trials").glob("*.json"))
+    first.unlink()
+    plugin.write_text(plugin.read_text(encoding="utf-8") + "# edited\n", encoding="utf-8")
+    done = command("run", "--resume", str(results.path))
+    assert done.returncode == 2
+    assert "pinned.py has changed since the run was planned; start a new run" in done.stderr
+    assert not first.exists()
+    plugin.unlink()
+    done = command("report", str(results.path))
+    assert done.returncode == 1, "a trial is missing"
+    assert "faulty" in done.stdout
+
+
+@pytest.mark.data
+def test_resume_without_the_data_stops_and_makes_no_row(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    source = Path(os.environ.get("SEQBENCH_DATA") or "nowhere") / "shakespeare" / "input.txt"
+    if not source.is_file():
+        pytest.skip("SEQBENCH_DATA names no folder with shakespeare")
+    (data / "shakespeare").mkdir(parents=True)
+    (data / "shakespeare" / "input.txt").write_bytes(source.read_bytes())
+    results = seqbench.run(
+        task="char-lm[window=16,sample=0]", dataset="shakespeare", model="rnn", seeds=1, params="3k", budget="2steps",
+        data_dir=data, out=tmp_path / "out",
+    )  # fmt: skip
+    assert results.ok
+    (record,) = (results.path / "trials").glob("*.json")
+    record.unlink()
+    (data / "shakespeare" / "input.txt").unlink()
+    environment = {**os.environ, "SEQBENCH_OFFLINE": "1", "SEQBENCH_CACHE": str(tmp_path)}
+    environment.pop("SEQBENCH_DATA")
+    done = command("run", "--resume", str(results.path), env=environment)
+    assert done.returncode == 2
+    assert "seqbench data fetch shakespeare" in done.stderr
+    assert not record.exists()
+
+
+def test_a_run_that_is_running_cannot_be_resumed(tmp_path: Path) -> None:
+    results = seqbench.run(task="copy[T=5]", model="rnn", out=tmp_path, **TINY)
+    with RunFolder.open(results.path).locked():
+        done = command("run", "--resume", str(results.path))
+    assert done.returncode == 2
+    assert "Another seqbench is running the trials of" in done.stderr
 
 
 def test_a_failed_trial_gives_exit_code_1(tmp_path: Path) -> None:
@@ -174,17 +250,16 @@ def test_a_failed_trial_gives_exit_code_1(tmp_path: Path) -> None:
 
 
 def test_seconds_become_steps_that_a_replay_uses(tmp_path: Path) -> None:
-    spec = {"task": "copy[T=5]", "model": "rnn", "seeds": "0,", "params": "1500", "budget": "0.2s"}
+    spec = {"task": "copy[T=5]", "model": "rnn", "seeds": 2, "params": "1500", "budget": "0.2s"}
     first = seqbench.run(**spec, out=tmp_path)
-    steps = int(first.frame["steps"][0])
-    assert steps > 1
+    (steps,) = set(first.frame["steps"])
+    assert steps > 1, "and all seeds of a row have the same schedule"
     done = command("run", str(first.path / "spec.toml"))
     assert done.returncode == 0, done.stderr
     (second,) = (path for path in tmp_path.iterdir() if path != first.path)
-    (again,) = RunFolder.open(second).records()
-    (before,) = first.folder.records()
-    assert again["steps"] == steps
-    assert again["metrics"] == before["metrics"]
+    for again, before in zip(RunFolder.open(second).records(), first.folder.records(), strict=True):
+        assert again["steps"] == steps
+        assert again["metrics"] == before["metrics"]
 
 
 def test_a_script_without_the_main_guard(tmp_path: Path) -> None:

@@ -191,8 +191,8 @@ def test_none_is_as_if_not_given() -> None:
         ({"timeout": 10**400}, "timeout is 1000.*; expected a number"),
         ({"params": 1.5}, r"params is 1\.5; expected text"),
         ({"device": True}, "device is True; expected text"),
-        ({"steps": {"id": 0}}, "steps is .*; expected a table of trial id = number of steps"),
-        ({"steps": [1]}, "expected a table of trial id"),
+        ({"steps": {"id": 0}}, "steps is .*; expected a table of row id = number of steps"),
+        ({"steps": [1]}, "expected a table of row id"),
         ({"threads": 0}, "--threads is 0; expected at least 1"),
         ({"jobs": -1}, "--jobs is -1; expected at least 0"),
         ({"batch": 0}, "--batch is 0; expected at least 1"),
@@ -235,7 +235,7 @@ SPECS = st.builds(
     device=st.sampled_from(["auto", "cpu", "cuda"]),
     threads=st.integers(1, 10**6),
     jobs=st.integers(0, 10**6),
-    timeout=st.floats(0, allow_infinity=False, exclude_min=True),
+    timeout=st.floats(61, allow_infinity=False),
     data_dir=st.none() | TEXTS,
     plugin=NAMES,
     out=TEXTS,
@@ -280,8 +280,9 @@ def test_a_spec_file_that_is_not_there(tmp_path: Path) -> None:
 
 # --- trials ---------------------------------------------------------------------------------------------
 
-PLACES = {"data_dir": "/elsewhere", "plugins": ("a.py",), "advice": "a remark", "blocked": {"status": "refused"}}
+PLACES = {"data_dir": "/elsewhere", "advice": "a remark", "blocked": {"status": "refused"}}
 OTHER = {
+    "plugins": {"a.py": "ab"},
     "task": "adding",
     "task_options": {"T": 51},
     "dataset": "other",
@@ -324,6 +325,10 @@ def test_an_id_follows_from_all_that_decides_the_numbers_and_from_nothing_else(e
     ]
     ids = {trial.id for trial in changed} | {example_trial.id}
     assert len(ids) == len(changed) + 1
+    moved = [replace(example_trial, plugins={place: "ab"}).id for place in ("a.py", "elsewhere/a.py")]
+    assert len(set(moved)) == 1, "what is in a plugin file counts, not where it lies"
+    rows = [replace(trial, seed=9).row_id for trial in changed]
+    assert len(set(rows)) == len(rows), "all but the seed tells rows apart"
 
 
 def test_an_id_is_what_it_was() -> None:
@@ -332,11 +337,11 @@ def test_an_id_is_what_it_was() -> None:
         "task": "copy", "task_options": {"T": 50}, "dataset": "embedded", "task_label": "copy/embedded",
         "model": "lstm", "model_options": {"forget_bias": 1.0, "chrono": False}, "label": "lstm", "backend": "torch",
         "device": "cpu", "width": 98, "layers": 1, "dropout": 0.0, "parameters": 50000, "core_parameters": 48000,
-        "target_parameters": 50000, "seed": 0, "threads": 1, "plugins": [], "data_dir": None, "advice": "",
+        "target_parameters": 50000, "seed": 0, "threads": 1, "plugins": {}, "data_dir": None, "advice": "",
         "blocked": None, "training": {"lr": 0.003, "batch": 32, "budget": {"kind": "steps", "amount": 1000.0},
         "warmup": 0.05, "final_lr": 0.01, "weight_decay": 0.01, "clip": 1.0, "validations": 20},
     }  # fmt: skip
-    assert trial_from_dict(stored).id == "copy-embedded-lstm-torch-s0-658ffef5", (
+    assert trial_from_dict(stored).id == "copy-embedded-lstm-torch-s0-8571535c", (
         "if this must change, so must store.FORMAT"
     )
 
@@ -363,7 +368,9 @@ def test_an_id_is_a_safe_file_name_whatever_the_options_are(example_trial: Trial
 
 @pytest.mark.parametrize("blocked", [None, {"status": "refused", "cause": "too long"}])
 def test_a_trial_survives_json(example_trial: Trial, blocked: dict[str, str] | None) -> None:
-    trial = replace(example_trial, plugins=("a.py", "b.py"), data_dir="/data", blocked=blocked, advice="field 63")
+    trial = replace(
+        example_trial, plugins={"a.py": "ab", "b.py": "cd"}, data_dir="/data", blocked=blocked, advice="field 63"
+    )
     back = trial_from_dict(json.loads(json.dumps(trial_to_dict(trial))))
     assert back == trial
     assert back.id == trial.id

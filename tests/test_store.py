@@ -158,8 +158,9 @@ def test_create_where_a_file_is_in_the_way(tmp_path: Path) -> None:
 
 
 def test_open_reads_what_write_run_wrote(folder: RunFolder) -> None:
-    folder.write_run({"spec": {"task": ["copy"]}})
-    assert RunFolder.open(folder.path).run() == {"format": 1, "spec": {"task": ["copy"]}}
+    data = {"spec": {"task": ["copy"]}, "trials": [{}]}
+    folder.write_run(data)
+    assert RunFolder.open(folder.path).run() == {"format": 1, **data}
 
 
 @pytest.mark.parametrize(
@@ -169,6 +170,7 @@ def test_open_reads_what_write_run_wrote(folder: RunFolder) -> None:
         (b'{"format": 1', "There is no run in"),
         (b"\xff\xfe", "There is no run in"),
         (b"[1]", "There is no run in"),
+        (b'{"format": 1}', "names no spec or no trials: it is damaged"),
         (b'{"format": 2}', "has format 2; this seqbench reads format 1"),
         (b"{}", "has format None; this seqbench reads format 1"),
     ],
@@ -207,7 +209,7 @@ def test_names_cannot_leave_the_folder(folder: RunFolder, name: str) -> None:
     calls = [
         lambda: folder.write_record(name, {}),
         lambda: folder.record(name),
-        lambda: folder.write_steps(name, 1),
+        lambda: folder.agree_on_steps(name, 1),
         lambda: folder.steps(name),
         lambda: folder.write_arrays(name, {}),
         lambda: folder.arrays(name),
@@ -221,7 +223,8 @@ def test_names_cannot_leave_the_folder(folder: RunFolder, name: str) -> None:
 
 def test_steps(folder: RunFolder) -> None:
     assert folder.steps("a") is None
-    folder.write_steps("a", 321)
+    assert folder.agree_on_steps("a", 321) == 321
+    assert folder.agree_on_steps("a", 99) == 321, "who comes second takes the first one's number"
     assert folder.steps("a") == 321
 
 

@@ -5,16 +5,15 @@ from __future__ import annotations
 import re
 import signal
 import threading
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from seqbench.process import Outcome, run_in_child
-from seqbench.spec import Trial
+from seqbench.spec import STEP, Trial, record_of
 from seqbench.store import RunFolder
 
 TAIL = 4000
-_STEP = re.compile(r"^step (\d+)/(\d+)", re.MULTILINE)
+_STEP = re.compile(rf"^{re.escape(STEP)} (\d+)/(\d+)", re.MULTILINE)
 
 
 def run_trial_supervised(
@@ -35,17 +34,17 @@ def run_trial_supervised(
     if finished is not None:
         return finished
     if trial.blocked is not None:
-        record = _record(trial, dict(trial.blocked))
+        record = record_of(trial, **trial.blocked)
     else:
         log = folder.log_path(trial.id)
         outcome = run_in_child("seqbench.trial:run_trial", (trial, folder), log, limit, stop)
         if outcome.kind == "stopped":
             return None
         finished = folder.record(trial.id)  # the child wrote it, unless it died before
-        record = finished or _record(trial, {**_death(outcome, limit), **_last_words(log)})
-    record["log_tail"] = None if record["status"] == "ok" else _tail(folder.log_path(trial.id))
-    if finished is None or record["status"] != "ok":
-        folder.write_record(trial.id, record)
+        record = finished or record_of(trial, **_death(outcome, limit))
+    if record["status"] != "ok":
+        log_tail = _tail(folder.log_path(trial.id))
+        folder.write_record(trial.id, {**_last_step(log_tail), "log_tail": log_tail, **record})
     return folder.record(trial.id)
 
 
@@ -53,11 +52,6 @@ def progress(folder: RunFolder, trial: Trial) -> tuple[int, int] | None:
     """The step at which a running trial last reported, and how many it has; None before the first."""
     found = _STEP.findall(_tail(folder.log_path(trial.id)))
     return (int(found[-1][0]), int(found[-1][1])) if found else None
-
-
-def _record(trial: Trial, fields: dict[str, Any]) -> dict[str, Any]:
-    notes = [trial.advice] if trial.advice else []
-    return {"trial": asdict(trial), "task_label": trial.task_label, "notes": notes, **fields}
 
 
 def _death(outcome: Outcome, limit: float) -> dict[str, Any]:
@@ -73,8 +67,8 @@ def _death(outcome: Outcome, limit: float) -> dict[str, Any]:
     return {"status": "error", "cause": f"the process left with exit code {code} before its end; see the log"}
 
 
-def _last_words(log: Path) -> dict[str, Any]:
-    found = _STEP.findall(_tail(log))
+def _last_step(log_tail: str) -> dict[str, Any]:
+    found = _STEP.findall(log_tail)
     return {"failed_step": int(found[-1][0])} if found else {}
 
 

@@ -19,11 +19,15 @@ class PeakMemory:
 
     def __init__(self, device: torch.device) -> None:
         self._cuda = device.type == "cuda"
+        self._baseline = 0 if self._cuda else _resident()
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget the peak so far, but not the baseline."""
         if self._cuda:
             torch.cuda.reset_peak_memory_stats()
         else:
             _reset_high_water()
-            self._baseline = _resident()
 
     def mib(self) -> float:
         """The peak so far, in MiB."""

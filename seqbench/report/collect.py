@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any, TypeVar
 
 from seqbench.api import Metric, Reference
+from seqbench.frame import look_up
 from seqbench.registry import Registry
 from seqbench.report.text import plain
 from seqbench.spec import Trial, trial_from_dict
@@ -18,14 +19,6 @@ from seqbench.store import RunFolder
 Record = Mapping[str, Any]
 NOT_RUN = "not_run"
 Card = TypeVar("Card", Metric, Reference)
-
-
-def look_up(record: Record, *keys: str) -> Any:
-    """The value below ``keys``; None where a part of the way is missing or null."""
-    value: Any = record
-    for key in keys:
-        value = value.get(key) if isinstance(value, Mapping) else None
-    return value
 
 
 @dataclass(frozen=True)
@@ -209,11 +202,6 @@ def collect(
         backends=backends,
         stored=stored or {},
     )
-
-
-def trials_of(records: Iterable[Record]) -> list[Trial]:
-    """The trials that the records are of."""
-    return [trial_from_dict(r["trial"]) for r in records]
 
 
 def _id(record: Record) -> str:

@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from seqbench.api import Metric
-from seqbench.report.collect import Record, Row, Run, TaskRun, look_up
+from seqbench.frame import look_up
+from seqbench.report.collect import Record, Row, Run, TaskRun
 from seqbench.report.look import Look, look, style
 from seqbench.report.text import plain, short, tick
 

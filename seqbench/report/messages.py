@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from seqbench.report.collect import Record, Row, TaskRun, look_up
+from seqbench.frame import look_up
+from seqbench.report.collect import Record, Row, TaskRun
 from seqbench.report.table import off_budget
 from seqbench.report.text import percent, plain
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from seqbench.api import Reference
-from seqbench.report.collect import Record, Row, Run, TaskRun, collect, trials_of
-from seqbench.spec import Trial
+from seqbench.report.collect import Row, Run, TaskRun
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,20 +21,8 @@ MEDIANS = {
 """Column of the summary, and where a record holds what its median is taken of."""
 
 
-def summary(records: Iterable[Record], trials: Iterable[Trial] | None = None) -> pd.DataFrame:
-    """One row a task, model and backend, best score first; a task's reference rows follow its models.
-
-    Args:
-        records: of the trials that have ended.
-        trials: all that were planned, so that those without a record show as ``not run``; default: those of the
-            records.
-    """
-    ended = list(records)
-    return summary_of(collect(trials_of(ended) if trials is None else trials, ended))
-
-
 def summary_of(run: Run) -> pd.DataFrame:
-    """The summary of a run.
+    """One row a task, model and backend, best score first; a task's reference rows follow its models.
 
     Columns: ``task model backend kind`` (``model`` or ``reference``), ``score_metric score score_half_width score_low
     score_high ok trials``, ``parameters core_parameters parameters_error``, the medians of ``MEDIANS``, ``status

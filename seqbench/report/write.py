@@ -8,7 +8,7 @@ from typing import Any
 from seqbench.frame import frame, to_csv
 from seqbench.registry import Registry
 from seqbench.report.collect import NOT_RUN, Run, read_run
-from seqbench.spec import Trial, trial_to_dict
+from seqbench.spec import Trial, record_of
 from seqbench.store import RunFolder, write_text
 
 REPORT = "report.html"
@@ -36,4 +36,4 @@ def rows(run: Run) -> list[Any]:
 
 
 def _not_run(trial: Trial) -> dict[str, Any]:
-    return {"id": trial.id, "trial": trial_to_dict(trial), "task_label": trial.task_label, "status": NOT_RUN}
+    return {"id": trial.id, **record_of(trial, status=NOT_RUN)}

@@ -9,12 +9,14 @@ from dataclasses import dataclass
 
 from seqbench.api import Model, hookimpl, option
 
+FAULTS = ("none", "raise", "nan", "hang", "exit", "kill", "memory", "construct")
+
 
 @dataclass(frozen=True)
 class Options:
     """How it fails."""
 
-    fault: str = option("none", "what goes wrong", choices=("none", "raise", "nan", "hang", "exit", "kill", "memory"))
+    fault: str = option("none", "what goes wrong", choices=FAULTS)
 
 
 def fail(fault: str) -> None:
@@ -33,6 +35,9 @@ def fail(fault: str) -> None:
 def make_core(spec, options: Options):
     """A linear map at every step that counts its calls in training and fails at the third."""
     from torch import nn
+
+    if options.fault == "construct":
+        raise NameError("a planted fault")
 
     class Core(nn.Module):
         output_size, max_length = spec.width, None
@@ -59,6 +64,6 @@ def make_core(spec, options: Options):
 
 @hookimpl
 def register_models(register) -> None:
-    core = {"torch": "seqbench_file_faulty_models:make_core"}
+    core = {"torch": f"{__name__}:make_core"}
     for name, ability in (("faulty", "causal"), ("looks-ahead", "bidirectional")):
         register.model(Model(name, "Fails.", "nobody", core, options=Options, can=frozenset({ability})))

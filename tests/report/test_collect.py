@@ -13,7 +13,7 @@ from made_up_runs import ADDING, COPY, MODELS, failed, full_run, make_folder, ma
 from seqbench.api import Dataset, Metric, TaskCard
 from seqbench.registry import Registry
 from seqbench.report.collect import collect, read_run
-from seqbench.report.summary import summary, summary_of
+from seqbench.report.summary import summary_of
 
 
 def test_the_summary_by_hand() -> None:
@@ -21,7 +21,7 @@ def test_the_summary_by_hand() -> None:
     records = [make_record(t, score=score) for t, score in zip(trials, (90.0, 92.0, 97.0), strict=True)]
     for record, speed in zip(records, (10.0, 30.0, 20.0), strict=True):
         record["speed"]["train_tokens_per_s"] = speed
-    row = summary(records).iloc[0]
+    row = summary_of(collect(trials, records)).iloc[0]
     half = 4.302653 * math.sqrt(13.0) / math.sqrt(3)
     assert row["score"] == pytest.approx(93.0)
     assert row["score_half_width"] == pytest.approx(half, rel=1e-6)
@@ -37,7 +37,7 @@ def test_the_summary_by_hand() -> None:
 def test_best_first_whichever_way_is_better(task, order) -> None:
     trials = [make_trial(task, label) for label in "abc"]
     records = [make_record(t, task, score) for t, score in zip(trials, (0.1, 0.9, 0.5), strict=True)]
-    table = summary(records)
+    table = summary_of(collect(trials, records))
     assert list(table[table["kind"] == "model"]["model"]) == order
 
 
@@ -52,7 +52,7 @@ def test_rows_without_a_score_come_last_in_the_plans_order() -> None:
 def test_failed_seeds_do_not_enter_the_mean() -> None:
     trials = [make_trial(seed=seed) for seed in range(3)]
     records = [make_record(trials[0], score=10.0), failed(trials[1], "timeout"), make_record(trials[2], score=20.0)]
-    row = summary(records).iloc[0]
+    row = summary_of(collect(trials, records)).iloc[0]
     assert (row["score"], row["ok"], row["trials"]) == (15.0, 2, 3)
     assert row["status"] == "2 of 3 ok"
     assert "loss is nan" in row["cause"]
@@ -82,7 +82,7 @@ def test_status(ends: tuple[str, ...], status: str) -> None:
 
 
 def test_references_stand_behind_the_models_of_their_task() -> None:
-    table = summary([make_record(make_trial())])
+    table = summary_of(collect([make_trial()], [make_record(make_trial())]))
     assert list(table["kind"]) == ["model", "reference", "reference"]
     assert table["score"][1] == 12.5
     assert table["test_loss"][2] == 0.0
@@ -133,7 +133,7 @@ def test_not_all_ok() -> None:
 
 
 def test_an_empty_summary() -> None:
-    assert summary([]).empty
+    assert summary_of(collect([], [])).empty
 
 
 def test_unknown_keys_of_a_newer_version_are_left_out(tmp_path: Path) -> None:

@@ -22,6 +22,13 @@ class Options:
     chrono: bool = option(True, "start with b_s = ln U(1, T - 1), T the training length; otherwise b_s = 1")
 
 
+def advice(options: Options, layers: int, train_length: int) -> str | None:  # noqa: ARG001 - the interface's form
+    """That the start knows the task's length, which other models are told only on request."""
+    if not options.chrono:
+        return None
+    return f"forget bias starts from the task's length, {train_length} (chrono); lstm[chrono=true] starts likewise"
+
+
 card = Model(
     name="janet",
     summary="JANET: an LSTM with nothing left but its forget gate.",
@@ -34,4 +41,5 @@ card = Model(
     options=Options,
     can=frozenset({"causal", "bidirectional", "step"}),
     state_is_summary=True,
+    advice=advice,
 )

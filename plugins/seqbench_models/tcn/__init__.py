@@ -43,7 +43,7 @@ def advice(options: Options, layers: int, train_length: int) -> str | None:
     field = receptive_field(options.kernel, layers)
     if field < train_length:
         return f"warning: receptive field {field} is shorter than the task's length {train_length}; add layers"
-    return f"receptive field {field}"
+    return f"receptive field {field} covers the task's {train_length} steps"
 
 
 card = Model(
