@@ -44,7 +44,8 @@ def _relative_error(record: Record) -> float | None:
 
 
 COLUMNS = (
-    Column("task", "task, with its options, and dataset: rows with the same one are compared", _at("task_label")),
+    Column("task", "task, with the options that differ from its defaults, and dataset: rows with the same one are "
+           "compared", _at("task_label")),
     Column("model", "model, with the options that differ from its defaults", _at("trial", "label")),
     Column("backend", "the code that ran the model", _at("trial", "backend")),
     Column("device", "cpu or cuda", _at("trial", "device")),

@@ -91,7 +91,8 @@ def test_default_layers_cover_the_training_length(kernel: int, length: int, laye
     assert tcn.card.default_layers(options, length) == layers
     assert tcn.receptive_field(kernel, layers) >= length
     assert tcn.card.advice is not None
-    assert tcn.card.advice(options, layers, length) == f"receptive field {tcn.receptive_field(kernel, layers)}"
+    field = tcn.receptive_field(kernel, layers)
+    assert tcn.card.advice(options, layers, length) == f"receptive field {field} covers the task's {length} steps"
 
 
 def test_advice_warns_of_a_short_field() -> None:
