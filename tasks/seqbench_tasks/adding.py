@@ -75,7 +75,9 @@ class Adding(Task):
 
     def references(self) -> list[Reference]:
         """Always answering 1, and perfection."""
+        here = float(((self._held_out["test"][1] - 1.0) ** 2).mean())
+        trivial = f"always answering 1, the mean of the sum: MSE 1/6 ({here:.4f} on these {HELD_OUT} test sequences)"
         return [
-            Reference("trivial", "always answering 1, the mean of the sum: MSE 1/6", {"mse": 1 / 6}),
+            Reference("trivial", trivial, {"mse": 1 / 6}),
             Reference("optimum", "every sum right", {"mse": 0.0}),
         ]
