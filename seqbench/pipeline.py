@@ -17,7 +17,7 @@ from seqbench.plan import Row, rows_of, trials_of, warnings_of
 from seqbench.process import run_in_child
 from seqbench.registry import Registry
 from seqbench.results import Results
-from seqbench.spec import RunSpec, Trial, spec_from_mapping, spec_to_toml, trial_from_dict
+from seqbench.spec import RunSpec, Trial, spec_from_mapping, spec_to_toml
 from seqbench.store import RunFolder, write_text
 
 Say = Callable[[str], None]
@@ -154,7 +154,7 @@ def resume(path: Path, cards: Registry, watch: Watch = _silent, say: Say = lambd
     folder = RunFolder.open(path)
     stored = folder.run()
     spec = spec_from_mapping(stored["spec"], str(path))
-    trials = [trial_from_dict(trial) for trial in stored["trials"]]
+    trials = folder.trials()
     waiting = [trial for trial in trials if folder.record(trial.id) is None]
     if waiting:  # what is missing here must stop us now, not become a row for each trial
         registry.check_unchanged(waiting[0].plugins)

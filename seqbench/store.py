@@ -30,6 +30,8 @@ from seqbench.errors import UsageError
 if TYPE_CHECKING:
     import numpy as np
 
+    from seqbench.spec import Trial
+
 FORMAT = 1
 _SAFE = re.compile(r"[A-Za-z0-9=._-]+")
 
@@ -188,10 +190,22 @@ class RunFolder:
 
     def records(self) -> list[dict[str, Any]]:
         """The records of all finished trials, in the plan's order."""
+        return [record for trial in self.trials() if (record := self.record(trial.id)) is not None]
+
+    def trials(self) -> list[Trial]:
+        """All planned trials, in order.
+
+        Raises:
+            UsageError: run.json holds something else.
+        """
         from seqbench.spec import trial_from_dict
 
-        ids = (trial_from_dict(trial).id for trial in self.run()["trials"])
-        return [record for record in map(self.record, ids) if record is not None]
+        try:
+            trials = [trial_from_dict(trial) for trial in self.run()["trials"]]
+            _ = [trial.id for trial in trials]
+        except (TypeError, KeyError, AttributeError, ValueError) as error:
+            raise UsageError(f"The trials in {self.path / 'run.json'} cannot be read: it is damaged.") from error
+        return trials
 
     def agree_on_steps(self, row_id: str, steps: int) -> int:
         """Remember what a budget in seconds came to for a row; who comes second takes the first one's number."""

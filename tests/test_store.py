@@ -301,3 +301,17 @@ def test_frame_of_nothing_has_all_columns() -> None:
 def test_no_cell_of_the_csv_is_a_formula(cell: str) -> None:
     text = to_csv(pd.DataFrame({"a": [cell, "safe=1", -1.5]}))
     assert pd.read_csv(pd.io.common.StringIO(text), lineterminator="\n").a.tolist() == ["'" + cell, "safe=1", "-1.5"]
+
+
+def test_trials_that_are_none(folder: RunFolder) -> None:
+    folder.write_run({"spec": {}, "trials": [{"task": "copy"}]})
+    with pytest.raises(UsageError, match=r"The trials in .*run\.json cannot be read: it is damaged"):
+        RunFolder.open(folder.path).records()
+
+
+def test_a_damaged_record_is_named(folder: RunFolder) -> None:
+    folder.write_record("a", {"status": "ok"})
+    (path,) = (folder.path / "trials").glob("*.json")
+    path.write_text('{"status": "o', encoding="utf-8")
+    with pytest.raises(UsageError, match=r"The record .*a\.json is damaged; remove it"):
+        folder.record("a")

@@ -169,9 +169,7 @@ class Run:
 
 def read_run(folder: RunFolder, registry: Registry | None = None) -> Run:
     """The run in a folder, whatever of it is there already."""
-    stored = folder.run()
-    trials = [trial_from_dict(t) for t in stored["trials"]]
-    return collect(trials, folder.records(), registry, stored)
+    return collect(folder.trials(), folder.records(), registry, folder.run())
 
 
 def collect(

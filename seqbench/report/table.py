@@ -62,11 +62,18 @@ def heading(metric: Metric) -> str:
 def _metrics(task: TaskRun) -> list[Column]:
     if task.score is None:
         return [Column("Score", lambda _: text.DASH, "no trial of this task has ended well")]
-    score, *others = task.metrics
+    score, *others = (metric for metric in task.metrics if metric is task.score or _has_values(task, metric))
     found = [_metric(score, lambda row: text.with_interval(row.scores.mean, row.scores.half_width), 0)]
     for place, metric in enumerate(others):
         found.append(_metric(metric, lambda row, name=metric.name: text.number(row.test(name).mean), 6 + place))  # type: ignore[misc]
     return found
+
+
+def _has_values(task: TaskRun, metric: Metric) -> bool:
+    """A metric that an option leaves out (``nats_carried``) takes no room."""
+    return any(math.isfinite(row.test(metric.name).mean) for row in task.rows) or any(
+        metric.name in reference.metrics for reference in task.references
+    )
 
 
 def _metric(metric: Metric, cell: Callable[[Row], str], priority: int) -> Column:

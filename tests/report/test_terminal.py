@@ -110,3 +110,14 @@ def test_scores_that_are_no_numbers_are_counted() -> None:
     trials = [make_trial(seed=s) for s in range(3)]
     records = [make_record(t) | ({"score": None} if t.seed == 2 else {}) for t in trials]
     assert "the score of 1 of 3 trials is not a number" in text_tables(collect(trials, records), 100)
+
+
+def test_a_metric_that_nobody_has_takes_no_column() -> None:
+    trial = make_trial()
+    record = make_record(trial)
+    assert "loss" in text_tables(collect([trial], [record]), 160)
+    del record["metrics"]["test"]["loss"]
+    record["references"] = [{**r, "metrics": {"recall": r["metrics"]["recall"]}} for r in record["references"]]
+    shown = text_tables(collect([trial], [record]), 160)
+    assert "recall" in shown
+    assert "loss" not in shown
