@@ -11,9 +11,11 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.functional import linear
 
 from seqbench.api import Refused
+from seqbench.backends.torch_recurrent import RecurrentLayer, uniform_
 
 Tensors = tuple[Tensor, ...]
 
@@ -95,6 +97,33 @@ def time_loop(cell: Cell, gx: Tensor, U: Tensor, h0: Tensor) -> Tensor:
 def single_step(cell: Cell, gx_t: Tensor, U: Tensor, h: Tensor) -> Tensor:
     """One step of ``cell``, without gradient: ``gx_t (B, G*H)``, ``h (B, H)`` to the next ``h``."""
     return cell.forward(gx_t, h, U.t(), (None,) * cell.kept, None)
+
+
+class TimeLoopLayer(RecurrentLayer):
+    """One layer in one direction whose steps are a ``Cell``'s; state ``h (B, H)``, one bias.
+
+    A model gives ``gates`` and the cell. Parameters: ``W (G*H, D)``, ``U (G*H, H)``, ``b (G*H,)``.
+    """
+
+    def __init__(self, input_size: int, width: int, cell: Cell) -> None:
+        super().__init__(input_size, width)
+        rows = self.gates * width
+        self.W = nn.Parameter(torch.empty(rows, input_size))
+        self.U = nn.Parameter(torch.empty(rows, width))
+        self.b = nn.Parameter(torch.empty(rows))
+        self.cell = cell
+        uniform_(self, width)
+
+    def sequence(self, x: Tensor, h0: Tensor | None) -> Tensor:
+        """All steps, ``(B, T, D)`` to ``(B, T, H)``."""
+        gx = linear(x.transpose(0, 1), self.W, self.b)  # (T, B, G*H)
+        h0 = self.zeros(x.shape[0]) if h0 is None else h0
+        return time_loop(self.cell, gx, self.U, h0).transpose(0, 1)  # (B, T, H)
+
+    def step(self, x_t: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """One step, ``(B, D)`` to ``(B, H)``."""
+        h = single_step(self.cell, linear(x_t, self.W, self.b), self.U, state)  # (B, H)
+        return h, h
 
 
 def deferred_product(da: Tensor, h: Tensor) -> Tensor:

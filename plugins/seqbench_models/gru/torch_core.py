@@ -7,16 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
 
-from seqbench.backends.torch_recurrent import RecurrentCore, RecurrentLayer, cell_weights, uniform_
+from seqbench.backends.torch_recurrent import RecurrentCore, RecurrentLayer, cell_weights
 from seqbench.backends.torch_time_loop import (
     Tensors,
+    TimeLoopLayer,
     deferred_product,
-    single_step,
     through_sigmoid,
     through_tanh,
-    time_loop,
 )
 
 if TYPE_CHECKING:
@@ -81,30 +79,13 @@ class ResetBeforeCell:
         return torch.cat([rows_rz, rows_n])  # (3H, H)
 
 
-class ResetBefore(RecurrentLayer):
-    """``n = tanh(W x + b + U (r * h))``; gates r, z, n; one bias; state ``h (B, H)``."""
+class ResetBefore(TimeLoopLayer):
+    """``n = tanh(W x + b + U (r * h))``; the rows of the matrices are r, z, n."""
 
     gates = 3
 
     def __init__(self, input_size: int, spec: CoreSpec) -> None:
-        super().__init__(input_size, spec.width)
-        H = spec.width
-        self.W = nn.Parameter(torch.empty(3 * H, input_size))
-        self.U = nn.Parameter(torch.empty(3 * H, H))
-        self.b = nn.Parameter(torch.empty(3 * H))
-        self.cell = ResetBeforeCell()
-        uniform_(self, H)
-
-    def sequence(self, x: Tensor, h0: Tensor | None) -> Tensor:
-        """All steps, ``(B, T, D)`` to ``(B, T, H)``."""
-        gx = linear(x.transpose(0, 1), self.W, self.b)  # (T, B, 3H)
-        h0 = self.zeros(x.shape[0]) if h0 is None else h0
-        return time_loop(self.cell, gx, self.U, h0).transpose(0, 1)  # (B, T, H)
-
-    def step(self, x_t: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """One step, ``(B, D)`` to ``(B, H)``."""
-        h = single_step(self.cell, linear(x_t, self.W, self.b), self.U, state)  # (B, H)
-        return h, h
+        super().__init__(input_size, spec.width, ResetBeforeCell())
 
 
 class Core(RecurrentCore):

@@ -6,17 +6,15 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn.functional import linear
+from torch import Tensor
 
-from seqbench.backends.torch_recurrent import RecurrentCore, RecurrentLayer, chrono_, uniform_
+from seqbench.backends.torch_recurrent import RecurrentCore, RecurrentLayer, chrono_
 from seqbench.backends.torch_time_loop import (
     Tensors,
+    TimeLoopLayer,
     deferred_product,
-    single_step,
     through_sigmoid,
     through_tanh,
-    time_loop,
 )
 
 if TYPE_CHECKING:
@@ -57,19 +55,13 @@ class Cell:
         return deferred_product(da, h_prev)
 
 
-class Layer(RecurrentLayer):
-    """Rows of the matrices: s, n; one bias; state ``h (B, H)``."""
+class Layer(TimeLoopLayer):
+    """The rows of the matrices are s, n."""
 
     gates = 2
 
     def __init__(self, input_size: int, spec: CoreSpec, options: Options) -> None:
-        super().__init__(input_size, spec.width)
-        H = spec.width
-        self.W = nn.Parameter(torch.empty(2 * H, input_size))
-        self.U = nn.Parameter(torch.empty(2 * H, H))
-        self.b = nn.Parameter(torch.empty(2 * H))
-        self.cell = Cell(options.beta)
-        uniform_(self, H)
+        super().__init__(input_size, spec.width, Cell(options.beta))
         self._initialise_bias(spec, options)
 
     @torch.no_grad()
@@ -79,17 +71,6 @@ class Layer(RecurrentLayer):
         b_s.fill_(1.0)
         if options.chrono:
             chrono_(b_s, spec.train_length)
-
-    def sequence(self, x: Tensor, h0: Tensor | None) -> Tensor:
-        """All steps, ``(B, T, D)`` to ``(B, T, H)``."""
-        gx = linear(x.transpose(0, 1), self.W, self.b)  # (T, B, 2H)
-        h0 = self.zeros(x.shape[0]) if h0 is None else h0
-        return time_loop(self.cell, gx, self.U, h0).transpose(0, 1)  # (B, T, H)
-
-    def step(self, x_t: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """One step, ``(B, D)`` to ``(B, H)``."""
-        h = single_step(self.cell, linear(x_t, self.W, self.b), self.U, state)  # (B, H)
-        return h, h
 
 
 class Core(RecurrentCore):
