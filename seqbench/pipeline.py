@@ -13,7 +13,7 @@ from typing import Any
 from seqbench import __version__, data, registry
 from seqbench.errors import SeqbenchError, UsageError
 from seqbench.executors.local import Observer, Silent, run_local
-from seqbench.plan import Row, rows_of, trials_of, warnings_of
+from seqbench.plan import Answer, Row, rows_of, trials_of, warnings_of
 from seqbench.process import run_in_child
 from seqbench.registry import Registry
 from seqbench.results import Results
@@ -55,6 +55,7 @@ def make_plan(spec: RunSpec, cards: Registry) -> Plan:
         UsageError: the spec asks for something that cannot be done.
         DataError: data are missing and cannot be fetched.
     """
+    _check_threads(spec)
     spec = _with_absolute_paths(spec)
     plugins = registry.fingerprints(spec.plugin)
     rows = rows_of(spec, cards)
@@ -63,6 +64,13 @@ def make_plan(spec: RunSpec, cards: Registry) -> Plan:
     spec = replace(spec, device=answer.device)
     trials = tuple(trials_of(spec, rows, answer.sizes, answer.device, plugins))
     return Plan(spec, trials, tuple(warnings_of(trials)), answer.torch or {}, files)
+
+
+def _check_threads(spec: RunSpec) -> None:
+    from seqbench.environment import usable_cores
+
+    if spec.threads > usable_cores():
+        raise UsageError(f"--threads is {spec.threads}; this machine has {usable_cores()} usable cores.")
 
 
 def _with_absolute_paths(spec: RunSpec) -> RunSpec:
@@ -83,8 +91,8 @@ def _data_files(users: Sequence[Row | Trial], cards: Registry, data_dir: str | N
     return tuple(found.values())
 
 
-def _ask_torch(rows: Sequence[Row], spec: RunSpec) -> Any:
-    """The sizes of the rows, the device and torch's description: a ``sizing.Answer``, from a child process.
+def _ask_torch(rows: Sequence[Row], spec: RunSpec) -> Answer:
+    """The sizes of the rows, the device and torch's description: from a child process.
 
     Raises:
         UsageError: the device is not there, or a task's data are not.
@@ -97,9 +105,10 @@ def _ask_torch(rows: Sequence[Row], spec: RunSpec) -> Any:
         if outcome.kind != "returned":
             tail = log.read_text(encoding="utf-8", errors="replace")[-2000:] if log.exists() else ""
             raise SeqbenchError(f"Sizing the models failed ({outcome.kind}, exit code {outcome.exitcode}):\n{tail}")
-    if outcome.answer.error:
-        raise UsageError(outcome.answer.error)
-    return outcome.answer
+    answer: Answer = outcome.answer
+    if answer.error:
+        raise UsageError(answer.error)
+    return answer
 
 
 def start(plan: Plan, cards: Registry, watch: Watch = _silent, say: Say = lambda _: None) -> Results:

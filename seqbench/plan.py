@@ -73,6 +73,23 @@ class Sized:
     blocked: Mapping[str, str] | None = None
 
 
+@dataclass(frozen=True)
+class Answer:
+    """What sizing found out in its child process; it stands here because unpickling it must not import torch.
+
+    Attributes:
+        error: a message for the user where the run cannot start at all, else "".
+        device: ``"cpu"`` or ``"cuda"``.
+        sizes: one for each row.
+        torch: version, device name and the like, for the record.
+    """
+
+    error: str = ""
+    device: str = "cpu"
+    sizes: tuple[Sized, ...] = ()
+    torch: dict[str, Any] | None = None
+
+
 def rows_of(spec: RunSpec, registry: Registry) -> list[Row]:
     """Every task × dataset × model × backend of the spec, in that order, names and options checked.
 
@@ -159,7 +176,9 @@ def _shape(given: Mapping[str, str], card: Model) -> tuple[int | None, int | Non
     def whole(name: str) -> int | None:
         text = given.get(name)
         if text is not None and not (re.fullmatch("[0-9]{1,6}", text) and int(text) > 0):
-            raise SpecError(f"Option {name!r} of model {card.name!r} is {text!r}; expected a whole number above 0.")
+            raise SpecError(
+                f"Option {name!r} of model {card.name!r} is {text!r}; expected a whole number above 0, up to 999999."
+            )
         return None if text is None else int(text)
 
     text = given.get("dropout", "0")

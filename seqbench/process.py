@@ -65,7 +65,7 @@ def run_in_child(
     log.parent.mkdir(parents=True, exist_ok=True)
     environment = {k: v for k, v in os.environ.items() if k.startswith("SEQBENCH_")}
     kills = _kernel_kills()
-    with _starting, _main_hidden():
+    with _starting, _main_hidden(), _interrupts_held():
         process = _context().Process(target=_child, args=(function, arguments, str(log), environment, sender))
         process.start()
     sender.close()
@@ -103,6 +103,7 @@ def _child(
     function: str, arguments: tuple[Any, ...], log: str, environment: dict[str, str], sender: Connection
 ) -> None:
     if os.name == "posix":
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         os.setsid()  # a group of its own: a limit can kill it with all that it started, and Ctrl-C does not reach it
     for name in [name for name in os.environ if name.startswith("SEQBENCH_")]:
         del os.environ[name]  # the forkserver keeps those of its own start
@@ -160,6 +161,22 @@ def _main_hidden() -> Iterator[None]:
         yield
     finally:
         main.__dict__.update(kept)
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Ctrl-C waits for the end of this block, and the forkserver that may start in it never sees one.
+
+    It would die in the middle of its imports, with a traceback of its own.
+    """
+    if os.name != "posix":
+        yield
+        return
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 def _kernel_kills() -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import platform
 import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,25 +14,8 @@ from seqbench.api import Form
 from seqbench.budget import Question, Size, solve
 from seqbench.errors import DataError, Refused, UsageError
 from seqbench.options import build_options, to_dict
-from seqbench.plan import Row, Sized
+from seqbench.plan import Answer, Row, Sized
 from seqbench.trial import prepare_task
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What the child found out.
-
-    Attributes:
-        error: a message for the user where the run cannot start at all, else "".
-        device: ``"cpu"`` or ``"cuda"``.
-        sizes: one for each row.
-        torch: version, device name and the like, for the record.
-    """
-
-    error: str = ""
-    device: str = "cpu"
-    sizes: tuple[Sized, ...] = ()
-    torch: dict[str, Any] | None = None
 
 
 def size_all(rows: Sequence[Row], plugins: Sequence[str], data_dir: str | None, device: str) -> Answer:
@@ -94,7 +76,8 @@ def choose_device(wanted: str) -> str:
 
 def describe_torch(device: str) -> dict[str, Any]:
     """What torch says of itself and of the device."""
-    found: dict[str, Any] = {"torch": torch.__version__, "cpu_capability": torch.backends.cpu.get_cpu_capability()}
+    # str, because unpickling torch's own type of version would import torch in the parent
+    found: dict[str, Any] = {"torch": str(torch.__version__), "cpu_capability": torch.backends.cpu.get_cpu_capability()}
     if device == "cuda":
         properties = torch.cuda.get_device_properties(0)
         found |= {"gpu": properties.name, "gpu_memory_gib": round(properties.total_memory / 2**30, 1)}

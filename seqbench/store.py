@@ -184,7 +184,8 @@ class RunFolder:
             return None
         try:
             data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
+            _ = data["status"]
+        except (ValueError, TypeError, KeyError) as error:
             raise UsageError(f"The record {path} is damaged; remove it and finish the run with --resume.") from error
         return data
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import click
@@ -117,6 +119,7 @@ def test_a_tcn_that_cannot_see_far_enough_is_said() -> None:
         (["run", "--task", "copy", "--seeds", "1,1"], "a seed stands twice"),
         (["run", "--task", "copy", "--device", "tpu"], "--device is 'tpu'; expected auto, cpu or cuda"),
         (["run", "--task", "copy", "--lr", "-1"], "--lr is -1.0; expected a number above 0"),
+        (["run", "--task", "copy", "--threads", "9999"], "--threads is 9999; this machine has"),
         (["run", "--task", "copy", "--threads", "0"], "--threads is 0; expected at least 1"),
         (["run", "--task", "copy", "--budget", "2h"], "--budget 7200 seconds does not fit into --timeout 3600 seconds"),
         (["run", "--task", "copy", "--plugin", "nowhere.py"], "there is no file nowhere.py"),
@@ -152,6 +155,18 @@ def test_missing_data_offline_says_how_to_get_it() -> None:
     assert "https://raw.githubusercontent.com/" in message
     assert "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed" in message
     assert "shakespeare/input.txt" in message
+
+
+def test_planning_imports_no_torch_into_the_users_process() -> None:
+    """Sizing is a child's work; a Ctrl-C in the middle of such an import would break the process that catches it."""
+    script = (
+        "import sys; from seqbench.registry import load; from seqbench.spec import RunSpec\n"
+        "from seqbench.pipeline import make_plan\n"
+        "make_plan(RunSpec(task=('copy',), model=('rnn',)), load())\n"
+        "print([m for m in ('torch', 'numpy', 'pandas') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
+    assert done.stdout.strip() == "[]", done.stderr
 
 
 @pytest.mark.skipif("__import__('torch').cuda.is_available()", reason="there is a CUDA device")

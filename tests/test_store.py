@@ -312,6 +312,7 @@ def test_trials_that_are_none(folder: RunFolder) -> None:
 def test_a_damaged_record_is_named(folder: RunFolder) -> None:
     folder.write_record("a", {"status": "ok"})
     (path,) = (folder.path / "trials").glob("*.json")
-    path.write_text('{"status": "o', encoding="utf-8")
-    with pytest.raises(UsageError, match=r"The record .*a\.json is damaged; remove it"):
-        folder.record("a")
+    for content in ('{"status": "o', "{}", "[]", "3"):
+        path.write_text(content, encoding="utf-8")
+        with pytest.raises(UsageError, match=r"The record .*a\.json is damaged; remove it"):
+            folder.record("a")
