@@ -15,15 +15,18 @@ import hashlib
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO, TYPE_CHECKING, Any, Literal
 
+from seqbench.derived import derived
 from seqbench.errors import DataError
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from seqbench.api import DataFile, Dataset
 
 __all__ = ["Files", "Status", "data_folder", "fetch", "locate", "obtain", "status"]
@@ -39,7 +42,7 @@ Step = Callable[[int], None]
 
 @dataclass(frozen=True)
 class Files:
-    """Where the files of a dataset lie; each has been checked against its sha256 (an ``api.DataFiles``)."""
+    """Where the files of a dataset lie, each checked against its sha256, and the cache (an ``api.DataFiles``)."""
 
     paths: dict[str, Path]
 
@@ -52,6 +55,12 @@ class Files:
         if name not in self.paths:
             raise DataError(f"The dataset has no file {name!r}; it declares {', '.join(self.paths) or 'none'}.")
         return self.paths[name]
+
+    def derived(
+        self, name: str, parts: Iterable[bytes], make: Callable[[], Mapping[str, np.ndarray]]
+    ) -> dict[str, np.ndarray]:
+        """Arrays made once and kept beside the downloads; see ``api.DataFiles``."""
+        return derived(cache_folder() / "derived", name, parts, make)
 
 
 @dataclass(frozen=True)
@@ -72,14 +81,19 @@ class Status:
 # --- where ----------------------------------------------------------------------------------------
 
 
-def data_folder() -> Path:
-    """Where downloads are kept when no folder is given."""
+def cache_folder() -> Path:
+    """Where downloads and derived data are kept."""
     own = os.environ.get(CACHE)
     if own:
-        return Path(own) / "data"
+        return Path(own)
     import platformdirs
 
-    return Path(platformdirs.user_cache_dir("seqbench", appauthor=False)) / "data"
+    return Path(platformdirs.user_cache_dir("seqbench", appauthor=False))
+
+
+def data_folder() -> Path:
+    """Where downloads are kept when no folder is given."""
+    return cache_folder() / "data"
 
 
 def _folders(data_dir: Path | None) -> list[Path]:

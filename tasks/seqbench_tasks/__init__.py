@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from seqbench.api import Register, hookimpl
-from seqbench_tasks import cards
+from seqbench_tasks.cards.adding import ADDING
+from seqbench_tasks.cards.char_lm import CHAR_LM, GENERATED_TEXT
+from seqbench_tasks.cards.copy_memory import COPY
 
 __all__ = ["register_sections", "register_tasks"]
 
@@ -11,12 +13,12 @@ __all__ = ["register_sections", "register_tasks"]
 @hookimpl
 def register_tasks(register: Register) -> None:
     """Add the built-in tasks."""
-    register.task(cards.COPY)
-    register.task(cards.ADDING)
-    register.task(cards.CHAR_LM)
+    register.task(COPY)
+    register.task(ADDING)
+    register.task(CHAR_LM)
 
 
 @hookimpl
 def register_sections(register: Register) -> None:
     """Add the report sections of the built-in tasks."""
-    register.section(cards.GENERATED_TEXT)
+    register.section(GENERATED_TEXT)

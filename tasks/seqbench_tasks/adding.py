@@ -23,7 +23,7 @@ from seqbench_tasks.randomness import below, fixed, unit
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from seqbench_tasks.cards import AddingOptions
+    from seqbench_tasks.cards.adding import AddingOptions
 
 HELD_OUT = 1000
 """Sequences in valid, and in test."""

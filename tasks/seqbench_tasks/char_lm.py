@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from seqbench.api import Batch, DataFiles, Form, Predictor, Reference, Refused, Task, Tokens
-from seqbench_tasks.cards import MACHADO, SHAKESPEARE
+from seqbench_tasks.cards.char_lm import MACHADO, SHAKESPEARE
 from seqbench_tasks.randomness import below, fixed
 from seqbench_tasks.word_source import embedded_source
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from seqbench.api import Prediction
-    from seqbench_tasks.cards import CharLmOptions
+    from seqbench_tasks.cards.char_lm import CharLmOptions
     from seqbench_tasks.word_source import WordSource
 
 Splits: TypeAlias = dict[str, str]

@@ -31,7 +31,7 @@ from seqbench_tasks.randomness import below, fixed
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from seqbench_tasks.cards import CopyOptions
+    from seqbench_tasks.cards.copy_memory import CopyOptions
 
 SYMBOLS = 10
 """How many symbols are to be remembered."""

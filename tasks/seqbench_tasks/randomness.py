@@ -11,7 +11,7 @@ import math
 
 import numpy as np
 
-__all__ = ["below", "fixed", "unit"]
+__all__ = ["below", "fixed", "permutation", "unit"]
 
 
 def fixed(*key: int) -> np.random.Generator:
@@ -33,3 +33,8 @@ def below(rng: np.random.Generator, n: int, shape: tuple[int, ...]) -> np.ndarra
 def unit(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     """Uniform multiples of 2**-24 in [0, 1), float32: each value is exact."""
     return (_words(rng, shape) >> np.uint64(40)).astype(np.float32) * np.float32(2.0**-24)
+
+
+def permutation(rng: np.random.Generator, n: int) -> np.ndarray:
+    """``0 .. n-1`` in random order, int64 ``(n,)``: ordered by random words (two that are equal stay in order)."""
+    return np.argsort(_words(rng, (n,)), kind="stable")

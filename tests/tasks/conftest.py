@@ -58,10 +58,14 @@ class FakePredictor:
 
 
 class NoFiles:
-    """The ``api.DataFiles`` of an embedded dataset."""
+    """The ``api.DataFiles`` of an embedded dataset, without a cache."""
 
     def path(self, name: str):
         raise AssertionError(f"an embedded dataset asked for {name}")
+
+    def derived(self, name, parts, make):
+        assert all(isinstance(part, bytes) for part in parts)
+        return dict(make())
 
 
 @pytest.fixture(scope="session")

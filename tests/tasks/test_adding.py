@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from seqbench.api import Prediction, Vectors
 from seqbench_tasks.adding import HELD_OUT, Adding, sequences
-from seqbench_tasks.cards import AddingOptions
+from seqbench_tasks.cards.adding import AddingOptions
 
 PINNED = "2666ba0f153c285b31f7128c08b9691178bea99513d2c87ba0fc94f7dbf8ac21"
 """sha256 of the test data: if it changes, every published figure is void."""

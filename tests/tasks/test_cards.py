@@ -9,9 +9,11 @@ import pytest
 
 from seqbench import registry
 from seqbench.api import Task
-from seqbench_tasks import cards
+from seqbench_tasks.cards.adding import ADDING
+from seqbench_tasks.cards.char_lm import CHAR_LM, GENERATED_TEXT
+from seqbench_tasks.cards.copy_memory import COPY
 
-CARDS = (cards.COPY, cards.ADDING, cards.CHAR_LM)
+CARDS = (COPY, ADDING, CHAR_LM)
 
 
 def test_importing_the_cards_loads_nothing_heavy():
@@ -52,7 +54,7 @@ def test_references_name_metrics_of_the_card(card, no_files):
 
 
 def test_section_factory_resolves():
-    assert callable(registry.resolve(cards.GENERATED_TEXT.factory))
+    assert callable(registry.resolve(GENERATED_TEXT.factory))
 
 
 @pytest.mark.parametrize("card", CARDS, ids=lambda card: card.name)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seqbench_tasks.cards import CharLmOptions
+from seqbench_tasks.cards.char_lm import CharLmOptions
 from seqbench_tasks.char_lm import (
     EMBEDDED_SIZES,
     PROMPT,

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seqbench.api import Tokens
-from seqbench_tasks.cards import CopyOptions
+from seqbench_tasks.cards.copy_memory import CopyOptions
 from seqbench_tasks.copy_memory import HELD_OUT, CopyMemory, sequences
 
 LOW = -1e4  # exp(LOW) is exactly 0

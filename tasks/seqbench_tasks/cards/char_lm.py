@@ -1,65 +1,10 @@
-"""The cards of the built-in tasks: data only, so that ``seqbench list`` costs nothing."""
+"""The card of ``char-lm``."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from seqbench.api import DataFile, Dataset, Defaults, Metric, SectionCard, TaskCard, option
-
-# --- copy -----------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class CopyOptions:
-    """Options of ``copy``."""
-
-    T: int = option(50, "the delay: sequences are T + 20 symbols long", low=1, high=10_000)
-
-
-COPY = TaskCard(
-    name="copy",
-    summary="Copy memory: repeat ten symbols after a delay of T steps.",
-    factory="seqbench_tasks.copy_memory:CopyMemory",
-    metrics=(
-        Metric("recall", "share of the ten remembered symbols that are right (12.5 by chance)", "%", False),
-        Metric("loss", "cross-entropy averaged over all T + 20 positions", "nats"),
-    ),
-    datasets=(
-        Dataset("embedded", "made from a seed: endless training data, 1000 fixed sequences each for valid and test"),
-    ),
-    select="loss",
-    options=CopyOptions,
-    defaults=Defaults(parameters=50_000, steps=1000, batch=32, lr=3e-3),
-    citation="Arjovsky, Shah, Bengio 2016, Unitary Evolution Recurrent Neural Networks, arXiv:1511.06464, section 5.1; "
-    "after Hochreiter, Schmidhuber 1997, Long Short-Term Memory",
-)
-
-# --- adding ---------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class AddingOptions:
-    """Options of ``adding``."""
-
-    T: int = option(100, "the length of a sequence", low=2, high=10_000)
-
-
-ADDING = TaskCard(
-    name="adding",
-    summary="The adding problem: sum the two marked numbers among T.",
-    factory="seqbench_tasks.adding:Adding",
-    metrics=(Metric("mse", "mean squared error of the sum (1/6 for always answering 1)"),),
-    datasets=(
-        Dataset("embedded", "made from a seed: endless training data, 1000 fixed sequences each for valid and test"),
-    ),
-    select="mse",
-    options=AddingOptions,
-    defaults=Defaults(parameters=50_000, steps=1000, batch=32, lr=3e-3),
-    citation="Hochreiter, Schmidhuber 1997, Long Short-Term Memory, experiment 4; in the form of Le, Jaitly, Hinton "
-    "2015, A Simple Way to Initialize Recurrent Networks of Rectified Linear Units, arXiv:1504.00941, section 4.1",
-)
-
-# --- char-lm --------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,60 @@
+"""All that a plugin may import: the cards, the interface of a core, a decoder and a task.
+
+Importing this loads neither torch nor numpy, so that a card costs nothing to load.
+
+Shape letters, used everywhere: ``B`` batch, ``T`` time (``S`` of a source, ``U`` of a target), ``D`` input width of a
+core, ``H`` hidden width, ``M`` width of a memory, ``V`` vocabulary, ``N`` heads, ``K`` kernel size, ``L`` layers.
+"""
+
+from __future__ import annotations
+
+import pluggy
+
+from seqbench.api.checks import RESERVED_OPTIONS
+from seqbench.api.data import DataFile, DataFiles, Dataset
+from seqbench.api.forms import Batch, Decoded, DecoderForm, Form, Prediction, Predictor, Tokens, Vectors
+from seqbench.api.models import Core, CoreSpec, Decoder, Memory, Model, NoOptions, State, option
+from seqbench.api.report import Block, Register, Section, SectionCard, TrialView
+from seqbench.api.tasks import Defaults, Metric, Reference, Task, TaskCard
+from seqbench.errors import DataError, PluginError, Refused, SeqbenchError, UsageError
+
+__all__ = [
+    "RESERVED_OPTIONS",
+    "Batch",
+    "Block",
+    "Core",
+    "CoreSpec",
+    "DataError",
+    "DataFile",
+    "DataFiles",
+    "Dataset",
+    "Decoded",
+    "Decoder",
+    "DecoderForm",
+    "Defaults",
+    "Form",
+    "Memory",
+    "Metric",
+    "Model",
+    "NoOptions",
+    "PluginError",
+    "Prediction",
+    "Predictor",
+    "Reference",
+    "Refused",
+    "Register",
+    "Section",
+    "SectionCard",
+    "SeqbenchError",
+    "State",
+    "Task",
+    "TaskCard",
+    "Tokens",
+    "TrialView",
+    "UsageError",
+    "Vectors",
+    "hookimpl",
+    "option",
+]
+
+hookimpl = pluggy.HookimplMarker("seqbench")

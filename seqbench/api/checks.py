@@ -1,0 +1,46 @@
+"""What is checked of a card when it is made."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from typing import Any
+
+from seqbench.errors import PluginError
+
+NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+
+
+def check(fine: bool, message: str) -> None:
+    """Raise ``PluginError(message)`` unless ``fine``."""
+    if not fine:
+        raise PluginError(message)
+
+
+def check_name(kind: str, name: str) -> None:
+    """A card's name is one that the command line takes."""
+    fine = NAME.fullmatch(name) is not None
+    check(fine, f"{kind} name {name!r} must be lower case letters and digits, words joined by '-' (say 'my-lstm')")
+
+
+def check_factory(owner: str, factory: str) -> None:
+    """A factory reads ``package.module:name``."""
+    check(FACTORY.fullmatch(factory) is not None, f"{owner}: factory {factory!r} must read 'package.module:name'")
+
+
+RESERVED_OPTIONS = frozenset({"width", "layers", "dropout"})
+"""Options that every model has, because the harness puts them into ``CoreSpec``."""
+
+
+def check_options(owner: str, options: type[Any]) -> None:
+    """The options are a frozen dataclass of ``option(...)`` fields with plain defaults."""
+    fine = dataclasses.is_dataclass(options) and options.__dataclass_params__.frozen  # type: ignore[attr-defined]
+    check(fine, f"{owner}: options must be a frozen dataclass of option(...) fields")
+    for f in dataclasses.fields(options):
+        check("help" in f.metadata, f"{owner}: option {f.name!r} must be made with option(default, help)")
+        check(isinstance(f.default, bool | int | float | str), f"{owner}: option {f.name!r} needs a plain default")
+        check(f.name not in RESERVED_OPTIONS, f"{owner}: option {f.name!r} is the harness's own (CoreSpec)")
+        if isinstance(f.default, float):
+            check(math.isfinite(f.default), f"{owner}: option {f.name!r} has the default {f.default}")

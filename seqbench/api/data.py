@@ -1,0 +1,65 @@
+"""Data: the files of a dataset, and where a task finds them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy as np
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """One file of a dataset.
+
+    Attributes:
+        path: its place below the data folder, ``"shakespeare/input.txt"``.
+        url: where it can be downloaded.
+        sha256: of the file as downloaded.
+        size: in bytes.
+    """
+
+    path: str
+    url: str
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Data that a task can run on: embedded (no files; made by the task's own code) or downloaded.
+
+    Attributes:
+        name: what ``--dataset`` takes.
+        summary: one sentence, the split included.
+        files: what must be there before the task can be prepared.
+        licence: the terms as the origin states them.
+    """
+
+    name: str
+    summary: str
+    files: tuple[DataFile, ...] = ()
+    licence: str = ""
+
+
+class DataFiles(Protocol):
+    """Where the files of the dataset lie, checked against their sha256, and what is made from them: for ``Task.prepare``."""
+
+    def path(self, name: str) -> Path:
+        """The local path of ``DataFile.path == name``."""
+
+    def derived(
+        self, name: str, parts: Iterable[bytes], make: Callable[[], Mapping[str, np.ndarray]]
+    ) -> dict[str, np.ndarray]:
+        """Arrays that are costly to make, made once and kept in the user's cache.
+
+        Args:
+            name: lower case, words joined by ``-``; the beginning of the file's name.
+            parts: all that the arrays depend on: the content they are made from, settings, versions. The sha256 of the
+                parts names the file, so other content never meets an old file.
+            make: gives the arrays (numbers or text, no objects). Called where the cache does not have them.
+        """

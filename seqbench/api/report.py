@@ -1,0 +1,96 @@
+"""Report sections, and what a registering hook is given."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from seqbench.api.checks import check_factory, check_name
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from seqbench.api.models import Model
+    from seqbench.api.tasks import TaskCard
+
+
+@dataclass(frozen=True)
+class TrialView:
+    """A finished trial as a report section sees it.
+
+    Attributes:
+        label: the model as the table names it, ``"lstm[forget_bias=1]"``.
+        colour: the model's colour everywhere in the report, ``"#rrggbb"``.
+        seed: the trial's seed.
+        record: the stored record (plain data).
+        arrays: what ``Task.diagnose`` returned.
+    """
+
+    label: str
+    colour: str
+    seed: int
+    record: Mapping[str, Any]
+    arrays: Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Block:
+    """A piece of a report section; everything in it is escaped.
+
+    Attributes:
+        kind: ``"text"`` (a paragraph: ``content`` is str), ``"code"`` (monospaced, line breaks kept: str),
+            ``"table"`` (``content`` is rows of str, the first one the header), ``"figure"`` (a matplotlib Figure).
+        content: as the kind says.
+        caption: shown above.
+    """
+
+    kind: Literal["text", "code", "table", "figure"]
+    content: Any
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class Section:
+    """A titled part of the report."""
+
+    title: str
+    blocks: tuple[Block, ...]
+
+
+@dataclass(frozen=True)
+class SectionCard:
+    """The card of a report section.
+
+    Attributes:
+        name: lower case, words joined by ``-``.
+        task: the task whose trials it explains.
+        factory: ``"package.module:function"``, ``function(views: list[TrialView]) -> Section | None``; imported only
+            when a report is written; must not need torch.
+    """
+
+    name: str
+    task: str
+    factory: str
+
+    def __post_init__(self) -> None:
+        """Check the card.
+
+        Raises:
+            PluginError: a field is not of the form above.
+        """
+        check_name("section", self.name)
+        check_factory(f"section {self.name!r}", self.factory)
+
+
+class Register(Protocol):
+    """What a registering hook is given."""
+
+    def model(self, card: Model) -> None:
+        """Add a model."""
+
+    def task(self, card: TaskCard) -> None:
+        """Add a task."""
+
+    def section(self, card: SectionCard) -> None:
+        """Add a section to the report."""

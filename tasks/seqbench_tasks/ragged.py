@@ -1,0 +1,49 @@
+"""Batches of sequences of different lengths: buckets, so that little of a batch is padding."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from seqbench_tasks.randomness import permutation
+
+POOL = 50
+"""Batches that are filled from one shuffled pool, sorted by length: short ones together, long ones together."""
+
+
+def shuffled_buckets(lengths: np.ndarray, size: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
+    """Endless batches of indices, ``(size,)`` each, from one shuffled pass over the data after another.
+
+    A pool may reach into the next pass. The order depends on ``rng`` and ``lengths`` alone. ``lengths (n,)`` or ``(n, 2)``, the second one breaking ties.
+
+    Raises:
+        ValueError: there is nothing to take.
+    """
+    keys = lengths.reshape(len(lengths), -1)
+    if not len(keys):
+        raise ValueError("no sequences to make batches of")
+    left = np.empty(0, np.int64)
+    while True:
+        while len(left) < POOL * size:
+            left = np.concatenate([left, permutation(rng, len(keys))])
+        pool, left = left[: POOL * size], left[POOL * size :]
+        pool = pool[np.lexsort(keys[pool].T[::-1])]
+        for place in permutation(rng, POOL):
+            yield pool[place * size : (place + 1) * size]
+
+
+def sorted_buckets(lengths: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    """All indices once, the longest first, in batches of up to ``size``: for scoring."""
+    order = np.argsort(-lengths, kind="stable")
+    for start in range(0, len(order), size):
+        yield order[start : start + size]
+
+
+def padded(rows: Sequence[np.ndarray], fill: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Sequences of tokens side by side: int64 ``(B, T)`` with ``fill`` beyond each length, and lengths ``(B,)``."""
+    lengths = np.array([len(row) for row in rows], np.int64)
+    together = np.full((len(rows), int(lengths.max())), fill, np.int64)
+    for place, row in enumerate(rows):
+        together[place, : len(row)] = row
+    return together, lengths
