@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from seqbench.api import Form, Model
-from seqbench.network import build, core_spec, count
+from seqbench.assemble import build, core_spec, count
 from seqbench.spec import PARAMETER_TOLERANCE
 
 _LARGEST = 1 << 20
@@ -51,7 +51,7 @@ class Question:
         spec = core_spec(self.card, self.form, width, self.layers)
         with torch.device("meta"):
             network = build(self.card, self.backend, spec, options, self.form)
-        return Size(width, options, count(network), count(network.core))
+        return Size(width, options, count(network), count(*network.core_modules))
 
 
 def solve(question: Question, target: int) -> Size:

@@ -32,6 +32,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from seqbench.api import CoreSpec, Model, State
 from seqbench.errors import SeqbenchError
 from seqbench.registry import resolve
+from seqbench.states import leaves, map_leaves
 
 TOLERANCE = 1e-9
 """Largest error accepted in float64, relative to the largest value expected (or to 1, if that is larger)."""
@@ -271,7 +272,7 @@ def check_gradients(subject: Subject) -> None:
     x, state = _inputs(B, T).requires_grad_(), None
     if subject.has_state:
         _, state = core(_inputs(B, 2, seed=3), core.initial_state(B, T + 2))
-    state = _map(lambda leaf: leaf.detach().requires_grad_(leaf.is_floating_point()), state)
+    state = map_leaves(lambda leaf: leaf.detach().requires_grad_(leaf.is_floating_point()), state)
     learned = [leaf for leaf in [x, *leaves(state), *core.parameters()] if leaf.requires_grad]
 
     def outputs(*_: Tensor) -> tuple[Tensor, ...]:
@@ -368,7 +369,7 @@ def check_oracle(
             oracle computes from the core's own parameters.
         tolerance: as ``TOLERANCE``.
     """
-    inputs = _map(lambda leaf: leaf.detach().requires_grad_(leaf.is_floating_point()), tuple(inputs))
+    inputs = map_leaves(lambda leaf: leaf.detach().requires_grad_(leaf.is_floating_point()), tuple(inputs))
     own = dict(core.named_parameters())
     theirs = own if parameters is None else dict(parameters)
     _equal(type(core).__name__, "parameters mapped", sorted(theirs), sorted(own), "the test's mapping is incomplete")
@@ -409,7 +410,7 @@ def _check_chunks(subject: Subject, core: Any, x: Tensor, whole: Tensor, splits:
         for row, n in enumerate(lengths):
             chunk[row, :n] = x[row, done[row] : done[row] + n]
         ragged = min(lengths) < T
-        before = _map(Tensor.clone, state)
+        before = map_leaves(Tensor.clone, state)
         y, after = core(chunk, state, torch.tensor(lengths) if ragged else None)
         cause = "a call must leave the state that it is given as it is; only step may consume it"
         _same_tree(subject, "the state given to a call, afterwards", state, before, cause)
@@ -428,7 +429,7 @@ def _check_steps(subject: Subject, core: Any, x: Tensor, whole: Tensor) -> None:
         state = core.initial_state(B, T)
         if chunk:
             _, state = core(x[:, :chunk], state)
-        state = _map(Tensor.detach, state)
+        state = map_leaves(Tensor.detach, state)
         for t in range(chunk, T):
             y_t, state = core.step(x[:, t], state)
             what = f"step {t} after a chunk of {chunk}, against the whole sequence"
@@ -440,27 +441,11 @@ def _check_reordering(subject: Subject, core: Any, x: Tensor, whole: Tensor) -> 
     """Rows of the state can be reordered, as beam search does, with no model code."""
     order, half = torch.tensor([2, 0, 0]), 4
     _, state = core(x[:, :half], core.initial_state(*x.shape[:2]))
-    y, _ = core(x[order, half:], _map(lambda leaf: leaf[order], state))
+    y, _ = core(x[order, half:], map_leaves(lambda leaf: leaf[order], state))
     _close(subject, "y after reordering the rows of the state", y, whole[order, half:], "a leaf mixes rows")
 
 
 # --- helpers --------------------------------------------------------------------------------------
-
-
-def leaves(tree: Any) -> Iterator[Tensor]:
-    """The tensors of a tree of tuples, left to right."""
-    if isinstance(tree, Tensor):
-        yield tree
-    elif tree is not None:
-        for branch in tree:
-            yield from leaves(branch)
-
-
-def _map(function: Callable[[Any], Any], tree: Any) -> Any:
-    """The same tree with ``function`` of every tensor."""
-    if isinstance(tree, tuple):
-        return tuple(_map(function, branch) for branch in tree)
-    return function(tree) if isinstance(tree, Tensor) else tree
 
 
 def _inputs(B: int, T: int, seed: int = 0) -> Tensor:

@@ -47,12 +47,13 @@ def targets_of(batch: Batch, form: Form, device: torch.device) -> Targets:
 
 
 def _weights(batch: Batch, form: Form) -> np.ndarray | None:
-    if batch.weight is not None or batch.lengths is None or form.head == "pooled":
+    lengths = {"step": batch.lengths, "pooled": None, "decoder": batch.target_lengths}[form.head]
+    if batch.weight is not None or lengths is None:
         return batch.weight
     import numpy as np
 
     steps = np.arange(batch.target.shape[1])
-    return (steps < batch.lengths[:, None]).astype(np.float32)  # (B, T)
+    return (steps < lengths[:, None]).astype(np.float32)  # (B, T) or (B, U)
 
 
 def loss_of(task: Task, form: Form) -> Loss:

@@ -7,27 +7,22 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from seqbench.api import Batch, Core, CoreSpec, Form, Model, State, Tokens
+from seqbench.api import Batch, Core, Form, State, Tokens, Vectors
 from seqbench.errors import Refused
-from seqbench.registry import resolve
 
 
 class Network(nn.Module):
     """Input adapter, core and head.
 
     Tokens enter through an embedding of unit variance, vectors through a linear layer, both of the core's width; the
-    head is a linear layer on every step (``form.head == "step"``) or on the core's summary (``"pooled"``). The keys of
-    the ``state_dict`` begin with ``input.``, ``core.`` and ``head.`` on every backend.
+    head is a linear layer on every step (``form.head == "step"``) or on one vector a sequence (``"pooled"``). The keys
+    of the ``state_dict`` begin with ``input.``, ``core.`` and ``head.`` on every backend.
     """
 
     def __init__(self, form: Form, core: nn.Module, width: int) -> None:
         super().__init__()
         self.form = form
-        self.input: nn.Module
-        if isinstance(form.input, Tokens):
-            self.input = nn.Embedding(form.input.vocabulary, width)
-        else:
-            self.input = nn.Linear(form.input.size, width)
+        self.input = input_adapter(form.input, width)
         self.core = core
         self.head = nn.Linear(self._core.output_size, form.output)
 
@@ -46,7 +41,19 @@ class Network(nn.Module):
             ``(B, T, output)`` or, pooled, ``(B, output)``.
         """
         y, _ = self._core(self.input(x), None, lengths)  # (B, T, D) -> (B, T, output_size)
-        return self.head(y if self.form.head == "step" else self._core.summary(y, lengths))  # type: ignore[no-any-return]
+        return self.head(y if self.form.head == "step" else self._pool(y, lengths))  # type: ignore[no-any-return]
+
+    def _pool(self, y: Tensor, lengths: Tensor | None) -> Tensor:
+        """One vector a sequence, ``(B, T, output_size)`` to ``(B, output_size)``; ``y`` is 0 beyond ``lengths``."""
+        if self.form.pooling == "mean":
+            return y.mean(1) if lengths is None else y.sum(1) / lengths.to(y).unsqueeze(1)
+        if self.form.pooling == "max":
+            return y.amax(1) if lengths is None else y.masked_fill(~within(lengths, y), -torch.inf).amax(1)
+        return self._core.summary(y, lengths)
+
+    def outputs(self, batch: Batch) -> Tensor:
+        """Outputs of a batch of numpy arrays."""
+        return self(to_tensor(batch.x, device_of(self)), lengths_of(batch))  # type: ignore[no-any-return]
 
     def chunk(self, x: Tensor, state: State, lengths: Tensor | None = None) -> tuple[Tensor, State]:
         """Outputs at every step of the next chunk ``x`` of sequences whose past is in ``state``."""
@@ -59,9 +66,7 @@ class Network(nn.Module):
         Raises:
             Refused: the core's sequences cannot be that long.
         """
-        longest = self._core.max_length
-        if longest is not None and capacity > longest:
-            raise Refused(f"needs sequences of {capacity} steps; the core's longest is {longest}")
+        check_capacity(self._core, capacity)
         return self._core.initial_state(B, capacity)
 
     def step(self, x_t: Tensor, state: State) -> tuple[Tensor, State]:
@@ -69,33 +74,34 @@ class Network(nn.Module):
         y_t, state = self._core.step(self.input(x_t), state)  # (B, D) -> (B, output_size)
         return self.head(y_t), state
 
+    @property
+    def core_modules(self) -> list[nn.Module]:
+        """What the model itself is: the core."""
+        return [self.core]
 
-def build(card: Model, backend: str, spec: CoreSpec, options: Any, form: Form) -> Network:
-    """Assemble a network, on torch's current default device, with torch's current random state.
+    def flops_per_token(self) -> float:
+        """Matrix-product FLOPs of the core's forward pass on a sequence of the training length, per time step."""
+        return self._core.flops(1, self.form.length) / self.form.length
+
+
+def input_adapter(form: Tokens | Vectors, width: int) -> nn.Module:
+    """What turns a task's input into vectors of a core's width."""
+    return nn.Embedding(form.vocabulary, width) if isinstance(form, Tokens) else nn.Linear(form.size, width)
+
+
+def check_capacity(core: Core, capacity: int) -> None:
+    """Whether a core's sequences may be ``capacity`` steps long.
 
     Raises:
-        Refused: the card has no such backend, or does not declare what the task needs.
+        Refused: they may not.
     """
-    if backend not in card.cores:
-        raise Refused(f"{card.name} has no {backend!r} backend; it has {', '.join(card.cores)}")
-    if form.causal and "causal" not in card.can:
-        raise Refused(f"the task needs a model that does not look ahead; {card.name} does not declare 'causal'")
-    core = resolve(card.cores[backend])(spec, options)
-    if core.max_length is not None and core.max_length < form.length:
-        raise Refused(f"the task needs sequences of {form.length} steps; {card.name}'s longest is {core.max_length}")
-    return Network(form, core, spec.input_size)
+    if core.max_length is not None and capacity > core.max_length:
+        raise Refused(f"needs sequences of {capacity} steps; the core's longest is {core.max_length}")
 
 
-def core_spec(card: Model, form: Form, width: int, layers: int, dropout: float = 0.0) -> CoreSpec:
-    """What the harness asks of a card's core on a task: in one direction wherever the card can."""
-    return CoreSpec(
-        input_size=width,
-        width=width,
-        layers=layers,
-        causal="causal" in card.can,
-        dropout=dropout,
-        train_length=form.length,
-    )
+def within(lengths: Tensor, y: Tensor) -> Tensor:
+    """Which steps of ``y (B, T, H)`` lie within each row's length: bool ``(B, T, 1)``."""
+    return (torch.arange(y.shape[1], device=y.device) < lengths.to(y.device).unsqueeze(1)).unsqueeze(-1)
 
 
 def lengths_of(batch: Batch) -> Tensor | None:
@@ -103,9 +109,9 @@ def lengths_of(batch: Batch) -> Tensor | None:
     return None if batch.lengths is None else torch.from_numpy(batch.lengths)
 
 
-def count(module: nn.Module) -> int:
-    """Trainable parameters; a shared one counts once."""
-    return sum(p.numel() for p in module.parameters() if p.requires_grad)
+def device_of(module: nn.Module) -> torch.device:
+    """Where the parameters are."""
+    return next(module.parameters()).device
 
 
 def to_tensor(array: Any, device: torch.device) -> Tensor:

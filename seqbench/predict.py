@@ -9,10 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seqbench.api import Batch, Form, Model, Prediction
+from seqbench.api import Batch, Decoded, Form, Model, Prediction
+from seqbench.assemble import AnyNetwork
+from seqbench.encoder_decoder import EncoderDecoder
 from seqbench.errors import Refused
 from seqbench.losses import Loss, targets_of
-from seqbench.network import Network, lengths_of, to_tensor
+from seqbench.network import Network, device_of, lengths_of, to_tensor
+from seqbench.search import Rules, search
 
 if TYPE_CHECKING:
     from seqbench.api import State
@@ -23,19 +26,19 @@ class NetworkPredictor:
 
     Attributes:
         can_step: the card declares ``"step"``.
-        tokens: time steps of all sequences predicted so far, padding not counted.
+        tokens: time steps of all sequences read so far, sources and targets, padding not counted.
     """
 
-    def __init__(self, network: Network, card: Model, form: Form, loss: Loss) -> None:
+    def __init__(self, network: AnyNetwork, card: Model, form: Form, loss: Loss) -> None:
         self.can_step = "step" in card.can
         self.tokens = 0
         self._network, self._card, self._form, self._loss = network, card, form, loss
-        self._device = next(network.parameters()).device
+        self._device = device_of(network)
 
     def __call__(self, batch: Batch) -> Prediction:
         """Outputs and loss of one batch, from a zero state."""
         with self._evaluating():
-            return self._prediction(self._network(self._to(batch.x), lengths_of(batch)), batch)
+            return self._prediction(self._network.outputs(batch), batch)
 
     def stream(self, batches: Iterable[Batch]) -> Iterator[Prediction]:
         """The same for successive chunks of one set of sequences, the state carried along."""
@@ -44,11 +47,12 @@ class NetworkPredictor:
         chunks = list(batches)
         if not chunks:
             return
+        network = self._stepping()
         with self._evaluating():
-            state: State = self._network.initial_state(len(chunks[0].x), sum(chunk.x.shape[1] for chunk in chunks))
+            state: State = network.initial_state(len(chunks[0].x), sum(chunk.x.shape[1] for chunk in chunks))
         for chunk in chunks:
             with self._evaluating():
-                outputs, state = self._network.chunk(self._to(chunk.x), state, lengths_of(chunk))
+                outputs, state = network.chunk(self._to(chunk.x), state, lengths_of(chunk))
             yield self._prediction(outputs, chunk)
 
     def generate(self, prompt: np.ndarray, steps: int, rng: np.random.Generator, temperature: float) -> np.ndarray:
@@ -56,16 +60,47 @@ class NetworkPredictor:
         if not self.can_step:
             raise Refused(f"{self._card.name} does not declare 'step': it cannot generate step by step")
         B, P = prompt.shape
-        made = np.empty((B, steps), np.int64)
+        made, network = np.empty((B, steps), np.int64), self._stepping()
         with self._evaluating():
-            state = self._network.initial_state(B, P + steps)
-            outputs, state = self._network.chunk(self._to(prompt), state)
+            state = network.initial_state(B, P + steps)
+            outputs, state = network.chunk(self._to(prompt), state)
             logits = outputs[:, -1]  # (B, P, V) -> (B, V)
             for t in range(steps):
                 made[:, t] = sample(logits.double().cpu().numpy(), rng, temperature)
                 if t + 1 < steps:
-                    logits, state = self._network.step(self._to(made[:, t]), state)
+                    logits, state = network.step(self._to(made[:, t]), state)
         return made
+
+    def decode(self, batch: Batch, limit: int, beam: int = 1, length_penalty: float = 1.0) -> Decoded:
+        """Translate the sources of a batch; see ``seqbench.search``."""
+        network, form = self._decoding(), self._form.decoder
+        assert form is not None
+        with self._evaluating():
+            state = network.start(self._to(batch.x), lengths_of(batch), limit)
+            rules = Rules(form.begin, form.end, limit, beam, length_penalty)
+            found = search(network.step, state, len(batch.x), rules)
+        length = found.length - found.ended.long()  # without the end
+        rows = zip(found.tokens.cpu().numpy(), length.tolist(), strict=True)
+        tokens = [row[:n].copy() for row, n in rows]
+        return Decoded(tokens, found.score.cpu().numpy(), found.ended.cpu().numpy())
+
+    def align(self, batch: Batch) -> np.ndarray | None:
+        """How the decoder attends when it reads ``batch.y_in``: float32 ``(B, U, S)``, or None."""
+        with self._evaluating():
+            found = self._decoding().align(batch)
+        return None if found is None else found.float().cpu().numpy()
+
+    def _stepping(self) -> Network:
+        """The network, if it is of one sequence."""
+        if not isinstance(self._network, Network):
+            raise Refused("an encoder-decoder has no output before a whole source is read: use decode, not stream")
+        return self._network
+
+    def _decoding(self) -> EncoderDecoder:
+        """The network, if it is of two sequences."""
+        if not isinstance(self._network, EncoderDecoder):
+            raise Refused("only a task with head 'decoder' can decode: its form says so")
+        return self._network
 
     def _evaluating(self) -> _Evaluating:
         return _Evaluating(self._network)
@@ -83,7 +118,7 @@ class NetworkPredictor:
 class _Evaluating:
     """Without gradients and dropout; the network's mode is put back afterwards."""
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: AnyNetwork) -> None:
         self._network, self._inference = network, torch.inference_mode()
 
     def __enter__(self) -> None:
@@ -97,8 +132,13 @@ class _Evaluating:
 
 
 def count_tokens(batch: Batch) -> int:
-    """Time steps of all sequences, padding not counted."""
-    return int(batch.x.shape[0] * batch.x.shape[1] if batch.lengths is None else batch.lengths.sum())
+    """Time steps of all sequences, sources and targets, padding not counted."""
+    both = [(batch.x, batch.lengths), (batch.y_in, batch.target_lengths)]
+    return sum(_steps(array, lengths) for array, lengths in both if array is not None)
+
+
+def _steps(array: np.ndarray, lengths: np.ndarray | None) -> int:
+    return int(array.shape[0] * array.shape[1] if lengths is None else lengths.sum())
 
 
 def sample(logits: np.ndarray, rng: np.random.Generator, temperature: float) -> np.ndarray:

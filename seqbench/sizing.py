@@ -11,6 +11,7 @@ import torch
 
 from seqbench import registry
 from seqbench.api import Form
+from seqbench.assemble import has_own_decoder
 from seqbench.budget import Question, Size, solve
 from seqbench.errors import DataError, Refused, UsageError
 from seqbench.options import build_options, to_dict
@@ -47,17 +48,27 @@ def _size(row: Row, cards: registry.Registry, form: Form | Exception) -> Sized:
             raise form
         card = cards.model(row.model)
         options = build_options(card.options, row.model_options, f"model {card.name!r}")
-        layers = row.layers or card.default_layers(options, form.length)
+        layers = row.layers or card.default_layers(options, form.longest)
         question = Question(card, row.backend, form, options, layers)
         size: Size = solve(question, row.target) if row.width is None else question.sized(row.width)
-        advice = card.advice(size.options, layers, form.length) if card.advice else None
+        advice = _advice(question, size)
     except Refused as refusal:
         return Sized(blocked={"status": "refused", "cause": str(refusal)})
     except Exception as error:  # noqa: BLE001 - becomes a row of the table
         cause = f"{type(error).__name__}: {error}".splitlines()[0]
         log = "".join(traceback.format_exception(error))
         return Sized(blocked={"status": "error", "cause": cause, "log_tail": log})
-    return Sized(size.width, layers, to_dict(size.options), size.parameters, size.core_parameters, advice or "")
+    return Sized(size.width, layers, to_dict(size.options), size.parameters, size.core_parameters, advice)
+
+
+def _advice(question: Question, size: Size) -> str:
+    """What the card says of this setting; and that a decoder of the model's own has its own attention."""
+    card, form = question.card, question.form
+    said = (card.advice(size.options, question.layers, form.longest) if card.advice else None) or ""
+    if form.decoder is None or not has_own_decoder(card, question.backend, form.decoder):
+        return said
+    own = "attends to the source by its own decoder, not by the harness's attention"
+    return f"{said}; {own}" if said else own
 
 
 def choose_device(wanted: str) -> str:

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from seqbench.api import Batch, Form, Metric
+from seqbench.assemble import AnyNetwork
 from seqbench.errors import Diverged
 from seqbench.losses import Loss, targets_of
 from seqbench.measure.clock import Stopwatch
-from seqbench.network import Network, lengths_of, to_tensor
+from seqbench.network import device_of
 from seqbench.predict import count_tokens
 from seqbench.spec import Training
 
@@ -61,14 +62,14 @@ class Trained:
 class Problem:
     """What is trained, and towards what."""
 
-    network: Network
+    network: AnyNetwork
     form: Form
     loss: Loss
 
     @property
     def device(self) -> torch.device:
         """Where the parameters are."""
-        return next(self.network.parameters()).device
+        return device_of(self.network)
 
 
 class Stepper:
@@ -85,7 +86,7 @@ class Stepper:
         """Train on one batch, as step ``step`` (from 1); the mean loss stays on the device."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self._training, step, self._steps)
-        outputs = self._network(to_tensor(batch.x, self._device), lengths_of(batch))
+        outputs = self._network.outputs(batch)
         targets = targets_of(batch, self._form, self._device)
         loss = self._loss(outputs, targets) / targets.total
         self.optimizer.zero_grad(set_to_none=True)

@@ -15,11 +15,11 @@ import torch
 
 from seqbench import data, registry
 from seqbench.api import Batch, Form, Model, Task, TaskCard
+from seqbench.assemble import AnyNetwork, build, core_spec, count
 from seqbench.errors import Diverged, PluginError, Refused, SeqbenchError
 from seqbench.losses import loss_of
 from seqbench.measure.clock import Stopwatch, per_second
 from seqbench.measure.memory import PeakMemory
-from seqbench.network import Network, build, core_spec, count
 from seqbench.options import build_options
 from seqbench.predict import NetworkPredictor
 from seqbench.spec import STEP, Trial, record_of
@@ -66,17 +66,18 @@ def _run(trial: Trial, folder: RunFolder) -> dict[str, Any]:
     memory.restart()  # timing the budget is not part of training
     trained = _train(trial, cast, problem, predict, steps)
     network.load_state_dict(trained.weights)
-    test, tested = _test(cast, predict, device)
+    test, details, tested = _test(cast, predict, device)
     peak = memory.mib()
     _assert_threads(trial)
     arrays, notes = _diagnose(trial, cast.task, predict)
     _store_artifacts(trial, folder, trained, arrays)
     record = record_of(trial, status="ok", score=test[cast.task_card.score.name], **known)
-    record["notes"] += notes
+    record["notes"] += cast.task.notes() + notes
     return record | {
         "steps": steps,
         "best_step": trained.best_step,
         "metrics": {"test": test, "valid": trained.best},
+        "details": details,
         "curve": asdict(trained.curve),
         "speed": {
             "train_tokens_per_s": per_second(trained.tokens, trained.seconds),
@@ -87,13 +88,13 @@ def _run(trial: Trial, folder: RunFolder) -> dict[str, Any]:
     }
 
 
-def _known_before_training(cast: Cast, network: Network) -> dict[str, Any]:
+def _known_before_training(cast: Cast, network: AnyNetwork) -> dict[str, Any]:
     """The part of the record that needs no training, first, so that a fault in it does not waste one."""
     return {
         "task": describe(cast.task_card),
         "references": [asdict(reference) for reference in cast.task.references()],
-        "parameters": {"network": count(network), "core": count(network.core)},
-        "forward_flops_per_token": network.core.flops(1, cast.form.length) / cast.form.length,  # type: ignore[operator]
+        "parameters": {"network": count(network), "core": count(*network.core_modules)},
+        "forward_flops_per_token": network.flops_per_token(),
     }
 
 
@@ -104,7 +105,7 @@ def _train(trial: Trial, cast: Cast, problem: Problem, predict: NetworkPredictor
         trial.training,
         steps,
         training_batches(trial, cast),
-        lambda: evaluate(cast, predict, "valid"),
+        lambda: evaluate(cast, predict, "valid")[0],
         cast.task_card.metric(cast.task_card.select),
         lambda step, value: print(f"{STEP} {step}/{steps} loss {value:.4f}", flush=True),  # noqa: T201 - into the log
     )
@@ -159,7 +160,7 @@ def prepare_task(card: TaskCard, options: Any, dataset: str, data_dir: str | Non
     return task, task.prepare(dataset, data.locate(found, None if data_dir is None else Path(data_dir)))
 
 
-def make_network(trial: Trial, cast: Cast) -> Network:
+def make_network(trial: Trial, cast: Cast) -> AnyNetwork:
     """The network with its initial weights, on the CPU: the same on every backend and device.
 
     Raises:
@@ -193,32 +194,35 @@ def _steps(trial: Trial, folder: RunFolder, problem: Problem, cast: Cast) -> int
     return folder.agree_on_steps(trial.row_id, timed)
 
 
-def evaluate(cast: Cast, predict: NetworkPredictor, split: str) -> dict[str, float]:
-    """The task's metrics on a split.
+def evaluate(cast: Cast, predict: NetworkPredictor, split: str) -> tuple[dict[str, float], dict[str, Any]]:
+    """The task's metrics on a split, and what else it says of it.
 
     Raises:
         PluginError: the task leaves out one of its card's metrics.
     """
-    metrics = cast.task.evaluate(predict, split)
-    missing = [metric.name for metric in cast.task_card.metrics if metric.name not in metrics]
+    said = cast.task.evaluate(predict, split)
+    names = [metric.name for metric in cast.task_card.metrics]
+    missing = [name for name in names if name not in said]
     if missing:
         raise PluginError(f"task {cast.task_card.name}: evaluate gives no {', '.join(missing)}; its card promises it")
-    return metrics
+    return {name: said[name] for name in names}, {name: value for name, value in said.items() if name not in names}
 
 
-def _test(cast: Cast, predict: NetworkPredictor, device: torch.device) -> tuple[dict[str, float], float]:
-    """The metrics on the test set, once, and tokens per second of doing so.
+def _test(
+    cast: Cast, predict: NetworkPredictor, device: torch.device
+) -> tuple[dict[str, float], dict[str, Any], float]:
+    """The metrics on the test set, once, what else the task says of it, and tokens per second of doing so.
 
     Raises:
         Diverged: the score is not a number.
     """
     before = predict.tokens
     with Stopwatch(device) as watch:
-        metrics = evaluate(cast, predict, "test")
+        metrics, details = evaluate(cast, predict, "test")
     name = cast.task_card.score.name
     if not math.isfinite(metrics[name]):
         raise Diverged(None, f"The test score {name} is {metrics[name]}; try a lower --lr.")
-    return metrics, per_second(predict.tokens - before, watch.seconds)
+    return metrics, details, per_second(predict.tokens - before, watch.seconds)
 
 
 def _diagnose(trial: Trial, task: Task, predict: NetworkPredictor) -> tuple[dict[str, np.ndarray], list[str]]:

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seqbench.api import CoreSpec, Form, Tokens, Vectors
+from seqbench.assemble import build, count
 from seqbench.budget import Question, Size, largest, solve
 from seqbench.errors import Refused
-from seqbench.network import build, count
 from seqbench.options import build_options
 from seqbench.registry import Registry
 

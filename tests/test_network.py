@@ -12,8 +12,9 @@ from torch import nn
 
 from seqbench import registry
 from seqbench.api import CoreSpec, Form, Model, Tokens, Vectors
+from seqbench.assemble import build, count
 from seqbench.errors import PluginError, Refused
-from seqbench.network import Network, build, count, to_tensor
+from seqbench.network import Network, to_tensor
 from seqbench.registry import Registry
 
 WIDTH, T = 8, 12

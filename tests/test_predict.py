@@ -12,9 +12,9 @@ import torch
 from scipy.stats import chi2
 
 from seqbench.api import Batch, CoreSpec, Form, Tokens, Vectors
+from seqbench.assemble import build
 from seqbench.errors import Refused
 from seqbench.losses import cross_entropy, squared_error
-from seqbench.network import build
 from seqbench.predict import NetworkPredictor, count_tokens, sample
 from seqbench.registry import Registry
 

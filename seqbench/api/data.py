@@ -47,7 +47,7 @@ class Dataset:
 
 
 class DataFiles(Protocol):
-    """Where the files of the dataset lie, checked against their sha256, and what is made from them: for ``Task.prepare``."""
+    """For ``Task.prepare``: where the files lie, checked against their sha256, and what is made from them."""
 
     def path(self, name: str) -> Path:
         """The local path of ``DataFile.path == name``."""

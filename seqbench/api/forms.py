@@ -175,4 +175,4 @@ class Predictor(Protocol):
         """
 
     def align(self, batch: Batch) -> np.ndarray | None:
-        """How the decoder attends when it reads ``batch.y_in``: float32 ``(B, U, S)``; None where it does not attend."""
+        """How the decoder attends as it reads ``batch.y_in``: float32 ``(B, U, S)``; None where it does not attend."""

@@ -94,7 +94,7 @@ class Memory:
 
 
 class Decoder(Core, Protocol):
-    """A causal core that reads a memory besides its input; built as ``Decoder(spec, options)``, ``spec.memory_size > 0``.
+    """A causal core that reads a memory too; built as ``Decoder(spec, options)`` with ``spec.memory_size > 0``.
 
     Its state is a pair ``(memory part, own part)``. The memory part does not change from step to step and is the same
     for all hypotheses of a sentence, so that a beam search never moves it. ``initial_state`` is not called.

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from seqbench import conformance
+from seqbench.states import leaves
 from seqbench_models import gru, janet, lstm, rnn, tcn, transformer
 
 pytestmark = [
@@ -38,7 +39,7 @@ def _outcome(core: Any, x: Tensor, state: Any, lengths: Tensor | None) -> list[T
     """Outputs, the float leaves of the state after, the summary, and the gradients in x and all parameters."""
     x = x.detach().requires_grad_()
     y, after = core(x, state, lengths)
-    outputs = [y, core.summary(y, lengths), *(leaf for leaf in conformance.leaves(after) if leaf.is_floating_point())]
+    outputs = [y, core.summary(y, lengths), *(leaf for leaf in leaves(after) if leaf.is_floating_point())]
     loss = sum((out * torch.linspace(-1, 1, out.numel()).to(out).view_as(out)).sum() for out in outputs)
     gradients = torch.autograd.grad(loss, [x, *core.parameters()], allow_unused=True, materialize_grads=True)
     return [*outputs, *gradients]
