@@ -99,9 +99,15 @@ def test_advice_warns_of_a_short_field() -> None:
     assert tcn.advice(tcn.Options(kernel=3), 2, 14).startswith("warning: receptive field 13 is shorter than")
 
 
-def test_both_ways_is_refused(build: Any) -> None:
-    with pytest.raises(Refused, match="a tcn is causal"):
-        build(tcn.card, causal=False)
+def test_both_ways_is_a_causal_stack_in_each_direction(build: Any, normal: Any) -> None:
+    both, x = build(tcn.card, causal=False), normal(2, 9, 3)
+    forward, backward = build(tcn.card), build(tcn.card)
+    forward.blocks.load_state_dict(both.blocks.state_dict())
+    backward.blocks.load_state_dict(both.backward_blocks.state_dict())
+    want = torch.cat([forward(x)[0], backward(x.flip(1))[0].flip(1)], dim=-1)
+    torch.testing.assert_close(both(x)[0], want, rtol=0, atol=1e-12)
+    with pytest.raises(Refused, match="no state"):
+        both.initial_state(2, 9)
 
 
 @pytest.mark.parametrize("change", ["optimiser", "data", "load"])

@@ -13,6 +13,7 @@ block i = 0 .. L-1, dilation d = 2^i, kernel K:
     y         = relu(F(x) + x)                                    x through a 1x1 convolution where the widths differ
 weight_norm=true: W = g V / |V|, one g for each output channel
 receptive field: 1 + 2 (K-1) (2^L - 1) steps
+both directions: a second such stack reads each row backwards; the outputs of the two stand side by side
 """
 
 
@@ -56,7 +57,7 @@ card = Model(
     equations=EQUATIONS,
     cores={"torch": "seqbench_models.tcn.torch_core:Core"},
     options=Options,
-    can=frozenset({"causal", "step"}),
+    can=frozenset({"causal", "bidirectional", "step"}),
     fine="last_channels",
     layers=default_layers,
     advice=advice,

@@ -11,7 +11,7 @@ from torch.nn.functional import linear, pad
 from torch.nn.utils.parametrizations import weight_norm
 
 from seqbench.api import CoreSpec, Refused, State
-from seqbench.backends.torch_sequence import last_valid, window, zero_beyond
+from seqbench.backends.torch_sequence import last_valid, reverse_valid, window, zero_beyond
 
 if TYPE_CHECKING:
     from seqbench_models.tcn import Options
@@ -107,34 +107,47 @@ class Block(nn.Module):
 
 
 class Core(nn.Module):
-    """The temporal convolutional network; see the card for its equations."""
+    """The temporal convolutional network; see the card for its equations.
+
+    Asked for both directions, a second stack runs over each row reversed within its length, so padding never enters it.
+    """
 
     def __init__(self, spec: CoreSpec, options: Options) -> None:
         super().__init__()
-        if not spec.causal:
-            raise Refused("a tcn is causal: its convolutions look back only; choose a model that reads both ways")
-        self.output_size = options.last_channels or spec.width
+        self.causal, self.channels = spec.causal, options.last_channels or spec.width
+        self.output_size = self.channels if spec.causal else 2 * self.channels
         self.max_length: int | None = None
         self.kernel = options.kernel
-        sizes = [spec.input_size] + [spec.width] * (spec.layers - 1) + [self.output_size]
-        self.blocks = nn.ModuleList(
+        self.blocks = self._stack(spec, options)
+        self.backward_blocks = nn.ModuleList() if spec.causal else self._stack(spec, options)
+
+    def _stack(self, spec: CoreSpec, options: Options) -> nn.ModuleList:
+        sizes = [spec.input_size] + [spec.width] * (spec.layers - 1) + [self.channels]
+        return nn.ModuleList(
             Block(inputs, outputs, 2**i, spec, options) for i, (inputs, outputs) in enumerate(pairwise(sizes))
         )
 
     def forward(self, x: Tensor, state: Any = None, lengths: Tensor | None = None) -> tuple[Tensor, State]:
         """A whole sequence or the next chunk of one; see ``seqbench.api.Core``."""
-        x = x.transpose(1, 2)  # (B, D, T)
-        after = []
-        for number, block in enumerate(self.blocks):
-            if state is None:
-                x = block(x)  # (B, C, T)
-            else:
-                x, new = block.chunk(x, state[number], lengths)  # type: ignore[operator]
-                after.append(new)
-        return zero_beyond(x.transpose(1, 2), lengths), None if state is None else tuple(after)  # (B, T, C)
+        if state is None:
+            return zero_beyond(self._stateless(x, lengths), lengths), None
+        self._refuse_state()
+        x, after = x.transpose(1, 2), []  # (B, D, T)
+        for block, before in zip(self._blocks(), state, strict=True):
+            x, new = block.chunk(x, before, lengths)  # (B, C, T)
+            after.append(new)
+        return zero_beyond(x.transpose(1, 2), lengths), tuple(after)  # (B, T, C)
+
+    def _stateless(self, x: Tensor, lengths: Tensor | None) -> Tensor:
+        y = _through(self.blocks, x)  # (B, T, C)
+        if self.causal:
+            return y
+        back = _through(self.backward_blocks, reverse_valid(x, lengths))
+        return torch.cat([y, reverse_valid(back, lengths)], dim=-1)  # (B, T, 2C)
 
     def initial_state(self, B: int, capacity: int) -> State:  # noqa: ARG002 - the past that counts does not grow
         """Zeros: nothing before the first step."""
+        self._refuse_state()
         return tuple((self._zeros(B, block.conv1), self._zeros(B, block.conv2)) for block in self._blocks())
 
     def _zeros(self, B: int, conv: CausalConv) -> Tensor:
@@ -150,15 +163,28 @@ class Core(nn.Module):
         return x_t, tuple(after)
 
     def summary(self, y: Tensor, lengths: Tensor | None) -> Tensor:
-        """The last valid step, ``(B, C)``."""
-        return last_valid(y, lengths)
+        """The last valid step, ``(B, C)``; of the backward direction the first, where it has read the whole row."""
+        last = last_valid(y, lengths)
+        return last if self.causal else torch.cat([last[:, : self.channels], y[:, 0, self.channels :]], dim=-1)
 
     def flops(self, B: int, T: int) -> int:
         """Every tap of every convolution at every step, the padding's zeros included."""
-        return sum(2 * B * T * _weights(block, self.kernel) for block in self.blocks)
+        return sum(2 * B * T * _weights(block, self.kernel) for block in [*self.blocks, *self.backward_blocks])
 
     def _blocks(self) -> Any:
         return self.blocks
+
+    def _refuse_state(self) -> None:
+        if not self.causal:
+            raise Refused("a bidirectional core has no state: it must read the whole sequence before its first output")
+
+
+def _through(blocks: nn.ModuleList, x: Tensor) -> Tensor:
+    """``x (B, T, D)`` through all blocks to ``(B, T, C)``."""
+    x = x.transpose(1, 2)  # (B, D, T)
+    for block in blocks:
+        x = block(x)  # (B, C, T)
+    return x.transpose(1, 2)
 
 
 def _weights(block: Any, kernel: int) -> int:

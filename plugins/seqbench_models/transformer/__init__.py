@@ -17,6 +17,8 @@ pre:   x <- x + A(LN(x)),  x <- x + F(LN(x));  after the last layer y = LN(x)
 post:  x <- LN(x + A(x)),  x <- LN(x + F(x));  y = x
 dropout: on x + p, on the attention weights, on f, and on A and F before they are added
 a linear projection to width H goes in front where the inputs have another width
+decoder of a memory m_1 .. m_S: after A a sublayer more, softmax(q k' / sqrt(H/N)) v with q = W_q x + b_q and
+[k; v] = W_kv m + b_kv over the source's valid steps, with residual and LN as the others
 """
 
 
@@ -46,6 +48,7 @@ card = Model(
     ),
     equations=EQUATIONS,
     cores={"torch": "seqbench_models.transformer.torch_core:Core"},
+    decoders={"torch": "seqbench_models.transformer.torch_core:Decoder"},
     options=Options,
     can=frozenset({"causal", "bidirectional", "step"}),
     width_multiple=width_multiple,

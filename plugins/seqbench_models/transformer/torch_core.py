@@ -1,4 +1,7 @@
-"""Transformer on torch: whole sequences without a cache, chunks and single steps with cached keys and values."""
+"""Transformer on torch: whole sequences without a cache, chunks and single steps with cached keys and values.
+
+``Core`` is an encoder or a language model; ``Decoder`` is the same with attention to a memory in each layer.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from seqbench.api import CoreSpec, Refused, State
+from seqbench.api import CoreSpec, Memory, Refused, State
 from seqbench.backends.torch_sequence import last_valid, valid, zero_beyond
 from seqbench_models.transformer import Options, width_multiple
 
@@ -58,8 +61,49 @@ def attend_step(q: Tensor, k: Tensor, v: Tensor, dropout: float, cache: Any, sta
     return scaled_dot_product_attention(q, keys, values, seen, dropout), cache
 
 
+Cross = tuple[Tensor, Tensor]
+"""Keys and values of a memory in one layer: ``2 x (B, N, S, d)``."""
+
+
+class CrossAttention(nn.Module):
+    """Attention of a target's steps to a memory of width ``M``."""
+
+    def __init__(self, width: int, memory_size: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query, self.out = nn.Linear(width, width), nn.Linear(width, width)
+        self.key_value = nn.Linear(memory_size, 2 * width)
+        for linear in (self.query, self.key_value):
+            nn.init.xavier_uniform_(linear.weight)
+            nn.init.zeros_(linear.bias)
+        nn.init.zeros_(self.out.bias)
+
+    def remember(self, memory: Tensor) -> Cross:
+        """``memory (B, S, M)`` to its keys and values."""
+        key, value = self.key_value(memory).chunk(2, dim=-1)  # 2 x (B, S, H)
+        return self._split(key), self._split(value)
+
+    def forward(self, x: Tensor, cross: Cross, valid: Tensor, dropout: float) -> Tensor:
+        """``x (B, U, H)`` to the same shape; ``valid (B, 1, 1, S)``."""
+        heads = scaled_dot_product_attention(self._split(self.query(x)), *cross, valid, dropout)  # (B, N, U, d)
+        return self.out(heads.transpose(1, 2).reshape(x.shape))  # type: ignore[no-any-return]  # (B, U, H)
+
+    def weights(self, x: Tensor, cross: Cross, valid: Tensor) -> Tensor:
+        """The attention itself, averaged over the heads: ``(B, U, S)``."""
+        q = self._split(self.query(x))  # (B, N, U, d)
+        scores = q @ cross[0].transpose(2, 3) / math.sqrt(q.shape[-1])  # (B, N, U, S)
+        return scores.masked_fill(~valid, -torch.inf).softmax(-1).mean(1)
+
+    def _split(self, x: Tensor) -> Tensor:
+        B, T, H = x.shape
+        return x.view(B, T, self.heads, H // self.heads).transpose(1, 2)  # (B, N, T, d)
+
+
 class Layer(nn.Module):
-    """Self-attention and feed-forward, each with a residual and a layer normalisation before or after."""
+    """Self-attention, attention to a memory (in a decoder) and feed-forward.
+
+    Each has a residual and a layer normalisation before or after.
+    """
 
     def __init__(self, spec: CoreSpec, options: Options) -> None:
         super().__init__()
@@ -69,6 +113,9 @@ class Layer(nn.Module):
         self.qkv, self.out = nn.Linear(H, 3 * H), nn.Linear(H, H)
         self.hidden, self.back = nn.Linear(H, hidden), nn.Linear(hidden, H)
         self.norm_attention, self.norm_feed_forward = nn.LayerNorm(H), nn.LayerNorm(H)
+        self.cross, self.norm_cross = None, None
+        if spec.memory_size:
+            self.cross, self.norm_cross = CrossAttention(H, spec.memory_size, options.heads), nn.LayerNorm(H)
         self.dropout = nn.Dropout(spec.dropout)
         self.activation = nn.ReLU() if options.activation == "relu" else nn.GELU()
         self._initialise()
@@ -79,15 +126,26 @@ class Layer(nn.Module):
         nn.init.zeros_(self.qkv.bias)
         nn.init.zeros_(self.out.bias)
 
-    def forward(self, x: Tensor, attend: Attend) -> tuple[Tensor, Cache]:
-        """``x (B, T, H)`` to the same shape, and what ``attend`` keeps."""
+    def forward(self, x: Tensor, attend: Attend, cross: Cross | None, valid: Tensor | None) -> tuple[Tensor, Cache]:
+        """``x (B, T, H)`` to the same shape, and what ``attend`` keeps; a decoder's attends to ``cross`` too."""
+        cache: Cache = None
+
+        def to_itself(h: Tensor) -> Tensor:
+            nonlocal cache
+            mixed, cache = self._attention(h, attend)
+            return mixed
+
+        x = self._sublayer(x, self.norm_attention, to_itself)
+        if self.cross is not None and self.norm_cross is not None:
+            p = self.dropout.p if self.training else 0.0
+            x = self._sublayer(x, self.norm_cross, partial(self.cross, cross=cross, valid=valid, dropout=p))
+        return self._sublayer(x, self.norm_feed_forward, self._feed_forward), cache
+
+    def _sublayer(self, x: Tensor, norm: nn.Module, function: Callable[[Tensor], Tensor]) -> Tensor:
+        """``x + f(LN(x))`` or ``LN(x + f(x))``."""
         if self.pre:
-            mixed, cache = self._attention(self.norm_attention(x), attend)
-            x = x + self.dropout(mixed)
-            return x + self.dropout(self._feed_forward(self.norm_feed_forward(x))), cache
-        mixed, cache = self._attention(x, attend)
-        x = self.norm_attention(x + self.dropout(mixed))
-        return self.norm_feed_forward(x + self.dropout(self._feed_forward(x))), cache
+            return x + self.dropout(function(norm(x)))  # type: ignore[no-any-return]
+        return norm(x + self.dropout(function(x)))  # type: ignore[no-any-return]
 
     def _attention(self, x: Tensor, attend: Attend) -> tuple[Tensor, Cache]:
         B, T, H = x.shape
@@ -125,19 +183,23 @@ class Core(nn.Module):
         if state is None:
             return zero_beyond(self._whole(x, lengths), lengths), None
         self._refuse_state()
+        return self._chunk(x, state, lengths)
+
+    def _chunk(self, x: Tensor, state: Any, lengths: Tensor | None, memory: Any = None) -> tuple[Tensor, State]:
         start, caches = state
         T = x.shape[1]
         h = self._embed(x, start.unsqueeze(1) + torch.arange(T, device=x.device))  # (B, T, H)
-        h, after = self._run(h, [partial(attend_chunk, cache=c, start=start, lengths=lengths) for c in caches])
+        h, after = self._run(h, [partial(attend_chunk, cache=c, start=start, lengths=lengths) for c in caches], memory)
         return zero_beyond(h, lengths), (start + (T if lengths is None else lengths.to(start.device)), after)
 
-    def _whole(self, x: Tensor, lengths: Tensor | None) -> Tensor:
+    def _whole(self, x: Tensor, lengths: Tensor | None, memory: Any = None) -> Tensor:
         """Causal attention needs no padding mask: padded keys lie in the future of every valid step."""
         T, mask = x.shape[1], None
         if lengths is not None and not self.spec.causal:
             mask = valid(lengths, T, x.device)[:, None, None, :]  # (B, 1, 1, T)
         h = self._embed(x, torch.arange(T, device=x.device))  # (B, T, H)
-        return self._run(h, [partial(attend_plain, causal=self.spec.causal, mask=mask)] * len(self.layers))[0]
+        attends = [partial(attend_plain, causal=self.spec.causal, mask=mask)] * len(self.layers)
+        return self._run(h, attends, memory)[0]
 
     def _embed(self, x: Tensor, position: Tensor) -> Tensor:
         """``x (B, T, D)`` with its places ``position (T,)`` or ``(B, T)``: ``(B, T, H)``."""
@@ -151,10 +213,12 @@ class Core(nn.Module):
             h = h + sinusoidal(position, self.spec.width, h)
         return self.dropout(h)  # type: ignore[no-any-return]
 
-    def _run(self, h: Tensor, attends: list[Any]) -> tuple[Tensor, tuple[Cache, ...]]:
+    def _run(self, h: Tensor, attends: list[Any], memory: Any = None) -> tuple[Tensor, tuple[Cache, ...]]:
+        """All layers; ``memory`` is a decoder's: each layer's keys and values, and which steps are valid."""
+        crosses, valid_steps = ([None] * len(self.layers), None) if memory is None else memory
         caches = []
-        for layer, attend in zip(self.layers, attends, strict=True):
-            h, cache = layer(h, attend)
+        for layer, attend, cross in zip(self.layers, attends, crosses, strict=True):
+            h, cache = layer(h, attend, cross, valid_steps)
             caches.append(cache)
         y: Tensor = self.norm(h)
         return y, tuple(caches)
@@ -170,11 +234,14 @@ class Core(nn.Module):
     @torch.no_grad()
     def step(self, x_t: Tensor, state: Any) -> tuple[Tensor, State]:
         """One step without gradient, ``x_t (B, D)`` to ``y_t (B, H)``; writes into the state's cache."""
+        return self._one(x_t, state)
+
+    def _one(self, x_t: Tensor, state: Any, memory: Any = None) -> tuple[Tensor, State]:
         start, caches = state
         C = caches[0][0].shape[2]
         seen = (torch.arange(C, device=start.device) <= start.unsqueeze(1))[:, None, None, :]  # (B, 1, 1, C)
         h = self._embed(x_t.unsqueeze(1), start.unsqueeze(1))  # (B, 1, H)
-        h, after = self._run(h, [partial(attend_step, cache=c, start=start, seen=seen) for c in caches])
+        h, after = self._run(h, [partial(attend_step, cache=c, start=start, seen=seen) for c in caches], memory)
         return h.squeeze(1), (start + 1, after)  # (B, H)
 
     def summary(self, y: Tensor, lengths: Tensor | None) -> Tensor:
@@ -196,6 +263,56 @@ class Core(nn.Module):
     def _refuse_state(self) -> None:
         if not self.spec.causal:
             raise Refused("a bidirectional core has no state: it must read the whole sequence before its first output")
+
+
+class Decoder(Core):
+    """The Transformer's decoder (an ``api.Decoder``): masked self-attention, attention to the memory, feed-forward.
+
+    State: ``((keys and values of each layer, valid (B, 1, 1, S)), own)``, ``own`` as the core's state, or None where
+    a whole target is about to be read.
+    """
+
+    def start(self, memory: Memory, capacity: int) -> State:
+        """The memory's keys and values, computed once; see ``seqbench.api.Decoder``."""
+        h = memory.outputs  # (B, S, M)
+        lengths = torch.full(h.shape[:1], h.shape[1]) if memory.lengths is None else memory.lengths
+        mask = valid(lengths, h.shape[1], h.device)[:, None, None, :]  # (B, 1, 1, S)
+        crosses = tuple(layer.cross.remember(h) for layer in self._decoder_layers())
+        return (crosses, mask), self.initial_state(h.shape[0], capacity) if capacity else None
+
+    def forward(self, x: Tensor, state: Any = None, lengths: Tensor | None = None) -> tuple[Tensor, State]:
+        """A whole target, or the next chunk of one; see ``seqbench.api.Decoder``."""
+        memory, own = state
+        if own is None:
+            return zero_beyond(self._whole(x, lengths, memory), lengths), None
+        y, own = self._chunk(x, own, lengths, memory)
+        return y, (memory, own)
+
+    @torch.no_grad()
+    def step(self, x_t: Tensor, state: Any) -> tuple[Tensor, State]:
+        """One step without gradient, ``x_t (B, D)`` to ``y_t (B, H)``; writes into the state's cache."""
+        memory, own = state
+        y_t, own = self._one(x_t, own, memory)
+        return y_t, (memory, own)
+
+    def explain(self, x: Tensor, state: Any) -> dict[str, Tensor]:
+        """``"alignment" (B, U, S)``: the last layer's attention to the memory, averaged over its heads."""
+        (crosses, mask), _ = state
+        last, inputs = self._decoder_layers()[-1].cross, []
+        watch = last.register_forward_pre_hook(lambda _, given: inputs.append(given[0]))
+        try:
+            self._whole(x, None, (crosses, mask))
+        finally:
+            watch.remove()
+        return {"alignment": last.weights(inputs[0], crosses[-1], mask)}
+
+    def flops(self, B: int, T: int, S: int = 0) -> int:
+        """The core's, and in each layer two projections of the target, two of the memory, two products of attention."""
+        H, M = self.spec.width, self.spec.memory_size
+        return super().flops(B, T) + self.spec.layers * (4 * B * T * H * H + 4 * B * S * M * H + 4 * B * T * S * H)
+
+    def _decoder_layers(self) -> Any:
+        return self.layers
 
 
 def sinusoidal(position: Tensor, H: int, like: Tensor) -> Tensor:
