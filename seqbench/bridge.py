@@ -2,14 +2,16 @@
 
 At each target step ``i`` the core puts out ``s_i``; with ``h_j`` the memory's step ``j``::
 
-    dot        align(s_i, h_j) = s_i . P h_j                       P a linear map where the widths differ, else left out
-    additive   align(s_i, h_j) = v . tanh(W_s s_i + W_h h_j)
+    dot          align(s_i, h_j) = s_i . P h_j                     P a linear map where the widths differ, else left out
+    scaled-dot   align(s_i, h_j) = s_i . P h_j / sqrt(H)
+    additive     align(s_i, h_j) = v . tanh(W_s s_i + W_h h_j)
     a_ij = softmax over j of align(s_i, h_j)                       only over the source's valid steps
     c_i  = sum_j a_ij h_j
     y_i  = tanh(W [s_i; c_i] + b)                                  with attention "none": y_i = s_i
 
-The scores are those of Luong, Pham and Manning (2015, arXiv:1508.04025) and of Bahdanau, Cho and Bengio (2015,
-arXiv:1409.0473). The attention never feeds the recurrence, so reading a whole target is one call of the core.
+The scores are those of Luong, Pham and Manning (2015, arXiv:1508.04025), Vaswani et al. (2017, arXiv:1706.03762) and
+Bahdanau, Cho and Bengio (2015, arXiv:1409.0473). The attention never feeds the recurrence, so reading a whole target is
+one call of the core.
 
 How the core starts:
 
@@ -60,11 +62,11 @@ class Attention(nn.Module):
 
 
 class Dot(Attention):
-    """``s_i . P h_j``."""
+    """``s_i . P h_j``, and over ``sqrt(H)`` if scaled."""
 
-    def __init__(self, width: int, memory_size: int) -> None:
+    def __init__(self, width: int, memory_size: int, scale: float = 1.0) -> None:
         super().__init__()
-        self.key_size, self.memory_size = width, memory_size
+        self.key_size, self.memory_size, self.scale = width, memory_size, scale
         self.project = nn.Linear(memory_size, width, bias=False) if memory_size != width else nn.Identity()
 
     def keys(self, memory: Tensor) -> Tensor:
@@ -73,7 +75,7 @@ class Dot(Attention):
 
     def scores(self, s: Tensor, keys: Tensor) -> Tensor:
         """Inner products."""
-        return s @ keys.transpose(1, 2)  # (B, U, H) @ (B, H, S) to (B, U, S)
+        return s * self.scale @ keys.transpose(1, 2)  # (B, U, H) @ (B, H, S) to (B, U, S)
 
     def flops(self, B: int, U: int, S: int) -> int:
         """Of the projection, if there is one, and of the inner products."""
@@ -106,6 +108,15 @@ class Additive(Attention):
         return 2 * B * A * (S * self.memory_size + U * self.width + U * S)
 
 
+def make_attention(kind: str, width: int, memory_size: int) -> Attention | None:
+    """The attention of that name; None for ``"none"``."""
+    if kind == "none":
+        return None
+    if kind == "additive":
+        return Additive(width, memory_size)
+    return Dot(width, memory_size, 1 / math.sqrt(width) if kind == "scaled-dot" else 1.0)
+
+
 class Bridge(nn.Module):
     """A causal core as a decoder (an ``api.Decoder``); see the module.
 
@@ -121,8 +132,7 @@ class Bridge(nn.Module):
         self.core, self.start_from = core, start_from
         self.input_size, self.memory_size = input_size, memory_size
         width = self._core.output_size
-        kinds: dict[str, type[Any]] = {"dot": Dot, "additive": Additive}
-        self.attention: Attention | None = kinds[attention](width, memory_size) if attention in kinds else None
+        self.attention = make_attention(attention, width, memory_size)
         self.combine = nn.Linear(width + memory_size, width) if self.attention else None
         self._start_widths = self._start_sizes()
         self.maps = nn.ModuleList(nn.Linear(memory_size, n) for n in self._start_widths)

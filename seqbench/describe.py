@@ -6,7 +6,7 @@ import dataclasses
 import textwrap
 from typing import Any
 
-from seqbench.api import Model, TaskCard
+from seqbench.api import Defaults, Model, TaskCard
 from seqbench.options import bounds
 from seqbench.registry import Source
 
@@ -39,11 +39,14 @@ def describe_task(card: TaskCard, source: Source) -> str:
 
 
 def _protocol(card: TaskCard) -> str:
-    d = card.defaults
-    return (
-        f"Protocol: {d.parameters:,} parameters, {d.steps} steps of {d.batch} sequences, peak learning rate {d.lr:g};\n"
-        f"checkpoint chosen by the best validation {card.select}."
-    )
+    lines = [f"Protocol: {_defaults(card.defaults)};"]
+    lines += [f"on {d.name}: {_defaults(d.defaults)};" for d in card.datasets if d.defaults]
+    return "\n".join([*lines, f"checkpoint chosen by the best validation {card.select}."])
+
+
+def _defaults(d: Defaults) -> str:
+    dropout = f", dropout {d.dropout:g}" if d.dropout else ""
+    return f"{d.parameters:,} parameters, {d.steps} steps of {d.batch} sequences, peak learning rate {d.lr:g}{dropout}"
 
 
 def _options(options: type[Any], more: str) -> str:

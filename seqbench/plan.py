@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from seqbench.api import RESERVED_OPTIONS, Dataset, Model, TaskCard
+from seqbench.api import RESERVED_OPTIONS, Dataset, Defaults, Model, TaskCard
 from seqbench.errors import SpecError, UnknownName
 from seqbench.options import build_options, changed, to_dict
 from seqbench.registry import Registry
@@ -144,7 +144,8 @@ def _rows_of_model(
     given = dict(choice.options)
     shape = {name: given.pop(name) for name in RESERVED_OPTIONS & given.keys()}
     options = build_options(card.options, given, f"model {card.name!r}")
-    width, layers, dropout = _shape(shape, card)
+    defaults = task.defaults_on(dataset)
+    width, layers, dropout = _shape(shape, card, defaults.dropout)
     typed = {"width": width, "layers": layers, "dropout": dropout}
     for backend in spec.backend:
         yield Row(
@@ -159,8 +160,8 @@ def _rows_of_model(
             width=width,
             layers=layers,
             dropout=dropout,
-            target=task.defaults.parameters if spec.params is None else parse_count(spec.params, "--params"),
-            training=training_of(spec, task),
+            target=defaults.parameters if spec.params is None else parse_count(spec.params, "--params"),
+            training=training_of(spec, defaults),
         )
 
 
@@ -170,7 +171,7 @@ def label_of(name: str, options: Mapping[str, Any]) -> str:
     return f"{name}[{inside}]" if inside else name
 
 
-def _shape(given: Mapping[str, str], card: Model) -> tuple[int | None, int | None, float]:
+def _shape(given: Mapping[str, str], card: Model, usual_dropout: float) -> tuple[int | None, int | None, float]:
     """The options that every model has: width, layers, dropout."""
 
     def whole(name: str) -> int | None:
@@ -181,7 +182,7 @@ def _shape(given: Mapping[str, str], card: Model) -> tuple[int | None, int | Non
             )
         return None if text is None else int(text)
 
-    text = given.get("dropout", "0")
+    text = given.get("dropout", str(usual_dropout))
     try:
         dropout = float(text)
     except ValueError:
@@ -191,12 +192,12 @@ def _shape(given: Mapping[str, str], card: Model) -> tuple[int | None, int | Non
     return whole("width"), whole("layers"), dropout
 
 
-def training_of(spec: RunSpec, task: TaskCard) -> Training:
-    """The schedule: the user's values, else the task's defaults."""
+def training_of(spec: RunSpec, defaults: Defaults) -> Training:
+    """The schedule: the user's values, else the defaults."""
     return Training(
-        lr=task.defaults.lr if spec.lr is None else spec.lr,
-        batch=task.defaults.batch if spec.batch is None else spec.batch,
-        budget=Budget("steps", task.defaults.steps) if spec.budget is None else parse_budget(spec.budget),
+        lr=defaults.lr if spec.lr is None else spec.lr,
+        batch=defaults.batch if spec.batch is None else spec.batch,
+        budget=Budget("steps", defaults.steps) if spec.budget is None else parse_budget(spec.budget),
     )
 
 

@@ -121,8 +121,10 @@ def test_own_model_runs(my_model: Path, tmp_path: Path) -> None:
 def test_defaults_of_the_tasks_are_documented() -> None:
     text = (ROOT / "docs" / "tasks.md").read_text(encoding="utf-8")
     for card in registry.load().tasks.values():
-        d = card.defaults
-        assert f"| `{card.name}` | {d.parameters:,} | {d.steps} | {d.batch} | {d.lr:g} |" in text
+        rows = {f"`{card.name}`": card.defaults}
+        rows |= {f"`{card.name}` on `{d.name}`": d.defaults for d in card.datasets if d.defaults}
+        for name, d in rows.items():
+            assert f"| {name} | {d.parameters:,} | {d.steps} | {d.batch} | {d.lr:g} | {d.dropout:g} |" in text
 
 
 def test_hooks_and_statuses_are_documented() -> None:

@@ -64,6 +64,12 @@ def test_protocol_is_the_tasks_own_where_nothing_is_said(cards: Registry) -> Non
     plan = row.training
     assert (row.target, plan.lr, plan.batch) == (defaults.parameters, defaults.lr, defaults.batch)
     assert plan.budget == Budget("steps", defaults.steps)
+    dropping = cards.task("translation").dataset("multi30k").defaults
+    (row,) = rows(cards, task=("translation",), dataset=("multi30k",), model=("lstm",))
+    assert (row.target, row.training.lr, row.dropout) == (dropping.parameters, dropping.lr, dropping.dropout)
+    assert dropping.dropout > 0
+    (row,) = rows(cards, task=("translation",), dataset=("multi30k",), model=("lstm[dropout=0]",))
+    assert row.dropout == 0
     (row,) = rows(cards, model=("lstm",), params="1.5M", lr=0.1, batch=3, budget="5min")
     assert (row.target, row.training.lr, row.training.batch) == (1_500_000, 0.1, 3)
     assert row.training.budget == Budget("seconds", 300)

@@ -11,11 +11,11 @@ from __future__ import annotations
 import pluggy
 
 from seqbench.api.checks import RESERVED_OPTIONS
-from seqbench.api.data import DataFile, DataFiles, Dataset
+from seqbench.api.data import DataFile, DataFiles, Dataset, Defaults
 from seqbench.api.forms import Batch, Decoded, DecoderForm, Form, Prediction, Predictor, Tokens, Vectors
 from seqbench.api.models import Core, CoreSpec, Decoder, Memory, Model, NoOptions, State, option
 from seqbench.api.report import Block, Register, Section, SectionCard, TrialView
-from seqbench.api.tasks import Defaults, Metric, Reference, Task, TaskCard
+from seqbench.api.tasks import Metric, Reference, Task, TaskCard
 from seqbench.errors import DataError, PluginError, Refused, SeqbenchError, UsageError
 
 __all__ = [

@@ -30,6 +30,25 @@ class DataFile:
 
 
 @dataclass(frozen=True)
+class Defaults:
+    """The protocol where the user says nothing; the same for every model.
+
+    Attributes:
+        parameters: trainable parameters of the whole network.
+        steps: training steps.
+        batch: sequences in a training batch.
+        lr: peak learning rate.
+        dropout: probability of dropping a unit, in training.
+    """
+
+    parameters: int = 50_000
+    steps: int = 1000
+    batch: int = 32
+    lr: float = 3e-3
+    dropout: float = 0.0
+
+
+@dataclass(frozen=True)
 class Dataset:
     """Data that a task can run on: embedded (no files; made by the task's own code) or downloaded.
 
@@ -38,12 +57,14 @@ class Dataset:
         summary: one sentence, the split included.
         files: what must be there before the task can be prepared.
         licence: the terms as the origin states them.
+        defaults: the protocol on this dataset, where it is not the task's.
     """
 
     name: str
     summary: str
     files: tuple[DataFile, ...] = ()
     licence: str = ""
+    defaults: Defaults | None = None
 
 
 class DataFiles(Protocol):

@@ -34,14 +34,15 @@ class DecoderForm:
         length: the longest ``U`` of training.
         begin: the token that the decoder reads first.
         end: the token that ends an output.
-        attention: how the harness's bridge joins decoder and memory: ``"dot"``, ``"additive"``, or ``"none"``, by the
-            encoder's state or summary alone. A model's own decoder serves wherever this is not ``"none"``.
+        attention: how the harness's bridge joins decoder and memory: ``"dot"``, ``"scaled-dot"``, ``"additive"``, or
+            ``"none"``, by the encoder's state or summary alone. A model's own
+            decoder serves wherever this is not ``"none"``.
     """
 
     length: int
     begin: int
     end: int
-    attention: Literal["none", "dot", "additive"] = "dot"
+    attention: Literal["none", "dot", "scaled-dot", "additive"] = "additive"
 
 
 @dataclass(frozen=True)

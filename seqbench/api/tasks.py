@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from seqbench.api.checks import check, check_factory, check_name, check_options
-from seqbench.api.data import DataFiles, Dataset
+from seqbench.api.data import DataFiles, Dataset, Defaults
 from seqbench.api.forms import Batch, Form, Predictor
 from seqbench.api.models import NoOptions
 
@@ -49,23 +49,6 @@ class Reference:
 
 
 @dataclass(frozen=True)
-class Defaults:
-    """The protocol of a task where the user says nothing; the same for every model.
-
-    Attributes:
-        parameters: trainable parameters of the whole network.
-        steps: training steps.
-        batch: sequences in a training batch.
-        lr: peak learning rate.
-    """
-
-    parameters: int = 50_000
-    steps: int = 1000
-    batch: int = 32
-    lr: float = 3e-3
-
-
-@dataclass(frozen=True)
 class TaskCard:
     """The card of a task.
 
@@ -77,7 +60,7 @@ class TaskCard:
         datasets: the first is the default and must work offline.
         select: the metric whose best validation value selects the checkpoint.
         options: a frozen dataclass of ``option(...)`` fields.
-        defaults: the protocol where the user says nothing.
+        defaults: the protocol where neither the user nor the dataset says anything.
         citation: where the task comes from.
     """
 
@@ -113,6 +96,10 @@ class TaskCard:
     def metric(self, name: str) -> Metric:
         """The metric of that name."""
         return next(m for m in self.metrics if m.name == name)
+
+    def defaults_on(self, dataset: Dataset) -> Defaults:
+        """The protocol on a dataset where the user says nothing."""
+        return dataset.defaults or self.defaults
 
     def dataset(self, name: str) -> Dataset | None:
         """The dataset of that name, or None."""

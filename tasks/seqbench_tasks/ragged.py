@@ -15,7 +15,8 @@ POOL = 50
 def shuffled_buckets(lengths: np.ndarray, size: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
     """Endless batches of indices, ``(size,)`` each, from one shuffled pass over the data after another.
 
-    A pool may reach into the next pass. The order depends on ``rng`` and ``lengths`` alone. ``lengths (n,)`` or ``(n, 2)``, the second one breaking ties.
+    A pool may reach into the next pass. The order depends on ``rng`` and ``lengths`` alone: ``(n,)``, or ``(n, 2)``
+    with the second one breaking ties.
 
     Raises:
         ValueError: there is nothing to take.
