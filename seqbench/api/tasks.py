@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from seqbench.api.checks import check, check_factory, check_name, check_options
@@ -71,7 +71,7 @@ class TaskCard:
     datasets: tuple[Dataset, ...]
     select: str
     options: type[Any] = NoOptions
-    defaults: Defaults = Defaults()
+    defaults: Defaults = field(default_factory=Defaults)
     citation: str = ""
 
     def __post_init__(self) -> None:

@@ -150,7 +150,7 @@ def content(corpus: Corpus) -> list[bytes]:
 
 
 def fitting(sources: list[np.ndarray], targets: list[np.ndarray], longest: int) -> tuple[Coded, int]:
-    """For training: the pairs with text on both sides and up to ``longest`` tokens a side; how many others there are."""
+    """For training: the pairs with text on both sides, up to ``longest`` tokens each; how many others there are."""
     pairs = [
         (np.append(s, END), np.append(t, END))
         for s, t in zip(sources, targets, strict=True)
@@ -363,8 +363,8 @@ class Translation(Task):
         """The test set's texts and outputs, and the alignments of a few sentences.
 
         ``sources``, ``references``, ``hypotheses``: UTF-8 bytes of all lines, joined by line ends; ``lengths (n,)``:
-        tokens of each source; ``alignment-i (U, S)``, ``alignment-source-i (S,)``, ``alignment-target-i (U,)`` where the
-        model attends.
+        tokens of each source; ``alignment-i (U, S)``, ``alignment-source-i (S,)``, ``alignment-target-i (U,)`` where
+        the model attends.
         """
         sources, targets = zip(*self.corpus["test"], strict=True)
         columns = {"sources": sources, "references": targets, "hypotheses": self._hypotheses}

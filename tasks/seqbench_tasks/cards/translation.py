@@ -50,7 +50,7 @@ MULTI30K = Dataset(
         )
     ),
     licence="none stated for the text (Elliott et al. 2016, 2017); the images, not used here, are for research",
-    defaults=Defaults(parameters=1_500_000, steps=4000, batch=64, lr=5e-3, dropout=0.1),
+    defaults=Defaults(parameters=1_500_000, steps=4000, batch=64, lr=3e-3, dropout=0.1),
 )
 
 _TATOEBA = (
@@ -97,7 +97,7 @@ TATOEBA = Dataset(
         )
     ),
     licence="CC BY 2.0 FR (tatoeba.org)",
-    defaults=Defaults(parameters=1_500_000, steps=2000, batch=64, lr=5e-3, dropout=0.1),
+    defaults=Defaults(parameters=1_500_000, steps=2000, batch=64, lr=3e-3, dropout=0.1),
 )
 
 TRANSLATION = TaskCard(
