@@ -6,6 +6,7 @@ from seqbench.api import Register, hookimpl
 from seqbench_tasks.cards.adding import ADDING
 from seqbench_tasks.cards.char_lm import CHAR_LM, GENERATED_TEXT
 from seqbench_tasks.cards.copy_memory import COPY
+from seqbench_tasks.cards.sentiment import SENTIMENT
 from seqbench_tasks.cards.translation import TRANSLATION
 
 __all__ = ["register_sections", "register_tasks"]
@@ -17,6 +18,7 @@ def register_tasks(register: Register) -> None:
     register.task(COPY)
     register.task(ADDING)
     register.task(CHAR_LM)
+    register.task(SENTIMENT)
     register.task(TRANSLATION)
 
 

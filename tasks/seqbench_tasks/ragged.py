@@ -48,3 +48,15 @@ def padded(rows: Sequence[np.ndarray], fill: int = 0) -> tuple[np.ndarray, np.nd
     for place, row in enumerate(rows):
         together[place, : len(row)] = row
     return together, lengths
+
+
+def flat(rows: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
+    """Ragged rows as one array of tokens, int32, and where each row ends, int64."""
+    ends = np.cumsum([len(row) for row in rows], dtype=np.int64)
+    tokens = np.fromiter((token for row in rows for token in row), np.int32, count=int(ends[-1]) if len(ends) else 0)
+    return tokens, ends
+
+
+def rows_of(tokens: np.ndarray, ends: np.ndarray) -> list[np.ndarray]:
+    """The rows that ``flat`` has joined, int64."""
+    return np.split(tokens.astype(np.int64), ends[:-1]) if len(ends) else []

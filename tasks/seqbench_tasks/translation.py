@@ -32,9 +32,9 @@ from seqbench.api import (
 )
 from seqbench_tasks import translation_scores as scores
 from seqbench_tasks.parallel_text import Pairs, read_pairs, without
-from seqbench_tasks.ragged import padded, shuffled_buckets, sorted_buckets
+from seqbench_tasks.ragged import flat, padded, rows_of, shuffled_buckets, sorted_buckets
 from seqbench_tasks.randomness import fixed, permutation
-from seqbench_tasks.subwords import BEGIN, END, Codec, Subwords, Words, flat, learn, rows_of, version
+from seqbench_tasks.subwords import BEGIN, END, Codec, Subwords, Words, learn, version
 from seqbench_tasks.translation_grammar import embedded_pairs
 
 if TYPE_CHECKING:

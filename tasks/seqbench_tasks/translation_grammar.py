@@ -24,20 +24,18 @@ What a model must learn beyond a dictionary:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 
-from seqbench_tasks.randomness import below, fixed, permutation
+from seqbench_tasks.dice import Dice
+from seqbench_tasks.randomness import fixed, permutation
 
 LONGEST = 18
 """English words of a sentence, at most."""
 SIZES = {"train": 30_000, "valid": 500, "test": 1000}
 SEED = 2017
 MASCULINE, FEMININE = 0, 1
-Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -98,30 +96,6 @@ PREPOSITIONS = {"of": "de", "in": "em", "by": "por", "with": "com", "for": "para
 CONTRACTED = {"de": "d", "em": "n", "por": "pel"}
 """What is left of a preposition before ``o, a, os, as``."""
 PRONOUNS = {"him": "o", "her": "a", "them": "os"}
-
-
-class Dice:
-    """Uniform choices, from words drawn in bulk."""
-
-    def __init__(self, rng: np.random.Generator) -> None:
-        self._rng = rng
-        self._words: Iterator[int] = iter(())
-
-    def below(self, n: int) -> int:
-        """A number in ``0 .. n-1``."""
-        word = next(self._words, None)
-        if word is None:
-            self._words = iter(below(self._rng, 1 << 30, (4096,)).tolist())
-            word = next(self._words)
-        return (word * n) >> 30
-
-    def one(self, items: Sequence[Item]) -> Item:
-        """One of the items."""
-        return items[self.below(len(items))]
-
-    def chance(self, per_cent: int) -> bool:
-        """True in so many of a hundred cases."""
-        return self.below(100) < per_cent
 
 
 @dataclass(frozen=True)
