@@ -7,6 +7,7 @@ import os
 import uuid
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,8 +49,8 @@ def _read(path: Path) -> dict[str, np.ndarray] | None:
     import numpy as np
 
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:  # np.load leaves damaged files open
+            return {name: arrays[name] for name in arrays.files}
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
         return None
 
@@ -58,12 +59,13 @@ def _write(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     import numpy as np
 
     own = path.with_suffix(f".{uuid.uuid4().hex[:8]}.tmp")
-    try:
+    with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with own.open("xb") as file:
-            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
-            file.flush()
-            os.fsync(file.fileno())
-        own.replace(path)
-    except OSError:
-        own.unlink(missing_ok=True)
+        try:
+            with own.open("xb") as file:
+                np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+                file.flush()
+                os.fsync(file.fileno())
+            own.replace(path)
+        finally:
+            own.unlink(missing_ok=True)

@@ -20,6 +20,7 @@ class TrialView:
     """A finished trial as a report section sees it.
 
     Attributes:
+        task_label: the task with its options and dataset, ``"copy[T=100]/embedded"``.
         label: the model as the table names it, ``"lstm[forget_bias=1]"``.
         colour: the model's colour everywhere in the report, ``"#rrggbb"``.
         seed: the trial's seed.
@@ -27,6 +28,7 @@ class TrialView:
         arrays: what ``Task.diagnose`` returned.
     """
 
+    task_label: str
     label: str
     colour: str
     seed: int
@@ -67,11 +69,14 @@ class SectionCard:
         task: the task whose trials it explains.
         factory: ``"package.module:function"``, ``function(views: list[TrialView]) -> Section | None``; imported only
             when a report is written; must not need torch.
+        across: it looks at the task under all the options and datasets of the run at once, instead of one by one, and
+            stands behind the last of them.
     """
 
     name: str
     task: str
     factory: str
+    across: bool = False
 
     def __post_init__(self) -> None:
         """Check the card.

@@ -37,17 +37,21 @@ class ShownSection:
 
 def sections(task: TaskRun, run: Run, folder: RunFolder, registry: Registry, salt: str) -> list[ShownSection]:
     """All sections registered for a task that have something to say."""
+    alike = [other for other in run.tasks if other.name == task.name]
     made = [
-        _guarded(card, task, run, folder, f"{salt}-{place}")
+        _guarded(card, alike if card.across else [task], run, folder, f"{salt}-{place}")
         for place, card in enumerate(registry.sections_of(task.name))
+        if not card.across or task is alike[-1]
     ]
     return [section for section in made if section is not None]
 
 
-def _guarded(card: SectionCard, task: TaskRun, run: Run, folder: RunFolder, salt: str) -> ShownSection | None:
+def _guarded(
+    card: SectionCard, tasks: Sequence[TaskRun], run: Run, folder: RunFolder, salt: str
+) -> ShownSection | None:
     try:
         with style(formulas=True):
-            section = resolve(card.factory)(views(task, run, folder))
+            section = resolve(card.factory)([view for task in tasks for view in views(task, run, folder)])
             return None if section is None else _shown(section, salt)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - a stranger's code may raise anything; the report goes on
         return ShownSection(card.name, error=plain(f"{type(error).__name__}: {error}"))
@@ -57,6 +61,7 @@ def views(task: TaskRun, run: Run, folder: RunFolder) -> list[TrialView]:
     """What a section is given: the trials that ended well, with the arrays that their task kept."""
     return [
         TrialView(
+            task_label=task.label,
             label=row.name,
             colour=look(row.label, row.backend, run.labels, run.backends).colour,
             seed=record["trial"]["seed"],

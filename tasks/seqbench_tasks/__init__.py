@@ -6,8 +6,8 @@ from seqbench.api import Register, hookimpl
 from seqbench_tasks.cards.adding import ADDING
 from seqbench_tasks.cards.char_lm import CHAR_LM, GENERATED_TEXT
 from seqbench_tasks.cards.copy_memory import COPY
-from seqbench_tasks.cards.sentiment import SENTIMENT
-from seqbench_tasks.cards.translation import TRANSLATION
+from seqbench_tasks.cards.sentiment import SENTIMENT, VERDICTS
+from seqbench_tasks.cards.translation import SECTIONS, TRANSLATION
 
 __all__ = ["register_sections", "register_tasks"]
 
@@ -25,4 +25,5 @@ def register_tasks(register: Register) -> None:
 @hookimpl
 def register_sections(register: Register) -> None:
     """Add the report sections of the built-in tasks."""
-    register.section(GENERATED_TEXT)
+    for section in (GENERATED_TEXT, VERDICTS, *SECTIONS):
+        register.section(section)

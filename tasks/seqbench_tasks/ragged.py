@@ -21,9 +21,9 @@ def shuffled_buckets(lengths: np.ndarray, size: int, rng: np.random.Generator) -
     Raises:
         ValueError: there is nothing to take.
     """
-    keys = lengths.reshape(len(lengths), -1)
-    if not len(keys):
+    if not len(lengths):
         raise ValueError("no sequences to make batches of")
+    keys = lengths.reshape(len(lengths), -1)
     left = np.empty(0, np.int64)
     while True:
         while len(left) < POOL * size:

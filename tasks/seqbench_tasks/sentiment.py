@@ -253,7 +253,7 @@ class Sentiment(Task):
     # --- what to show ---
 
     def diagnose(self, predict: Predictor, rng: np.random.Generator) -> dict[str, np.ndarray]:  # noqa: ARG002
-        """``lengths``, ``label``, ``probability`` of class 1 of the test sentences; number and text of the worst errors."""
+        """``lengths``, ``label`` and ``probability`` of class 1 of the test sentences; the worst errors with texts."""
         label = self.splits["test"].label
         wrongness = np.abs(label - self._probability)  # (n,)
         worst = np.argsort(-wrongness, kind="stable")[:8]

@@ -20,8 +20,8 @@ from torch.nn import functional
 
 from seqbench import registry
 from seqbench.api import Batch, CoreSpec, Form, Tokens
-from seqbench.losses import cross_entropy
 from seqbench.assemble import build
+from seqbench.losses import cross_entropy
 from seqbench.spec import Budget, Training
 from seqbench.train import Problem, Stepper
 

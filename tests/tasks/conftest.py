@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,6 +24,8 @@ def weights(batch: Batch) -> np.ndarray:
     """The weight of each target, as ``api.Batch`` defines it."""
     if batch.weight is not None:
         return batch.weight
+    if batch.target.ndim == 1:  # one answer a sequence
+        return np.ones(len(batch.target), dtype=np.float32)
     if batch.lengths is None:
         return np.ones(batch.target.shape[:2], dtype=np.float32)
     return (np.arange(batch.target.shape[1]) < batch.lengths[:, None]).astype(np.float32)
@@ -76,3 +80,12 @@ def fake() -> type[FakePredictor]:
 @pytest.fixture(scope="session")
 def no_files() -> NoFiles:
     return NoFiles()
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of the real data sets."""
+    folder = os.environ.get("SEQBENCH_DATA")
+    if not folder:
+        pytest.skip("SEQBENCH_DATA names no folder of real data sets")
+    return Path(folder)

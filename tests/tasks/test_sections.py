@@ -8,7 +8,9 @@ from seqbench_tasks.sections import generated_text
 
 def view(label, seed, *, nats=1.5, **arrays):
     record = {"metrics": {"test": {"nats": nats}}}
-    return TrialView(label, "#000000", seed, record, {name: np.array(value) for name, value in arrays.items()})
+    return TrialView(
+        "char-lm/embedded", label, "#000000", seed, record, {name: np.array(value) for name, value in arrays.items()}
+    )
 
 
 def sampled(label, seed, text, **more):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from seqbench.api import DataFile, Dataset, Defaults, Metric, TaskCard, option
+from seqbench.api import DataFile, Dataset, Defaults, Metric, SectionCard, TaskCard, option
 
 
 @dataclass(frozen=True)
@@ -81,3 +81,5 @@ SENTIMENT = TaskCard(
     citation="Pang, Lee, Vaithyanathan 2002, Thumbs up? Sentiment classification using machine learning techniques; "
     "Socher et al. 2013, Recursive deep models for semantic compositionality over a sentiment treebank",
 )
+
+VERDICTS = SectionCard("verdicts", "sentiment", "seqbench_tasks.sentiment_report:verdicts")

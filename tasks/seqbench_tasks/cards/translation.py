@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from seqbench.api import DataFile, Dataset, Defaults, Metric, TaskCard, option
+from seqbench.api import DataFile, Dataset, Defaults, Metric, SectionCard, TaskCard, option
 
 
 @dataclass(frozen=True)
@@ -127,4 +127,15 @@ TRANSLATION = TaskCard(
     defaults=Defaults(parameters=200_000, steps=700, batch=64, lr=7e-3),
     citation="Sutskever, Vinyals, Le 2014, Sequence to sequence learning with neural networks, arXiv:1409.3215; "
     "Bahdanau, Cho, Bengio 2015, arXiv:1409.0473; scored as in Post 2018, A call for clarity in reporting BLEU scores",
+)
+
+SECTIONS = tuple(
+    SectionCard(name, "translation", f"seqbench_tasks.translation_report:{name.replace('-', '_')}", across)
+    for name, across in (
+        ("translations", False),
+        ("alignments", False),
+        ("score-by-length", False),
+        ("bleu-by-budget", False),
+        ("attention-compared", True),
+    )
 )

@@ -1,0 +1,83 @@
+"""The report section of ``sentiment``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from seqbench.api import Block, Section, TrialView
+from seqbench_tasks.report_style import by_label, figure, shown, test_metric
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+POINTS = 8
+"""Points of the curve of accuracy against length: each has as many sentences, nearly."""
+ERRORS = 6
+
+
+def verdicts(views: list[TrialView]) -> Section | None:
+    """Who loses to the bag of words; confusion; accuracy against length; the worst errors of the best model."""
+    kept = [view for view in views if "probability" in view.arrays]
+    if not kept:
+        return None
+    groups = by_label(kept)
+    blocks = [Block("text", against_bag_of_words(groups)), Block("table", _confusions(groups), caption="Confusion")]
+    blocks.append(Block("figure", _by_length(groups), caption="Test accuracy by sentence length"))
+    best = max(kept, key=lambda view: test_metric(view, "accuracy"))
+    if best.arrays["errors"].size:
+        caption = f"Surest errors of {best.label}, seed {best.seed}"
+        blocks.append(Block("table", _errors(best), caption=caption))
+    return Section("Verdicts", tuple(blocks))
+
+
+def against_bag_of_words(groups: Mapping[str, Sequence[TrialView]]) -> str:
+    """A sentence that names the models that a bag of words beats."""
+    references = next(iter(groups.values()))[0].record.get("references") or []
+    lines = [r["metrics"].get("accuracy") for r in references if r["name"] == "bag-of-words"]
+    if not lines:
+        return "No bag-of-words baseline is known here."
+    means = {label: float(np.mean([test_metric(v, "accuracy") for v in found])) for label, found in groups.items()}
+    losers = [f"{label} ({shown(mean)} %)" for label, mean in means.items() if mean < lines[0]]
+    said = f"A bag of words, which knows no order, reaches {shown(lines[0])} %. "
+    return said + (f"Models that lose to it: {', '.join(losers)}." if losers else "Every model beats it.")
+
+
+def _confusions(groups: Mapping[str, Sequence[TrialView]]) -> list[list[str]]:
+    """Per cent of the sentences of a class, all seeds together."""
+    table = [["model", "negative called negative", "called positive", "positive called negative", "called positive"]]
+    for label, found in groups.items():
+        total = np.sum([view.record["details"]["confusion"] for view in found], axis=0)  # (2, 2)
+        share = 100 * total / total.sum(1, keepdims=True)
+        table.append([label, *(f"{value:.1f} %" for value in share.ravel())])
+    return table
+
+
+def _by_length(groups: Mapping[str, Sequence[TrialView]]) -> Figure:
+    made, axes = figure(3.2)
+    ax = axes[0, 0]
+    for label, found in groups.items():
+        lengths = found[0].arrays["lengths"]
+        parts = np.array_split(np.argsort(lengths, kind="stable"), POINTS)
+        y = np.array([[100 * _right(view)[part].mean() for part in parts] for view in found])  # (seeds, points)
+        x = [lengths[part].mean() for part in parts]
+        ax.plot(x, y.mean(0), color=found[0].colour, marker="o", ms=3, lw=1.4, label=label)
+        ax.fill_between(x, y.min(0), y.max(0), color=found[0].colour, alpha=0.12, lw=0)
+    ax.set_xlabel("words")
+    ax.set_ylabel("accuracy [%]")
+    ax.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+    return made
+
+
+def _right(view: TrialView) -> np.ndarray:
+    return np.asarray((view.arrays["probability"] > 0.5) == (view.arrays["label"] == 1))
+
+
+def _errors(view: TrialView) -> list[list[str]]:
+    table = [["label", "probability of positive", "sentence"]]
+    for row, text in list(zip(view.arrays["errors"], view.arrays["error-texts"], strict=True))[:ERRORS]:
+        name = "positive" if view.arrays["label"][row] else "negative"
+        table.append([name, f"{view.arrays['probability'][row]:.3f}", str(text)])
+    return table
