@@ -26,7 +26,7 @@ def describe_model(card: Model, source: Source) -> str:
 def describe_task(card: TaskCard, source: Source) -> str:
     """Metrics, datasets, options, protocol and source of a task."""
     metrics = [f"  {m.name}{f' ({m.unit})' if m.unit else ''}: {m.summary}" for m in card.metrics]
-    datasets = [f"  {d.name}: {d.summary}" + (f" Terms: {d.licence}." if d.licence else "") for d in card.datasets]
+    datasets = [f"  {d.name}: {d.summary}" + (f" (terms: {d.licence})" if d.licence else "") for d in card.datasets]
     parts = [
         f"{card.name}: {card.summary}",
         "Metrics (the first is the score):\n" + "\n".join(metrics),

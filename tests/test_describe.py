@@ -75,7 +75,7 @@ def test_a_task(citation: str, end: str) -> None:
     assert describe_task(card, Source("p", "x", "")) == (
         "t: A task.\n\n"
         "Metrics (the first is the score):\n  nats (nats): cross-entropy\n  mse: error\n\n"
-        "Datasets (the first is the default):\n  embedded: made\n  real: found Terms: free.\n\n"
+        "Datasets (the first is the default):\n  embedded: made\n  real: found (terms: free)\n\n"
         "Protocol: 50,000 parameters, 10 steps of 3 sequences, peak learning rate 0.5;\n"
         "checkpoint chosen by the best validation nats." + end
     )

@@ -191,3 +191,25 @@ def test_it_learns_to_write_backwards(cards: Registry, name: str) -> None:
     found = NetworkPredictor(network, cards.model(name), form, cross_entropy).decode(batch, 8, beam=2)
     right = [row.tolist() == want[:-1].tolist() for row, want in zip(found.tokens, batch.target, strict=True)]
     assert np.mean(right) > 0.9
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device: torch.cuda.is_available() is False")
+@pytest.mark.parametrize("both", [True, False])
+@pytest.mark.parametrize("attention", ["none", "dot", "additive"])
+@pytest.mark.parametrize("name", MODELS)
+def test_equals_the_cpu_on_a_gpu(cards: Registry, name: str, attention: str, both: bool) -> None:
+    """Outputs, gradients and what beam search finds, in float64."""
+    form, batch = form_of(attention, both), batch_of([(5, 3), (7, 6), (1, 2)])
+    found = []
+    for device in ("cpu", "cuda"):
+        network = network_of(cards, name, form).double().to(device)
+        outputs = network.outputs(batch)
+        cross_entropy(outputs, targets_of(batch, form, torch.device(device))).backward()
+        gradients = [p.grad.cpu() for p in network.parameters()]
+        predict = NetworkPredictor(network.eval(), cards.model(name), form, cross_entropy)
+        found.append((outputs.detach().cpu(), gradients, predict.decode(batch, 8, beam=3).tokens))
+    (want, want_gradients, tokens), (got, gradients, on_gpu) = found
+    torch.testing.assert_close(got, want, rtol=0, atol=1e-9)
+    torch.testing.assert_close(gradients, want_gradients, rtol=0, atol=1e-8)
+    assert [row.tolist() for row in on_gpu] == [row.tolist() for row in tokens]

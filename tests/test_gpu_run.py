@@ -13,7 +13,14 @@ pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device: torch.cuda.is_available() is False"),
 ]
-TASKS = ("copy[T=5]", "adding[T=10]", "char-lm[window=32,sample=20]")
+TASKS = (
+    "copy[T=5]",
+    "adding[T=10]",
+    "char-lm[window=32,sample=20]",
+    "sentiment",
+    "translation",
+    "translation[attention=none,directions=one]",
+)
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -77,6 +77,19 @@ def test_a_pooled_head_reads_the_summary_of_each_row(cards: Registry, model: str
     assert calls == [(3, 7, WIDTH)]
 
 
+@pytest.mark.parametrize("pooling", ["mean", "max"])
+@pytest.mark.parametrize("model", ["lstm", "tcn", "transformer"])
+def test_a_pooling_head_reads_the_mean_or_maximum_of_each_row(cards: Registry, model: str, pooling: Any) -> None:
+    network = make(cards, model, dataclasses.replace(VECTORS, pooling=pooling))
+    x, lengths = torch.randn(3, 7, 3, dtype=torch.float64), torch.tensor([7, 1, 4])
+    y, _ = network.core(network.input(x), None, lengths)
+    weight, bias = network.head.weight.detach().numpy(), network.head.bias.detach().numpy()
+    for row, length in enumerate(lengths.tolist()):
+        steps = y[row, :length].detach().numpy()  # the maximum may be below 0: padding must not win
+        pooled = steps.mean(0) if pooling == "mean" else steps.max(0)
+        np.testing.assert_allclose(network(x, lengths)[row].detach(), weight @ pooled + bias, rtol=1e-10, atol=1e-12)
+
+
 def test_a_bidirectional_core_has_a_head_of_twice_its_width(cards: Registry) -> None:
     network = make(cards, "gru", dataclasses.replace(VECTORS, causal=False), causal=False)
     assert network.head.in_features == 2 * WIDTH

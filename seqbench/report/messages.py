@@ -15,7 +15,7 @@ WARNING = "warning: "
 
 @dataclass(frozen=True)
 class Note:
-    """A remark and the rows that it is about (none: about the task)."""
+    """A remark and the rows that it is about (none: about all of the task's)."""
 
     text: str
     rows: tuple[str, ...]
@@ -48,12 +48,16 @@ class Failure:
 
 
 def notes(task: TaskRun) -> list[Note]:
-    """Warnings first; the same remark about several models is one remark."""
+    """Warnings first; the same remark about several models is one remark, and about all of them names none."""
     rows_of: dict[str, dict[str, None]] = {}
     for row in sorted(task.rows, key=lambda row: row.name):
         for remark in _remarks(row):
             rows_of.setdefault(remark, {})[row.name] = None
-    found = [_note(remark, tuple(rows)) for remark, rows in rows_of.items()] + _seeds(task)
+    everybody = {row.name for row in task.rows}
+    found = [
+        _note(remark, () if everybody == set(rows) and len(rows) > 1 else tuple(rows))
+        for remark, rows in rows_of.items()
+    ] + _seeds(task)
     return sorted(found, key=lambda note: not note.warning)
 
 

@@ -40,8 +40,8 @@ def against_bag_of_words(groups: Mapping[str, Sequence[TrialView]]) -> str:
     if not lines:
         return "No bag-of-words baseline is known here."
     means = {label: float(np.mean([test_metric(v, "accuracy") for v in found])) for label, found in groups.items()}
-    losers = [f"{label} ({shown(mean)} %)" for label, mean in means.items() if mean < lines[0]]
-    said = f"A bag of words, which knows no order, reaches {shown(lines[0])} %. "
+    losers = [f"{label} ({shown(mean, 2)} %)" for label, mean in means.items() if mean < lines[0]]
+    said = f"A bag of words, which knows no order, reaches {shown(lines[0], 2)} %. "
     return said + (f"Models that lose to it: {', '.join(losers)}." if losers else "Every model beats it.")
 
 

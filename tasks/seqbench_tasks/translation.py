@@ -48,7 +48,7 @@ PAIRS = {
 }
 """The pairs of each dataset, its default first."""
 EVALUATION_BATCH = 100
-VALID_DECODED = 200
+VALID_DECODED = 100
 """Sentences of the validation set that are decoded at each validation."""
 DRAWN, DRAWN_LENGTH = 4, 16
 """Test sentences whose alignments are kept, and the longest of them, in tokens."""

@@ -31,7 +31,7 @@ import numpy as np
 from seqbench_tasks.dice import Dice
 from seqbench_tasks.randomness import fixed, permutation
 
-LONGEST = 18
+LONGEST = 15
 """English words of a sentence, at most."""
 SIZES = {"train": 30_000, "valid": 500, "test": 1000}
 SEED = 2017

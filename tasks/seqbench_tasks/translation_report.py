@@ -175,13 +175,18 @@ def by_exact(views: Sequence[TrialView]) -> bool:
     return max(test_metric(view, "exact") for view in views) >= 20
 
 
+def score_name(exact: bool) -> str:
+    """The score as axes and captions name it."""
+    return "exact match [%]" if exact else "BLEU"
+
+
 def score_by_length(views: list[TrialView]) -> Section | None:
     """The score against the source's length."""
     kept = has_outputs(views)
     if not kept:
         return None
     exact, lengths = by_exact(kept), kept[0].arrays["lengths"]
-    name = "exact match [%]" if exact else "BLEU"
+    name = score_name(exact)
     parts = thirds(lengths)
     scorers = {label: [Scorer(v, exact) for v in trials] for label, trials in by_label(kept).items()}
     ranges = [
@@ -192,7 +197,7 @@ def score_by_length(views: list[TrialView]) -> Section | None:
     made, axes = figure(3.2)
     for label, trials in by_label(kept).items():
         _curve(axes[0, 0], lengths, scorers[label], trials[0].colour, label, "solid")
-    _label(axes[0, 0], name)
+    _label(axes[0, 0], exact)
     text = f"Means over seeds on the test set; a point has at least {BIN} sentences, the band is the seeds' range."
     return Section(
         "Score by source length",
@@ -213,10 +218,13 @@ def _curve(ax: Axes, lengths: np.ndarray, scorers: Sequence[Scorer], colour: str
         ax.fill_between(x, y.min(0), y.max(0), color=colour, alpha=0.12, lw=0)
 
 
-def _label(ax: Axes, name: str) -> None:
+def _label(ax: Axes, exact: bool) -> None:
     ax.set_xlabel("source length [tokens, the end included]")
-    ax.set_ylabel(name)
-    ax.set_ylim(-2, 102)
+    ax.set_ylabel(score_name(exact))
+    if exact:
+        ax.set_ylim(-2, 102)
+    else:
+        ax.set_ylim(bottom=0)
     ax.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
 
 
@@ -248,15 +256,15 @@ def _compared(group: Sequence[TrialView]) -> list[Block]:
     scorers = {key: Scorer(key.view, exact) for key in map(_Key, group)}
     lengths = group[0].arrays["lengths"]
     dataset = group[0].record["trial"]["dataset"]
-    name = "exact match [%]" if exact else "BLEU"
+    name = score_name(exact)
     text = (
         "Difference of corpus BLEU on the same test sentences, seed by seed, with its 95 % interval by the paired "
         f"bootstrap (Koehn 2004; {bootstrap.SAMPLES:,} resampled test sets): how sure the test set makes us, not "
-        "how seeds vary."
+        "how seeds vary. A model with a decoder of its own (the Transformer) attends by that, whatever kind is named."
     )
     return [
         Block("table", _kinds_table(scorers, kinds, lengths), caption=f"{dataset}: {name} by attention and length"),
-        Block("figure", _kinds_figure(scorers, lengths, name), caption="solid: with attention, dashed: without"),
+        Block("figure", _kinds_figure(scorers, lengths, exact), caption="solid: with attention, dashed: without"),
         Block("table", _differences(group, kinds), caption="BLEU with attention minus BLEU without"),
         Block("text", text),
     ]
@@ -290,14 +298,14 @@ def _kinds_table(scorers: Mapping[_Key, Scorer], kinds: Sequence[str], lengths: 
     return table
 
 
-def _kinds_figure(scorers: Mapping[_Key, Scorer], lengths: np.ndarray, name: str) -> Figure:
+def _kinds_figure(scorers: Mapping[_Key, Scorer], lengths: np.ndarray, exact: bool) -> Figure:
     made, axes = figure(3.2)
     for label, colour in _labels(scorers).items():
         for kind in dict.fromkeys(key.kind for key in scorers):
             found, none = _of(scorers, label, kind), kind == "none"
             if found:
                 _curve(axes[0, 0], lengths, found, colour, f"{label}, {kind}", "dashed" if none else "solid")
-    _label(axes[0, 0], name)
+    _label(axes[0, 0], exact)
     return made
 
 

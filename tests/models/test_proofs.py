@@ -3,6 +3,7 @@
 import pytest
 
 from seqbench import conformance
+from seqbench.api import Model
 from seqbench_models import gru, janet, lstm, rnn, tcn, transformer
 
 CARDS = [rnn.card, lstm.card, gru.card, janet.card, tcn.card, transformer.card]
@@ -16,5 +17,5 @@ def test_conformance(subject: conformance.Subject) -> None:
 
 
 @pytest.mark.parametrize("card", CARDS, ids=lambda card: card.name)
-def test_check_all_runs_as_plugin_authors_run_it(card: conformance.Model) -> None:
+def test_check_all_runs_as_plugin_authors_run_it(card: Model) -> None:
     conformance.check_all(card)

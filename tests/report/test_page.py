@@ -344,3 +344,22 @@ def test_it_is_small_and_quick(tmp_path: Path, report_text: Report) -> None:
     size = len(report_text(folder).encode())
     assert size < 3_000_000
     assert time.perf_counter() - start < 20  # about 2 s on an idle core
+
+
+def test_a_section_across_sees_all_settings_of_its_task_once(tmp_path, report_text, section, registry) -> None:
+    seen: list[list[str]] = []
+
+    def make(views):
+        seen.append([view.task_label for view in views])
+        return Section("All together", (Block("text", "here"),))
+
+    section(make)
+    registry.sections = {n: replace(card, across=True) for n, card in registry.sections.items()}
+    trials = [make_trial(task_label=f"copy[T={T}]/embedded") for T in (10, 20)]
+    trials.append(make_trial(ADDING))
+    records = [make_record(t, ADDING if t.task == "adding" else COPY) for t in trials]
+    text = report_text(make_folder(tmp_path, trials, records))
+    assert seen == [["copy[T=10]/embedded", "copy[T=20]/embedded"]]
+    titles = [title.replace("<wbr>", "") for title in re.findall(r"<h[23]>(.*?)</h", text)]
+    of_tasks = [title for title in titles if "/" in title or title == "All together"]
+    assert of_tasks == ["copy[T=10]/embedded", "copy[T=20]/embedded", "All together", "adding/embedded"]

@@ -32,7 +32,7 @@ SST2 = Dataset(
         )
     ),
     licence="none stated for the data; cite Socher et al. 2013",
-    defaults=Defaults(parameters=1_000_000, steps=1000, batch=32, lr=2e-3, dropout=0.5),
+    defaults=Defaults(parameters=1_000_000, steps=1000, batch=32, lr=5e-3, dropout=0.5),
 )
 
 _MR = "https://raw.githubusercontent.com/yoonkim/CNN_sentence/23e0e1f7355705bb083043fda05c031b15acb38c/"
@@ -55,7 +55,7 @@ MR = Dataset(
         ),
     ),
     licence="CC BY 4.0 (as NLTK records it); cite Pang and Lee 2005",
-    defaults=Defaults(parameters=1_000_000, steps=1000, batch=32, lr=2e-3, dropout=0.5),
+    defaults=Defaults(parameters=1_000_000, steps=1000, batch=32, lr=5e-3, dropout=0.5),
 )
 
 SENTIMENT = TaskCard(
