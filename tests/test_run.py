@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -302,7 +303,9 @@ def test_weights_are_stored_and_are_the_tested_ones(tmp_path: Path) -> None:
 def test_interrupt_kills_the_trials_and_says_how_to_go_on(tmp_path: Path) -> None:
     line = [sys.executable, "-m", "seqbench", "run", "--task", "copy[T=5]", "--model", "faulty[fault=hang]"]
     line += ["--plugin", str(FAULTY), "--seeds", "2", "--params", "1500", "--out", str(tmp_path)]
-    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs are told to ignore it
+    pipe = subprocess.PIPE
+    with subprocess.Popen(line, stdout=pipe, stderr=pipe, text=True, preexec_fn=heed) as process:
         deadline = time.monotonic() + 60
         while not list(tmp_path.glob("*/logs/*.log")) and time.monotonic() < deadline:
             time.sleep(0.05)

@@ -120,7 +120,7 @@ def test_every_word_of_valid_and_test_is_in_train(pairs: dict[str, list[tuple[st
 
 def test_the_embedded_dataset_is_the_same_bytes_for_everyone(pairs: dict[str, list[tuple[str, str]]]) -> None:
     text = "\n".join(f"{e}\t{p}" for split in ("train", "valid", "test") for e, p in pairs[split])
-    assert hashlib.sha256(text.encode()).hexdigest()[:16] == "b1f4df276c92af36"
+    assert hashlib.sha256(text.encode()).hexdigest()[:16] == "243de86a8e9590ba"
 
 
 # --- a stand-in for a network -------------------------------------------------------------------------
@@ -180,10 +180,11 @@ def test_a_predictor_that_knows_reaches_the_optimum(task: Translation) -> None:
     assert said["unfinished"] == 0
     assert {beam for _, _, beam, _ in oracle.asked} == {1, 4}
     assert said["signatures"]["bleu"].startswith("nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:")
+    oracle.asked.clear()
     valid = task.evaluate(oracle, "valid")
     assert valid["bleu_greedy"] == pytest.approx(100)
     assert math.isnan(valid["bleu"])
-    assert sum(n for n, _, _, _ in oracle.asked[-2:]) == translation.VALID_DECODED
+    assert sum(n for n, _, _, _ in oracle.asked) == translation.VALID_DECODED
 
 
 def test_one_wrong_output_costs_what_sacrebleu_says(task: Translation) -> None:
