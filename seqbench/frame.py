@@ -69,6 +69,8 @@ COLUMNS = (
     Column("infer_tokens_per_s", "the same for scoring the test set, data and metric included",
            _at("speed", "infer_tokens_per_s"), "1/s"),
     Column("train_seconds", "wall time of all training steps", _at("speed", "train_seconds"), "s"),
+    Column("first_step_seconds", "wall time of one step on a copy, before training: compiling, loading of libraries",
+           _at("speed", "first_step_seconds"), "s"),
     Column("seconds", "wall time of the whole trial", _at("speed", "seconds"), "s"),
     Column("peak_memory_mib", "CPU: largest resident size of the trial's process above what it was before the network "
            "was built; CUDA: peak of the allocator", _at("memory", "peak_mib"), "MiB"),

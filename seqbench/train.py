@@ -116,22 +116,38 @@ def learning_rate(training: Training, step: int, steps: int) -> float:
     return training.lr * share
 
 
+def first_step(problem: Problem, training: Training, batches: Iterator[Batch]) -> float:
+    """Seconds of one training step on a copy of the network, which is then forgotten.
+
+    Kernels are compiled and libraries loaded in it, so that neither is part of the training's time.
+    """
+    stepper = Stepper(_copy(problem), training, 1000)
+    with Stopwatch(problem.device) as watch:
+        stepper(1, next(batches))
+    return watch.seconds
+
+
+def _copy(problem: Problem) -> Problem:
+    """With a network of its own, in training mode."""
+    # .to() packs the weights of a copied nn.LSTM for cuDNN again, which deepcopy has undone
+    copy = replace(problem, network=deepcopy(problem.network).to(problem.device))
+    copy.network.train()
+    return copy
+
+
 def steps_in(seconds: float, problem: Problem, training: Training, batches: Iterator[Batch]) -> int:
     """How many training steps fit into ``seconds``: timed on a copy of the network, which is then forgotten.
 
     The first three steps are not counted; then come at least ten, and more until 5 % of the budget or three seconds are
     spent; the median decides. On CUDA a sample is ten steps, so that waiting for the device is not what is measured.
     """
-    # .to() packs the weights of a copied nn.LSTM for cuDNN again, which deepcopy has undone
-    copy = replace(problem, network=deepcopy(problem.network).to(problem.device))
     block = 10 if problem.device.type == "cuda" else 1
-    copy.network.train()
-    stepper = Stepper(copy, training, 1000)
+    stepper = Stepper(_copy(problem), training, 1000)
     for _ in range(3):
         stepper(1, next(batches))
     samples: list[float] = []
     while len(samples) * block < 10 or block * sum(samples) < min(0.05 * seconds, 3.0):
-        with Stopwatch(copy.device) as watch:
+        with Stopwatch(problem.device) as watch:
             for _ in range(block):
                 stepper(1, next(batches))
         samples.append(watch.seconds / block)

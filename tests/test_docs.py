@@ -21,9 +21,9 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
-def block(marker: str) -> str:
+def block(marker: str, document: str = README) -> str:
     """The code block after ``<!-- marker -->``."""
-    found = re.search(rf"<!-- {re.escape(marker)} -->\n```\w*\n(.*?)```", README, re.DOTALL)
+    found = re.search(rf"<!-- {re.escape(marker)} -->\n```\w*\n(.*?)```", document, re.DOTALL)
     assert found, marker
     return found[1]
 
@@ -116,6 +116,14 @@ def test_own_model_runs(my_model: Path, tmp_path: Path) -> None:
     results = seqbench.run(task="copy[T=5]", models=["running-mean", "lstm"], plugin=my_model, **options)
     assert results.ok
     assert set(results.frame["model"]) == {"running-mean", "lstm"}
+
+
+def test_own_cell_is_short_and_conforms(tmp_path: Path) -> None:
+    path = tmp_path / "my_cell.py"
+    path.write_text(block("my_cell.py", (ROOT / "docs" / "backends.md").read_text(encoding="utf-8")), encoding="utf-8")
+    assert len(path.read_text(encoding="utf-8").split("\n")) <= 38
+    card = registry.load([path]).models["light"]
+    conformance.check_all(card, card.options(), "numba")
 
 
 def test_defaults_of_the_tasks_are_documented() -> None:

@@ -28,7 +28,11 @@ card = Model(
     summary="The gated recurrent unit: one state, moved towards a candidate by an update gate.",
     citation="Cho, K. et al. (2014). Learning phrase representations using RNN encoder-decoder. arXiv:1406.1078",
     equations=EQUATIONS,
-    cores={"torch": "seqbench_models.gru.torch_core:Core"},
+    cores={
+        "torch": "seqbench_models.gru.torch_core:Core",
+        "numba": "seqbench_models.gru.numba_core:Core",
+        "numba-ref": "seqbench_models.gru.numba_core:Reference",
+    },
     options=Options,
     can=frozenset({"causal", "bidirectional", "step"}),
     state_is_summary=True,

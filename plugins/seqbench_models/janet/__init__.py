@@ -37,7 +37,11 @@ card = Model(
         "arXiv:1804.04849"
     ),
     equations=EQUATIONS,
-    cores={"torch": "seqbench_models.janet.torch_core:Core"},
+    cores={
+        "torch": "seqbench_models.janet.torch_core:Core",
+        "numba": "seqbench_models.janet.numba_core:Core",
+        "numba-ref": "seqbench_models.janet.numba_core:Reference",
+    },
     options=Options,
     can=frozenset({"causal", "bidirectional", "step"}),
     state_is_summary=True,

@@ -48,7 +48,11 @@ card = Model(
         "Neural Computation 12(10). doi:10.1162/089976600300015015; chrono: Tallec, Ollivier (2018). arXiv:1804.11188"
     ),
     equations=EQUATIONS,
-    cores={"torch": "seqbench_models.lstm.torch_core:Core"},
+    cores={
+        "torch": "seqbench_models.lstm.torch_core:Core",
+        "numba": "seqbench_models.lstm.numba_core:Core",
+        "numba-ref": "seqbench_models.lstm.numba_core:Reference",
+    },
     options=Options,
     can=frozenset({"causal", "bidirectional", "step"}),
     state_is_summary=True,

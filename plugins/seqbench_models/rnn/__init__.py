@@ -24,7 +24,11 @@ card = Model(
     summary="The simple recurrent network: one tanh layer that sees its own last output.",
     citation="Elman, J. L. (1990). Finding structure in time. Cognitive Science 14(2). doi:10.1207/s15516709cog1402_1",
     equations=EQUATIONS,
-    cores={"torch": "seqbench_models.rnn.torch_core:Core"},
+    cores={
+        "torch": "seqbench_models.rnn.torch_core:Core",
+        "numba": "seqbench_models.rnn.numba_core:Core",
+        "numba-ref": "seqbench_models.rnn.numba_core:Reference",
+    },
     options=Options,
     can=frozenset({"causal", "bidirectional", "step"}),
     state_is_summary=True,

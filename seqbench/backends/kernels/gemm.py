@@ -1,0 +1,233 @@
+"""Matrix products ``C += A B`` in tiles that stay in registers, ``B`` packed once and used many times.
+
+A recurrent network multiplies by the same matrix at every step. A BLAS packs it anew each time; here it is packed once
+a call, and that is where the speed comes from. All offsets and strides are in elements; ``C``'s columns are contiguous.
+
+Packed layout of ``B (K, N)``: panels of two vectors of columns, each ``(K, 2 lanes)`` and contiguous, the columns
+beyond ``N`` zero; if ``N`` fills only half of the last panel, that one is ``(K, lanes)``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba.core import types
+
+from seqbench.backends.kernels.jit import compiled, intrinsic
+from seqbench.backends.kernels.target import HOST
+from seqbench.backends.kernels.vector import VectorType, address, llvm_type, load, multiply_add, number, splat, store
+
+MANY, SOME, ONE = HOST.tile_rows
+VECTOR_BYTES = HOST.vector_bytes
+WIDE = 8
+"""Vectors of columns in a product with one row: so many sums at once hide the latency of the additions."""
+BLOCK = 128
+"""Rows that a product over many rows (a weight gradient) packs at a time: panels of both operands stay in cache."""
+
+
+def _tile(rows: int, vectors: int) -> Any:
+    """The kernel: ``c[:rows, :vectors * lanes] += a[:rows, :K] @ b``, ``K >= 1``, sums in registers.
+
+    ``tile(a, a_at, a_row, a_column, b, b_at, b_step, b_panel, c, c_at, c_row, K)``: ``a`` starts at element ``a_at``;
+    ``b_step`` is a row of a panel, ``b_panel`` the distance of two panels.
+    """
+
+    @intrinsic
+    def tile(
+        _typing: Any, a: Any, a_at: Any, a_row: Any, a_column: Any, b: Any, b_at: Any, b_step: Any, b_panel: Any,
+        c: Any, c_at: Any, c_row: Any, K: Any,
+    ) -> Any:  # fmt: skip
+        index = types.intp
+
+        def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+            _Tile(context, builder, rows, vectors, (a, b, c)).emit(*arguments)
+            return context.get_dummy_value()
+
+        return types.void(a, index, index, index, b, index, index, index, c, index, index, index), generate
+
+    return tile
+
+
+class _Tile:
+    """Writes the loop over ``k`` in LLVM's language, where the sums are values and so stay in registers."""
+
+    def __init__(self, context: Any, builder: Any, rows: int, vectors: int, arrays: tuple[Any, Any, Any]) -> None:
+        self.context, self.builder, self.rows, self.vectors = context, builder, rows, vectors
+        self.a_type, self.b_type, self.c_type = arrays
+        vector = VectorType(self.c_type.dtype)
+        self.lanes, self.vector = vector.lanes, llvm_type(vector)
+        self.align = vector.element.bitwidth // 8
+
+    def _int(self, value: int) -> Any:
+        return ir.Constant(ir.IntType(64), value)
+
+    def _pointer(self, array_type: Any, array: Any, offset: Any, to: Any) -> Any:
+        return address(self.context, self.builder, array_type, array, offset, to)
+
+    def emit(
+        self, a: Any, a_at: Any, a_row: Any, a_column: Any, b: Any, b_at: Any, b_step: Any, b_panel: Any,
+        c: Any, c_at: Any, c_row: Any, K: Any,
+    ) -> None:  # fmt: skip
+        """The loop, and the sums to memory."""
+        builder = self.builder
+        places = [
+            self._pointer(
+                self.c_type, c,
+                builder.add(c_at, builder.add(builder.mul(c_row, self._int(i)), self._int(j * self.lanes))),
+                self.vector,
+            )
+            for i in range(self.rows)
+            for j in range(self.vectors)
+        ]  # fmt: skip
+        zeros = [ir.Constant(self.vector, [0.0] * self.lanes)] * len(places)
+        before = builder.block
+        loop, after = builder.append_basic_block("k"), builder.append_basic_block("summed")
+        builder.branch(loop)
+        builder.position_at_end(loop)
+        counters = [builder.phi(ir.IntType(64)) for _ in range(3)]
+        sums = [builder.phi(self.vector) for _ in places]
+        k, a_k, b_k = counters
+        new = self._one_k(sums, a, a_k, a_row, b, b_k, b_panel)
+        following = [builder.add(k, self._int(1)), builder.add(a_k, a_column), builder.add(b_k, b_step)]
+        starts = [self._int(0), a_at, b_at]
+        for phi, start, next_ in zip([*counters, *sums], [*starts, *zeros], [*following, *new], strict=True):
+            phi.add_incoming(start, before)
+            phi.add_incoming(next_, loop)
+        builder.cbranch(builder.icmp_signed("<", following[0], K), loop, after)
+        builder.position_at_end(after)
+        # Added at the end, what is there costs one rounding; at the start, one for each of the K additions.
+        for place, total in zip(places, new, strict=True):
+            builder.store(builder.fadd(builder.load(place, align=self.align), total), place, align=self.align)
+
+    def _one_k(self, sums: list[Any], a: Any, a_k: Any, a_row: Any, b: Any, b_k: Any, b_panel: Any) -> list[Any]:
+        builder, new = self.builder, []
+        columns = []
+        for j in range(self.vectors):
+            panel = builder.mul(b_panel, self._int(j // 2))
+            offset = builder.add(b_k, builder.add(panel, self._int(j % 2 * self.lanes)))
+            columns.append(builder.load(self._pointer(self.b_type, b, offset, self.vector), align=self.align))
+        for i in range(self.rows):
+            offset = builder.add(a_k, builder.mul(a_row, self._int(i)))
+            pointer = self._pointer(self.a_type, a, offset, self.vector.element)
+            number = splat(builder, builder.load(pointer, align=self.align), self.vector)
+            row = sums[i * self.vectors : (i + 1) * self.vectors]
+            new += [multiply_add(builder, number, column, total) for column, total in zip(columns, row, strict=True)]
+        return new
+
+
+_many_two, _some_two, _one_two = _tile(MANY, 2), _tile(SOME, 2), _tile(ONE, 2)
+_many_one, _some_one, _one_one = _tile(MANY, 1), _tile(SOME, 1), _tile(ONE, 1)
+_one_wide = _tile(ONE, WIDE)
+
+
+@compiled
+def lanes_of(array):
+    """Numbers of an array's type in a vector."""
+    return VECTOR_BYTES // array.itemsize
+
+
+@compiled
+def multiply(a, a_at, a_outer, a_inner, outer, inner, a_column, K, b, b_at, N, c, c_at, c_outer, c_inner):
+    """``C += A B`` with ``B (K, N)`` packed at ``b_at``.
+
+    The rows of ``A`` and ``C`` are pairs of an outer and an inner index with strides of their own: batch and time, in
+    either order. ``N`` is rounded up to whole vectors, which ``C`` must have room for.
+    """
+    lanes = lanes_of(c)
+    if inner < MANY and outer > inner:  # the longer side goes inside, where tiles are cut
+        a_outer, a_inner, c_outer, c_inner = a_inner, a_outer, c_inner, c_outer
+        outer, inner = inner, outer
+    first = 0
+    if outer * inner == 1:
+        while first + WIDE * lanes <= N:
+            step = 2 * lanes
+            _one_wide(a, a_at, 0, a_column, b, b_at, step, K * step, c, c_at + first, 0, K)
+            first += WIDE * lanes
+            b_at += K * WIDE * lanes
+    while first < N:
+        two = N - first > lanes
+        width = 2 * lanes if two else lanes
+        for o in range(outer):
+            a_o, c_o = a_at + o * a_outer, c_at + first + o * c_outer
+            _rows(a, a_o, a_inner, a_column, b, b_at, width, two, c, c_o, c_inner, inner, K)
+        first += width
+        b_at += K * width
+
+
+@compiled
+def _rows(a, a_at, a_row, a_column, b, b_at, width, two, c, c_at, c_row, M, K):
+    """One panel of columns: tiles of many rows, then of some, then single rows."""
+    i = 0
+    if two:
+        while i + MANY <= M:
+            _many_two(a, a_at + i * a_row, a_row, a_column, b, b_at, width, 0, c, c_at + i * c_row, c_row, K)
+            i += MANY
+        while i + SOME <= M:
+            _some_two(a, a_at + i * a_row, a_row, a_column, b, b_at, width, 0, c, c_at + i * c_row, c_row, K)
+            i += SOME
+        while i < M:
+            _one_two(a, a_at + i * a_row, a_row, a_column, b, b_at, width, 0, c, c_at + i * c_row, c_row, K)
+            i += 1
+    else:
+        while i + MANY <= M:
+            _many_one(a, a_at + i * a_row, a_row, a_column, b, b_at, width, 0, c, c_at + i * c_row, c_row, K)
+            i += MANY
+        while i + SOME <= M:
+            _some_one(a, a_at + i * a_row, a_row, a_column, b, b_at, width, 0, c, c_at + i * c_row, c_row, K)
+            i += SOME
+        while i < M:
+            _one_one(a, a_at + i * a_row, a_row, a_column, b, b_at, width, 0, c, c_at + i * c_row, c_row, K)
+            i += 1
+
+
+@compiled
+def multiply_transposed(a, a_at, a_row, first, last, b, b_outer, b_inner, outer, inner, N, c, c_row, a_block, b_block):
+    """``C[m] += sum_r A[r, m] B[r]`` for ``first <= m < last``: a weight gradient, ``r`` over all steps of all rows.
+
+    Both operands are packed, ``BLOCK`` rows at a time: read where they lie, a row apart, each number would cost a cache
+    line. ``B``'s rows are pairs ``(outer, inner)``; ``A``'s and ``C``'s rows are ``a_row`` and ``c_row`` apart.
+
+    Row ``r`` of ``A`` is at ``a_at + r * a_row``, row ``(o, i)`` of ``B`` at ``o * b_outer + i * b_inner``, row ``m``
+    of ``C`` at ``m * c_row``. ``first`` and ``last`` are multiples of a vector, and ``c_row`` is ``N`` rounded up to
+    whole vectors. Scratch: ``a_block`` of ``BLOCK * 2 * lanes`` elements, ``b_block`` for a packed ``(BLOCK, N)``.
+    """
+    lanes = lanes_of(c)
+    for start in range(0, outer * inner, BLOCK):
+        R = min(BLOCK, outer * inner - start)
+        _pack_rows(b, b_outer, b_inner, inner, start, R, N, b_block)
+        for m in range(first, last, 2 * lanes):
+            rows = min(2 * lanes, last - m)
+            source = a_at + start * a_row + m
+            for r in range(R):
+                for i in range(0, rows, lanes):
+                    store(a_block, r * rows + i, load(a, source + r * a_row + i))
+            column, b_at = 0, 0
+            while column < N:
+                two = N - column > lanes
+                width = 2 * lanes if two else lanes
+                _rows(a_block, 0, 1, rows, b_block, b_at, width, two, c, m * c_row + column, c_row, rows, R)
+                column += width
+                b_at += R * width
+
+
+@compiled
+def _pack_rows(b, outer_stride, inner_stride, inner, start, R, N, packed):
+    """Pack rows ``start .. start + R`` of ``B`` as a ``(R, N)`` matrix."""
+    lanes = lanes_of(packed)
+    at = 0
+    for column in range(0, N, 2 * lanes):
+        width = min(2 * lanes, -(-(N - column) // lanes) * lanes)
+        valid = min(width, N - column)
+        for r in range(R):
+            source = (start + r) // inner * outer_stride + (start + r) % inner * inner_stride + column
+            target = at + r * width
+            if valid == width:
+                for n in range(0, width, lanes):
+                    store(packed, target + n, load(b, source + n))
+            else:
+                for n in range(valid):
+                    packed[target + n] = number(b, source + n)
+                for n in range(valid, width):
+                    packed[target + n] = 0
+        at += R * width

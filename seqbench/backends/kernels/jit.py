@@ -1,0 +1,22 @@
+"""How functions are compiled: no fast-math flags, which would undo what the vector functions do on purpose."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+import numba.extending
+
+compiled: Any = numba.njit(error_model="numpy")
+"""Compiled as a part of what calls it."""
+
+cached: Any = numba.njit(error_model="numpy", cache=True)
+"""Called from Python: kept on disk, next to the source, or in the user's cache where that cannot be written."""
+
+cached_parallel: Any = numba.njit(error_model="numpy", cache=True, parallel=True)
+"""The same, with loops whose turns run at the same time."""
+
+prange: Any = numba.prange
+
+intrinsic: Any = numba.extending.intrinsic
+"""A function that writes its own LLVM code."""

@@ -1,0 +1,231 @@
+"""The numba backends against torch, model by model: the same parameters, the same numbers, the same training."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from seqbench import conformance
+from seqbench.api import CoreSpec, Refused
+from seqbench.backends.kernels.recurrent import Kernels, fast
+from seqbench.registry import Registry, resolve
+from seqbench.states import leaves, map_leaves
+from seqbench_models import gru, janet, lstm, rnn
+
+SETTINGS = [
+    (rnn.card, {}),
+    (rnn.card, {"nonlinearity": "relu"}),
+    (lstm.card, {}),
+    (gru.card, {}),
+    (gru.card, {"reset_after": False}),
+    (janet.card, {"beta": 0.7}),
+]
+IDS = ["rnn", "rnn-relu", "lstm", "gru", "gru-before", "janet"]
+settings_of = pytest.mark.parametrize(("card", "options"), SETTINGS, ids=IDS)
+
+
+def core_of(card: Any, options: dict[str, Any], backend: str, spec: CoreSpec, dtype: torch.dtype) -> Any:
+    torch.manual_seed(3)
+    return resolve(card.cores[backend])(spec, card.options(**options)).to(dtype)
+
+
+def outcome(core: Any, x: Tensor, lengths: Tensor | None, with_state: bool) -> list[Tensor]:
+    """Outputs, states, and the gradients in the input, the state and every parameter."""
+    x = x.to(next(core.parameters()).dtype).requires_grad_()
+    state = None
+    if with_state:
+        state = core.initial_state(x.shape[0], x.shape[1])
+        state = map_leaves(lambda leaf: (leaf + 0.3).requires_grad_(), state)
+    y, after = core(x, state, lengths)
+    outputs = [y, *leaves(after)]
+    generator = torch.Generator().manual_seed(5)
+    loss = sum((o * torch.randn(o.shape, generator=generator, dtype=torch.float64).to(o)).sum() for o in outputs)
+    gradients = torch.autograd.grad(loss, [x, *leaves(state), *core.parameters()])
+    return [t.detach() for t in (*outputs, *gradients)]
+
+
+def error(got: Tensor, want: Tensor) -> float:
+    """In the norm, relative."""
+    return float((got.double() - want.double()).norm() / want.double().norm().clamp(min=1e-12))
+
+
+@settings_of
+@pytest.mark.parametrize("backend", ["numba-ref", "numba"])
+@settings(max_examples=25, deadline=None)
+@given(
+    B=st.integers(1, 20), T=st.integers(1, 12), D=st.integers(1, 40), H=st.integers(1, 40),
+    layers=st.integers(1, 2), both=st.booleans(), ragged=st.booleans(), with_state=st.booleans(), data=st.data(),
+)  # fmt: skip
+def test_equals_torch_in_float64(
+    card: Any, options: dict[str, Any], backend: str, B: int, T: int, D: int, H: int, layers: int, both: bool,
+    ragged: bool, with_state: bool, data: st.DataObject,
+) -> None:  # fmt: skip
+    """Values, states and every gradient, to 1e-10."""
+    spec = CoreSpec(D, H, layers, causal=not both, train_length=12)
+    lengths = torch.tensor(data.draw(st.lists(st.integers(1, T), min_size=B, max_size=B))) if ragged else None
+    x = torch.randn(B, T, D, generator=torch.Generator().manual_seed(B), dtype=torch.float64)
+    ours, theirs = (core_of(card, options, name, spec, torch.float64) for name in (backend, "torch"))
+    for (name, p), q in zip(ours.named_parameters(), theirs.parameters(), strict=True):
+        assert torch.equal(p, q), name  # the same start from the same seed
+    pairs = zip(*(outcome(core, x, lengths, with_state and not both) for core in (ours, theirs)), strict=True)
+    for got, want in pairs:
+        assert float((got - want).abs().max()) <= 1e-10 * max(1.0, float(want.abs().max()))
+
+
+@settings_of
+@pytest.mark.parametrize(("B", "T", "D", "H"), [(1, 256, 33, 40), (16, 128, 64, 64), (9, 256, 20, 100)])
+def test_the_fast_kernels_lose_no_more_than_torch_in_float32(
+    card: Any, options: dict[str, Any], B: int, T: int, D: int, H: int
+) -> None:
+    """1e-5 in the norm against float64, and at most three times torch's own error."""
+    spec = CoreSpec(D, H, train_length=T)
+    x = torch.randn(B, T, D, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    exact = outcome(core_of(card, options, "numba-ref", spec, torch.float64), x, None, with_state=True)
+    ours = outcome(core_of(card, options, "numba", spec, torch.float32), x, None, with_state=True)
+    theirs = outcome(core_of(card, options, "torch", spec, torch.float32), x, None, with_state=True)
+    for got, other, want in zip(ours, theirs, exact, strict=True):
+        assert error(got, want) <= 1e-5
+        assert error(got, want) <= 3 * error(other, want)
+
+
+@pytest.mark.parametrize(("card", "options"), [SETTINGS[2], SETTINGS[4]], ids=[IDS[2], IDS[4]])
+def test_two_threads_make_the_same_bits_as_one(card: Any, options: dict[str, Any]) -> None:
+    """But for the sums over the batch, which are split elsewhere; and torch's own number of threads stays."""
+    spec = CoreSpec(20, 24, train_length=16)
+    x = torch.randn(17, 16, 20, generator=torch.Generator().manual_seed(1))
+    one = outcome(core_of(card, options, "numba", spec, torch.float32), x, None, with_state=True)
+    torch.set_num_threads(2)
+    two = outcome(core_of(card, options, "numba", spec, torch.float32), x, None, with_state=True)
+    again = outcome(core_of(card, options, "numba", spec, torch.float32), x, None, with_state=True)
+    assert torch.get_num_threads() == 2
+    for a, b, c in zip(one, two, again, strict=True):
+        torch.testing.assert_close(b, a, rtol=1e-5, atol=1e-6)
+        assert torch.equal(b, c)
+
+
+@settings_of
+@pytest.mark.parametrize("backend", ["numba-ref", "numba"])
+def test_learns_like_torch_on_a_real_task(cards: Registry, card: Any, options: dict[str, Any], backend: str) -> None:
+    """50 steps of char-lm in float64 from one seed: the losses differ by rounding alone."""
+    losses = [train(cards, card, options, name) for name in ("torch", backend)]
+    assert losses[0][-1] < losses[0][0] - 0.3
+    torch.testing.assert_close(torch.tensor(losses[1]), torch.tensor(losses[0]), rtol=0, atol=1e-9)
+
+
+def train(cards: Registry, card: Any, options: dict[str, Any], backend: str) -> list[float]:
+    from seqbench import registry
+    from seqbench.assemble import build, core_spec
+    from seqbench.losses import cross_entropy
+    from seqbench.spec import Budget, Training
+    from seqbench.streams import stream
+    from seqbench.train import Problem, Stepper
+
+    task_card = cards.task("char-lm")
+    task = registry.resolve(task_card.factory)(task_card.options(window=24))
+    form = task.prepare("embedded", None)
+    torch.manual_seed(0)
+    network = build(card, backend, core_spec(card, form, 20, 1), card.options(**options), form).double()
+    training = Training(lr=1e-2, batch=8, budget=Budget("steps", 50))
+    stepper = Stepper(Problem(network, form, cross_entropy), training, 50)
+    batches = itertools.islice(task.batches("train", 8, stream(0, "data")), 50)
+    return [float(stepper(step, batch)) for step, batch in enumerate(batches, 1)]
+
+
+# --- autograd ---------------------------------------------------------------------------------------
+
+
+def test_a_second_backward_pass_over_one_graph_gives_the_same() -> None:
+    """The first one has used up what was kept."""
+    core = core_of(lstm.card, {}, "numba", CoreSpec(5, 6), torch.float64)
+    x = torch.randn(2, 4, 5, dtype=torch.float64, requires_grad=True)
+    loss = core(x)[0].pow(2).sum()
+    first, second = (torch.autograd.grad(loss, [x, *core.parameters()], retain_graph=True) for _ in range(2))
+    for a, b in zip(first, second, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_second_derivative_is_refused() -> None:
+    core = core_of(gru.card, {}, "numba", CoreSpec(5, 6), torch.float64)
+    x = torch.randn(2, 4, 5, dtype=torch.float64, requires_grad=True)
+    with pytest.raises(Refused, match="create_graph"):
+        torch.autograd.grad(core(x)[0].sum(), x, create_graph=True)
+
+
+def test_other_devices_and_numbers_are_refused() -> None:
+    core = core_of(gru.card, {}, "numba", CoreSpec(5, 6), torch.float32)
+    with pytest.raises(Refused, match="runs on the CPU, not on meta"):
+        core(torch.zeros(1, 2, 5, device="meta"))
+    with pytest.raises(Refused, match=r"float32 or float64, not in torch\.bfloat16"):
+        core.to(torch.bfloat16)(torch.zeros(1, 2, 5, dtype=torch.bfloat16))
+
+
+def test_inputs_of_any_stride_are_read() -> None:
+    core = core_of(lstm.card, {}, "numba", CoreSpec(5, 6), torch.float64)
+    x = torch.randn(5, 3, 7, dtype=torch.float64)
+    want, _ = core(x.permute(1, 2, 0).contiguous())
+    got, _ = core(x.permute(1, 2, 0))  # features far apart
+    assert torch.equal(got, want)
+    got, _ = core(torch.randn(7, 3, 9, dtype=torch.float64)[..., :5].transpose(0, 1))
+    assert got.shape == (3, 7, 6)
+
+
+def test_a_core_can_be_copied_and_loaded() -> None:
+    """The harness times a copy and keeps the best weights."""
+    from copy import deepcopy
+
+    core = core_of(janet.card, {}, "numba", CoreSpec(5, 6), torch.float64)
+    torch_core = core_of(janet.card, {}, "torch", CoreSpec(5, 6), torch.float64)
+    torch_core.load_state_dict(core.state_dict())
+    x = torch.randn(2, 3, 5, dtype=torch.float64)
+    torch.testing.assert_close(deepcopy(core)(x)[0], torch_core(x)[0])
+
+
+# --- conformance, and what is kept on disk ----------------------------------------------------------
+
+
+@pytest.mark.parametrize("backend", ["numba", "numba-ref"])
+@settings_of
+def test_conformance(card: Any, options: dict[str, Any], backend: str) -> None:
+    conformance.check_all(card, card.options(**options), backend)
+
+
+def test_a_cell_is_known_by_its_source() -> None:
+    """The compiled code on disk must not outlive the source that it comes from."""
+    from seqbench_models.lstm.numba_core import CELL, backward
+
+    def other(a, before, constants):  # the same name, other code
+        return before, a
+
+    other.__name__ = "forward"
+    changed = replace(CELL, forward=other)
+    assert changed.key != CELL.key
+    assert replace(CELL, backward=backward).key == CELL.key
+    assert replace(CELL, name="another").key != CELL.key
+
+
+def test_a_cell_that_gives_too_few_values_is_told_so() -> None:
+    from seqbench_models.rnn.numba_core import CELLS
+
+    wrong = replace(CELLS["tanh"], name="wrong", states=2)
+    one = torch.zeros(1, 1, 4).numpy()
+    from seqbench.backends.kernels.recurrent import Parameters
+
+    p = Parameters(one[0].repeat(4, 0), one[0].repeat(4, 0), one[0, 0], one[0, 0])
+    with pytest.raises(Exception, match="cell wrong: 1 values where there are 2"):
+        Kernels(wrong).forward(one, p, [one[0], one[0]], training=True)
+
+
+def test_compiled_functions_are_kept_on_disk() -> None:
+    from seqbench_models.rnn.numba_core import CELLS
+
+    core_of(rnn.card, {}, "numba", CoreSpec(3, 4), torch.float32)(torch.zeros(1, 2, 3))
+    stats = fast(CELLS["tanh"]).forward.stats
+    assert stats.cache_path
+    assert sum(stats.cache_hits.values()) + sum(stats.cache_misses.values()) > 0

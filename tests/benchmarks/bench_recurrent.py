@@ -1,0 +1,206 @@
+"""The recurrent kernels against torch on one thread, interleaved; writes the tables of docs/performance.md.
+
+    OMP_NUM_THREADS=1 python tests/benchmarks/bench_recurrent.py [--rounds 15] [--write docs/performance.md]
+
+CPU time of the process, so that other load on the machine counts little. Every figure is the ratio torch / numba in
+one round, median [quartiles] over the rounds: above 1 numba is faster. Packing of the weights is part of each call.
+torch gets its best layout, time first; JANET, for which torch has no kernel, the fastest of three loops (eager over
+``unbind``, the same under ``torch.jit.script``, and the torch backend's own with a derivative by hand). Results are
+compared before anything is timed.
+"""
+
+import argparse
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from seqbench.api import CoreSpec
+from seqbench.backends.kernels.recurrent import Kernels, Parameters
+from seqbench.backends.numba_recurrent import run_sequence
+from seqbench.backends.torch_time_loop import time_loop
+from seqbench_models import gru, janet, lstm, rnn
+from seqbench_models.gru import numba_core as gru_core
+from seqbench_models.janet import numba_core as janet_core
+from seqbench_models.janet.torch_core import Cell as JanetCell
+from seqbench_models.lstm import numba_core as lstm_core
+from seqbench_models.rnn import numba_core as rnn_core
+
+SHAPES = [(1, 128, 64), (16, 128, 64), (32, 128, 128), (32, 256, 256), (64, 128, 512)]
+MODELS: dict[str, tuple[Any, Any]] = {
+    "lstm": (lstm.card, lstm_core),
+    "gru": (gru.card, gru_core),
+    "rnn": (rnn.card, rnn_core),
+    "janet": (janet.card, janet_core),
+}
+Run = Callable[[], Any]
+
+
+class Case:
+    """One model at one shape: forward, and forward with backward, in numba, through autograd, and in torch."""
+
+    def __init__(self, name: str, B: int, T: int, H: int) -> None:
+        torch.manual_seed(0)
+        card, module = MODELS[name]
+        self.layer = module.Core(CoreSpec(H, H, train_length=T), card.options()).layers[0]
+        self.kernels: Kernels = self.layer.kernels
+        self.x = torch.randn(T, B, H).requires_grad_()
+        self.start = tuple(torch.zeros(B, H).requires_grad_() for _ in range(self.kernels.cell.states))
+        self.dy = torch.randn(T, B, H)
+        self.matrices = self.layer.matrices()
+        arrays = [torch.empty(0).numpy() if m is None else m.detach().numpy() for m in self.matrices]
+        self.parameters = Parameters(*arrays)
+        self.inputs = [self.x, *self.start, *self.layer.parameters()]
+        gates = self.kernels.cell.gates
+        self.flops = 2 * B * T * gates * H * 2 * H
+        self.torch = janet_loops(self.matrices) if name == "janet" else {"torch": self.fused}
+
+    def fused(self, x: Tensor, start: tuple[Tensor, ...]) -> Tensor:
+        module = self.layer.rnn
+        module.batch_first = False
+        state = tuple(s.unsqueeze(0) for s in start)
+        y: Tensor = module(x, state if len(state) > 1 else state[0])[0]
+        return y
+
+    def numba_forward(self) -> Any:
+        start = [s.detach().numpy() for s in self.start]
+        return self.kernels.forward(self.x.detach().numpy(), self.parameters, start, training=False)
+
+    def numba_both(self) -> Any:
+        start = [s.detach().numpy() for s in self.start]
+        kept = self.kernels.forward(self.x.detach().numpy(), self.parameters, start, training=True)
+        d_y: list[Any] = [self.dy.numpy()] + [None] * (len(start) - 1)
+        return self.kernels.backward(kept, self.parameters, d_y)
+
+    def autograd_both(self) -> Any:
+        y = run_sequence(self.kernels, self.x.transpose(0, 1), self.matrices, self.start)[0].transpose(0, 1)
+        return torch.autograd.grad(y, self.inputs, self.dy)
+
+    def torch_forward(self, loop: Callable[..., Tensor]) -> Run:
+        def run() -> Tensor:
+            with torch.no_grad():
+                return loop(self.x, self.start)
+
+        return run
+
+    def torch_both(self, loop: Callable[..., Tensor]) -> Run:
+        return lambda: torch.autograd.grad(loop(self.x, self.start), self.inputs, self.dy)
+
+    def check(self) -> None:
+        """All compute the same: otherwise there is nothing to compare."""
+        ours = self.autograd_both()
+        for loop in self.torch.values():
+            for got, want in zip(ours, self.torch_both(loop)(), strict=True):
+                worst = float((got - want).abs().max() / want.abs().max().clamp(min=1e-6))
+                assert worst < 1e-4, worst
+
+
+def janet_step(x: Tensor, h: Tensor, W: Tensor, U: Tensor, b: Tensor) -> Tensor:
+    hs = []
+    U_t = U.t()
+    for gx_t in torch.nn.functional.linear(x, W, b).unbind(0):
+        s, n = torch.addmm(gx_t, h, U_t).chunk(2, 1)
+        h = torch.sigmoid(s) * h + torch.sigmoid(1.0 - s) * torch.tanh(n)
+        hs.append(h)
+    return torch.stack(hs)
+
+
+def janet_loops(matrices: Any) -> dict[str, Callable[..., Tensor]]:
+    W, U, b, _ = matrices
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        scripted = torch.jit.script(janet_step)
+    return {
+        "eager": lambda x, start: janet_step(x, start[0], W, U, b),
+        "script": lambda x, start: scripted(x, start[0], W, U, b),
+        "by hand": lambda x, start: time_loop(JanetCell(1.0), torch.nn.functional.linear(x, W, b), U, start[0]),
+    }
+
+
+def cpu_seconds(run: Run, times: int) -> float:
+    start = time.process_time()
+    for _ in range(times):
+        run()
+    return (time.process_time() - start) / times
+
+
+def interleaved(runs: dict[str, Run], rounds: int) -> dict[str, np.ndarray]:
+    """Seconds of each, a column a round, every round in another order."""
+    times = {}
+    for name, run in runs.items():
+        run()
+        times[name] = max(1, int(0.02 / max(cpu_seconds(run, 1), 1e-6)))
+    found: dict[str, list[float]] = {name: [] for name in runs}
+    rng = np.random.default_rng(0)
+    for _ in range(rounds):
+        for name in rng.permutation(list(runs)).tolist():
+            found[name].append(cpu_seconds(runs[name], times[name]))
+    return {name: np.array(values) for name, values in found.items()}
+
+
+def shown(ratios: np.ndarray) -> str:
+    low, middle, high = np.percentile(ratios, [25, 50, 75])
+    return f"{middle:.2f} [{low:.2f}, {high:.2f}]"
+
+
+def measure(name: str, shape: tuple[int, int, int], rounds: int) -> list[str]:
+    case = Case(name, *shape)
+    case.check()
+    runs: dict[str, Run] = {"forward": case.numba_forward, "both": case.numba_both, "autograd": case.autograd_both}
+    for kind, loop in case.torch.items():
+        runs |= {f"{kind} forward": case.torch_forward(loop), f"{kind} both": case.torch_both(loop)}
+    found = interleaved(runs, rounds if shape[2] < 512 else max(5, rounds // 3))
+    best = {
+        what: min((found[f"{kind} {what}"] for kind in case.torch), key=lambda seconds: float(np.median(seconds)))
+        for what in ("forward", "both")
+    }
+    speeds = [case.flops / np.median(found["forward"]) / 1e9, 3 * case.flops / np.median(found["both"]) / 1e9]
+    return [
+        name,
+        ", ".join(map(str, shape)),
+        shown(best["forward"] / found["forward"]),
+        shown(best["both"] / found["both"]),
+        shown(best["both"] / found["autograd"]),
+        shown(found["autograd"] / found["both"]),
+        f"{1e3 * np.median(found['both']):.2f}",
+        f"{speeds[0]:.0f} / {speeds[1]:.0f}",
+    ]
+
+
+HEADER = [
+    "model", "B, T, H", "forward", "forward + backward", "the same through autograd", "cost of autograd",
+    "numba f+b, ms", "GFLOP/s f / f+b",
+]  # fmt: skip
+
+
+def table(rows: list[list[str]]) -> str:
+    lines = [HEADER, ["---"] * 2 + ["---:"] * (len(HEADER) - 2), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--models", default=",".join(MODELS))
+    parser.add_argument("--write", type=Path)
+    chosen = parser.parse_args()
+    torch.set_num_threads(1)
+    rows = []
+    for name in chosen.models.split(","):
+        for shape in SHAPES:
+            rows.append(measure(name, shape, chosen.rounds))
+            print(" | ".join(rows[-1]), flush=True)
+    if chosen.write:
+        text = chosen.write.read_text(encoding="utf-8")
+        before, rest = text.split("<!-- recurrent -->\n")
+        _, after = rest.split("<!-- end -->")
+        chosen.write.write_text(f"{before}<!-- recurrent -->\n{table(rows)}\n<!-- end -->{after}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
