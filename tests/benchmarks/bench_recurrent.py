@@ -10,7 +10,6 @@ compared before anything is timed.
 """
 
 import argparse
-import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from interleaved import Run, interleaved, shown, table, write_section
 from torch import Tensor
 
 from seqbench.api import CoreSpec
@@ -38,7 +38,6 @@ MODELS: dict[str, tuple[Any, Any]] = {
     "rnn": (rnn.card, rnn_core),
     "janet": (janet.card, janet_core),
 }
-Run = Callable[[], Any]
 
 
 class Case:
@@ -122,32 +121,6 @@ def janet_loops(matrices: Any) -> dict[str, Callable[..., Tensor]]:
     }
 
 
-def cpu_seconds(run: Run, times: int) -> float:
-    start = time.process_time()
-    for _ in range(times):
-        run()
-    return (time.process_time() - start) / times
-
-
-def interleaved(runs: dict[str, Run], rounds: int) -> dict[str, np.ndarray]:
-    """Seconds of each, a column a round, every round in another order."""
-    times = {}
-    for name, run in runs.items():
-        run()
-        times[name] = max(1, int(0.02 / max(cpu_seconds(run, 1), 1e-6)))
-    found: dict[str, list[float]] = {name: [] for name in runs}
-    rng = np.random.default_rng(0)
-    for _ in range(rounds):
-        for name in rng.permutation(list(runs)).tolist():
-            found[name].append(cpu_seconds(runs[name], times[name]))
-    return {name: np.array(values) for name, values in found.items()}
-
-
-def shown(ratios: np.ndarray) -> str:
-    low, middle, high = np.percentile(ratios, [25, 50, 75])
-    return f"{middle:.2f} [{low:.2f}, {high:.2f}]"
-
-
 def measure(name: str, shape: tuple[int, int, int], rounds: int) -> list[str]:
     case = Case(name, *shape)
     case.check()
@@ -178,11 +151,6 @@ HEADER = [
 ]  # fmt: skip
 
 
-def table(rows: list[list[str]]) -> str:
-    lines = [HEADER, ["---"] * 2 + ["---:"] * (len(HEADER) - 2), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=15)
@@ -196,10 +164,7 @@ def main() -> None:
             rows.append(measure(name, shape, chosen.rounds))
             print(" | ".join(rows[-1]), flush=True)
     if chosen.write:
-        text = chosen.write.read_text(encoding="utf-8")
-        before, rest = text.split("<!-- recurrent -->\n")
-        _, after = rest.split("<!-- end -->")
-        chosen.write.write_text(f"{before}<!-- recurrent -->\n{table(rows)}\n<!-- end -->{after}", encoding="utf-8")
+        write_section(chosen.write, "recurrent", table(HEADER, rows))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,57 @@
+"""Ratios of CPU times from interleaved runs in one process, and the tables of docs/performance.md.
+
+CPU time of the process, so that other load on the machine counts little. Every round runs all candidates, in another
+order each time, and a ratio is taken within its round: what disturbs a round falls on both sides.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+Run = Callable[[], Any]
+
+
+def cpu_seconds(run: Run, times: int) -> float:
+    """CPU seconds of one call, the mean over ``times`` calls."""
+    start = time.process_time()
+    for _ in range(times):
+        run()
+    return (time.process_time() - start) / times
+
+
+def interleaved(runs: dict[str, Run], rounds: int) -> dict[str, np.ndarray]:
+    """Seconds of each, one number a round; each sample lasts about 20 ms, warm-up outside."""
+    times = {}
+    for name, run in runs.items():
+        run()
+        times[name] = max(1, int(0.02 / max(cpu_seconds(run, 1), 1e-6)))
+    found: dict[str, list[float]] = {name: [] for name in runs}
+    rng = np.random.default_rng(0)
+    for _ in range(rounds):
+        for name in rng.permutation(list(runs)).tolist():
+            found[name].append(cpu_seconds(runs[name], times[name]))
+    return {name: np.array(values) for name, values in found.items()}
+
+
+def shown(ratios: np.ndarray) -> str:
+    """Median [quartiles]."""
+    low, middle, high = np.percentile(ratios, [25, 50, 75])
+    return f"{middle:.2f} [{low:.2f}, {high:.2f}]"
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], words: int = 2) -> str:
+    """A Markdown table; the first ``words`` columns are words, the others numbers."""
+    lines = [header, ["---"] * words + ["---:"] * (len(header) - words), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def write_section(path: Path, name: str, text: str) -> None:
+    """Put ``text`` between ``<!-- name -->`` and the next ``<!-- end -->`` of a Markdown file."""
+    before, rest = path.read_text(encoding="utf-8").split(f"<!-- {name} -->\n")
+    _, after = rest.split("<!-- end -->", 1)
+    path.write_text(f"{before}<!-- {name} -->\n{text}\n<!-- end -->{after}", encoding="utf-8")
