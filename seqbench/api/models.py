@@ -161,6 +161,9 @@ class Model:
         options: a frozen dataclass of ``option(...)`` fields.
         can: any of ``"causal"``, ``"bidirectional"``, ``"step"``; what is not declared is refused, with a reason.
         state_is_summary: the state has a fixed size and sums up the past (recurrent networks).
+        recurrence: ``"module:function"`` in a module that imports no torch; the function gives for some options the
+            ``seqbench.backends.recurrence.Recurrence`` that all layers are. Networks of such a model can be exported
+            and streamed where there is no torch.
         width_multiple: the width must be a multiple of this, given the options (attention heads).
         fine: the name of an integer option (0 = automatic), a second size that closes the gap to the parameter
             budget that the width alone leaves.
@@ -178,6 +181,7 @@ class Model:
     options: type[Any] = NoOptions
     can: frozenset[str] = frozenset({"causal", "step"})
     state_is_summary: bool = False
+    recurrence: str | None = None
     width_multiple: Callable[[Any], int] = _one
     fine: str | None = None
     layers: int | Callable[[Any, int], int] = 1
@@ -193,6 +197,8 @@ class Model:
         check(bool(self.cores), f"model {self.name!r} names no core: give cores={{'torch': 'module:Class'}}")
         for backend, factory in [*self.cores.items(), *self.decoders.items()]:
             check_factory(f"model {self.name!r}, backend {backend!r}", factory)
+        if self.recurrence is not None:
+            check_factory(f"model {self.name!r}, recurrence", self.recurrence)
         check_options(f"model {self.name!r}", self.options)
         unknown = set(self.can) - {"causal", "bidirectional", "step"}
         check(not unknown, f"model {self.name!r} declares unknown abilities {sorted(unknown)}")

@@ -198,7 +198,7 @@ def test_conformance(card: Any, options: dict[str, Any], backend: str) -> None:
 
 def test_a_cell_is_known_by_its_source() -> None:
     """The compiled code on disk must not outlive the source that it comes from."""
-    from seqbench_models.lstm.numba_core import CELL, backward
+    from seqbench_models.lstm.cell import CELL, backward
 
     def other(a, before, constants):  # the same name, other code
         return before, a
@@ -211,7 +211,7 @@ def test_a_cell_is_known_by_its_source() -> None:
 
 
 def test_a_cell_that_gives_too_few_values_is_told_so() -> None:
-    from seqbench_models.rnn.numba_core import CELLS
+    from seqbench_models.rnn.cell import CELLS
 
     wrong = replace(CELLS["tanh"], name="wrong", states=2)
     one = torch.zeros(1, 1, 4).numpy()
@@ -223,7 +223,7 @@ def test_a_cell_that_gives_too_few_values_is_told_so() -> None:
 
 
 def test_compiled_functions_are_kept_on_disk() -> None:
-    from seqbench_models.rnn.numba_core import CELLS
+    from seqbench_models.rnn.cell import CELLS
 
     core_of(rnn.card, {}, "numba", CoreSpec(3, 4), torch.float32)(torch.zeros(1, 2, 3))
     stats = fast(CELLS["tanh"]).forward.stats

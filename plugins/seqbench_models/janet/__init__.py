@@ -45,5 +45,6 @@ card = Model(
     options=Options,
     can=frozenset({"causal", "bidirectional", "step"}),
     state_is_summary=True,
+    recurrence="seqbench_models.janet.cell:recurrence",
     advice=advice,
 )

@@ -56,4 +56,5 @@ card = Model(
     options=Options,
     can=frozenset({"causal", "bidirectional", "step"}),
     state_is_summary=True,
+    recurrence="seqbench_models.lstm.cell:recurrence",
 )
