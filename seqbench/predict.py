@@ -15,6 +15,7 @@ from seqbench.encoder_decoder import EncoderDecoder
 from seqbench.errors import Refused
 from seqbench.losses import Loss, targets_of
 from seqbench.network import Network, device_of, lengths_of, to_tensor
+from seqbench.sampling import sample
 from seqbench.search import Rules, search
 
 if TYPE_CHECKING:
@@ -139,13 +140,3 @@ def count_tokens(batch: Batch) -> int:
 
 def _steps(array: np.ndarray, lengths: np.ndarray | None) -> int:
     return int(array.shape[0] * array.shape[1] if lengths is None else lengths.sum())
-
-
-def sample(logits: np.ndarray, rng: np.random.Generator, temperature: float) -> np.ndarray:
-    """One token a row: ``logits (B, V)`` divided by the temperature; 0 takes the likeliest."""
-    if temperature <= 0:
-        return np.asarray(logits.argmax(-1))
-    scaled = (logits - logits.max(-1, keepdims=True)) / temperature
-    cumulative = np.exp(scaled).cumsum(-1)
-    draws = rng.random((len(logits), 1)) * cumulative[:, -1:]
-    return np.asarray((cumulative <= draws).sum(-1).clip(max=logits.shape[-1] - 1))

@@ -15,7 +15,8 @@ from seqbench.api import Batch, CoreSpec, Form, Tokens, Vectors
 from seqbench.assemble import build
 from seqbench.errors import Refused
 from seqbench.losses import cross_entropy, squared_error
-from seqbench.predict import NetworkPredictor, count_tokens, sample
+from seqbench.predict import NetworkPredictor, count_tokens
+from seqbench.sampling import sample
 from seqbench.registry import Registry
 
 V, T = 6, 24

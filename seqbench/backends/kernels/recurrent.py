@@ -110,6 +110,15 @@ class Parameters:
 
 
 @dataclass(frozen=True)
+class Packed:
+    """The same as the forward kernels read them; see ``engine``."""
+
+    W: Array
+    U: Array
+    bias: Array
+
+
+@dataclass(frozen=True)
 class Kept:
     """What a forward pass leaves for the backward pass.
 
@@ -159,7 +168,25 @@ class Kernels:
         lanes = 1 if self.plain else HOST.lanes(np.dtype(dtype).itemsize)
         return -(-n // lanes) * lanes
 
-    def forward(self, x: Array, p: Parameters, start: list[Array], training: bool, threads: int = 1) -> Kept:
+    def pack(self, p: Parameters) -> Packed:
+        """The parameters for ``forward``, which packs them itself unless it is given what was packed before."""
+        H, dtype = p.U.shape[1], p.U.dtype
+        Hp = self.padded(H, dtype)
+        W = aligned((p.W.shape[1] * self.cell.gates * Hp,), dtype)
+        U = aligned((H * len(self.cell.recurrent) * Hp,), dtype)
+        bias = aligned((self.cell.slots * Hp,), dtype)
+        fast(self.cell).pack_forward(p.W, p.U, p.b_x, p.b_h, H, Hp, W, U, bias)
+        return Packed(W, U, bias)
+
+    def forward(
+        self,
+        x: Array,
+        p: Parameters,
+        start: list[Array],
+        training: bool,
+        threads: int = 1,
+        packed: Packed | None = None,
+    ) -> Kept:
         """All steps.
 
         Args:
@@ -168,6 +195,7 @@ class Kernels:
             start: ``(B, H)`` for each state.
             training: keep what the backward pass needs.
             threads: parts of the batch that run at the same time.
+            packed: what ``pack`` made of ``p``.
         """
         T, B, _ = x.shape
         H, dtype = p.U.shape[1], x.dtype
@@ -181,25 +209,23 @@ class Kernels:
         steps = T if keep else min(T, int(engine.block_steps(B // parts)))
         gates = aligned((steps, B, self.cell.slots * Hp), dtype)
         mid = aligned(((T + 1 if keep else 1), B, Hp) if self.cell.late else (1, 1, 1), dtype, zero=True)
-        self._run_forward(x, p, states, gates, mid, training, parts)
+        self._run_forward(x, p, packed, states, gates, mid, training, parts)
         return Kept(x, states, gates, mid)
 
     def _run_forward(
-        self, x: Array, p: Parameters, states: Array, gates: Array, mid: Array, training: bool, parts: int
-    ) -> None:
+        self, x: Array, p: Parameters, packed: Packed | None, states: Array, gates: Array, mid: Array, training: bool,
+        parts: int,
+    ) -> None:  # fmt: skip
         constants = np.array(self._constants, x.dtype)
         if self.plain:
             slow(self.cell)[0](constants, x, p.W, p.U, p.b_x, p.b_h, states, gates, mid)
             return
-        run, H, Hp = fast(self.cell), p.U.shape[1], states.shape[3]
-        W = aligned((p.W.shape[1] * self.cell.gates * Hp,), x.dtype)
-        U = aligned((H * len(self.cell.recurrent) * Hp,), x.dtype)
-        bias = aligned((self.cell.slots * Hp,), x.dtype)
-        run.pack_forward(p.W, p.U, p.b_x, p.b_h, H, Hp, W, U, bias)
+        run, H, packed = fast(self.cell), p.U.shape[1], packed or self.pack(p)
+        arguments = (constants, x, packed.W, packed.U, packed.bias, states, gates, mid, H, training)
         if parts == 1:
-            run.forward(constants, x, W, U, bias, states, gates, mid, H, training)
+            run.forward(*arguments)
         else:
-            run.forward_parallel(constants, x, W, U, bias, states, gates, mid, H, training, parts)
+            run.forward_parallel(*arguments, parts)
 
     def backward(self, kept: Kept, p: Parameters, d_y: list[Array | None], threads: int = 1) -> Gradients:
         """Every gradient; what was kept is used up.

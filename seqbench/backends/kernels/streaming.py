@@ -1,0 +1,322 @@
+"""One step of a whole recurrent network in one compiled call: all layers, and the head, on matrices packed once.
+
+A step of one sequence does nothing but read its matrices, and to call compiled code with a dozen arrays takes as long
+as a small network computes. So all that can be done is done when the network is packed, and a step gets three arrays
+besides its input and its output.
+
+``weights``: for each layer ``W`` packed ``(D, gates * Hp)``, then ``U``, a packed ``(H, slots * Hp)`` for each run of
+slots; then the head's ``W`` packed ``(H, Np)``; in bfloat16 or as the numbers are. ``memory``, in numbers (``Hp``: the
+width rounded up to whole vectors; ``S`` slots)::
+
+    constants
+    biases  (L - 1, S * Hp)          what the gates of the layers above the first begin with
+    head    (Np,)                    the head's bias
+    states  (L, states, B, Hp)
+    gates   (S * Hp,)                scratch
+    mid     (Hp,)                    scratch
+    y       (Np,)                    scratch
+    start   (V or 1, S * Hp)         what the first layer's gates begin with: a row for each token, or the bias alone
+
+``layout``: ten whole numbers, ``D``, ``H``, ``N``, ``Np``, ``L``, ``B``, and where ``biases``, ``states``, ``gates``
+and ``start`` begin. Each part begins at a cache line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, partial
+from typing import Any
+
+import numpy as np
+
+from seqbench.backends.kernels.bfloat16 import narrowed
+from seqbench.backends.kernels.cells import (
+    Cell,
+    between,
+    forward,
+    load_slots,
+    load_states,
+    numbers_of,
+    store_states,
+)
+from seqbench.backends.kernels.engine import pack_rows
+from seqbench.backends.kernels.gemm import lanes_of, multiply_row, size_of
+from seqbench.backends.kernels.jit import cached, compiled
+from seqbench.backends.kernels.recurrent import Kernels, Parameters, aligned
+from seqbench.backends.kernels.recurrent import Packed as PackedLayer
+from seqbench.backends.kernels.target import HOST
+from seqbench.backends.kernels.vector import load, store
+
+Array = Any
+
+# --- in compiled code -----------------------------------------------------------------------------
+
+
+@compiled
+def network_step(cell, layout, weights, memory, row, b, x, out):
+    """One step of sequence ``b``: its ``D`` numbers of ``x`` and row ``row`` of ``start``, to its ``N`` of ``out``."""
+    D, H, N, Np, L, B, biases, states, gates, start = layout
+    _, slots, n_states, _, _ = numbers_of(cell)
+    Hp = padded(memory, H)
+    S, apart = slots * Hp, B * Hp
+    h = states + b * Hp
+    copy(memory, start + row * S, memory, gates, S)
+    at = layer_step(cell, memory, H, x, b * D, D, weights, 0, h, apart, gates)
+    for layer in range(1, L):
+        copy(memory, biases + (layer - 1) * S, memory, gates, S)
+        h += n_states * apart
+        at = layer_step(cell, memory, H, memory, h - n_states * apart, H, weights, at, h, apart, gates)
+    if Np:
+        y = gates + S + Hp
+        copy(memory, biases + (L - 1) * S, memory, y, Np)
+        multiply_row(memory, h, 1, H, weights, at, Np, memory, y)
+        h = y
+    for n in range(N):
+        out[b * N + n] = memory[h + n]
+
+
+@compiled
+def layer_step(cell, memory, H, x, x_at, D, weights, at, h, apart, gates):
+    """One step of one sequence in one layer, whose matrices begin at ``at``; gives where the next ones begin.
+
+    The gates hold what they begin with. The states, the first one at ``h``, the others ``apart``, are overwritten.
+    """
+    n_gates, slots, _, early, runs = numbers_of(cell)
+    Hp, lanes = padded(memory, H), lanes_of(memory)
+    mid = gates + slots * Hp
+    if D:
+        multiply_row(x, x_at, 1, D, weights, at, n_gates * Hp, memory, gates)
+        at += size_of(weights, D, n_gates * Hp)
+    for r in range(len(runs)):
+        slot, count, _ = runs[r]
+        if r == early:
+            for o in range(0, Hp, lanes):
+                before = load_states(cell, memory, h + o, apart)
+                a = load_slots(cell, memory, gates + o, Hp)
+                store(memory, mid + o, between(cell, a, before, memory))
+        source = h if r < early else mid
+        multiply_row(memory, source, 1, H, weights, at, count * Hp, memory, gates + slot * Hp)
+        at += size_of(weights, H, count * Hp)
+    for o in range(0, Hp, lanes):
+        before = load_states(cell, memory, h + o, apart)
+        after, _ = forward(cell, load_slots(cell, memory, gates + o, Hp), before, memory)
+        store_states(cell, memory, h + o, apart, after)
+    return at
+
+
+@compiled
+def padded(memory, n):
+    """``n`` rounded up to whole vectors."""
+    lanes = lanes_of(memory)
+    return -(-n // lanes) * lanes
+
+
+@compiled
+def copy(source, at, target, to, n):
+    """``n`` elements, whole vectors."""
+    for o in range(0, n, lanes_of(target)):
+        store(target, to + o, load(source, at + o))
+
+
+@compiled
+def pack_head(cell, W, Np, packed):
+    """A head's ``W (N, H)``; the cell's key tells numba's cache of changes in the kernels' source."""
+    pack_rows(W, 0, 1, W.shape[0], Np, W.shape[1], packed, 0)
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """What networks of one cell run; compiled at their first call, or read from the cache.
+
+    Attributes:
+        step: of one sequence: ``step(layout, weights, memory, row, x (D,), out (N,))``; False where a size is wrong.
+        steps: of several: ``steps(layout, weights, memory, rows (B,), x (B * D,), out (B * N,))``, the same.
+        pack_head: see above.
+    """
+
+    step: Callable[..., Any]
+    steps: Callable[..., Any]
+    pack_head: Callable[..., Any]
+
+
+@cache
+def compiled_for(cell: Cell) -> Compiled:
+    """The functions of a cell."""
+
+    @cached
+    def step(layout, weights, memory, row, x, out):
+        sizes = unpacked(layout)
+        if x.size != sizes[0] or out.size != sizes[2]:
+            return False
+        network_step(cell, sizes, weights, memory, row, 0, x, out)
+        return True
+
+    @cached
+    def steps(layout, weights, memory, rows, x, out):
+        sizes = unpacked(layout)
+        B = rows.size
+        if sizes[5] != B or x.size != B * sizes[0] or out.size != B * sizes[2]:
+            return False
+        for b in range(B):
+            network_step(cell, sizes, weights, memory, rows[b], b, x, out)
+        return True
+
+    @cached
+    def pack(W, Np, packed):
+        pack_head(cell, W, Np, packed)
+
+    return Compiled(step, steps, pack)
+
+
+@compiled
+def unpacked(a):
+    """The layout as a tuple."""
+    return a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], a[8], a[9]
+
+
+# --- packing --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A network to be streamed; all arrays contiguous and of one dtype, in which it computes.
+
+    Attributes:
+        cell: of every layer.
+        constants: numbers that its functions get.
+        layers: their parameters, the lowest first; where there is a ``table``, the first one's ``W`` has no columns.
+        table: ``(V, gates * H)``, what each token gives to the first layer's gates; None where vectors come in.
+        head: ``W (N, H)`` and ``b (N,)``, or None: the output is the last layer's.
+    """
+
+    cell: Cell
+    constants: tuple[float, ...]
+    layers: tuple[Parameters, ...]
+    table: Array | None = None
+    head: tuple[Array, Array] | None = None
+
+    @property
+    def width(self) -> int:
+        """``H``."""
+        return int(self.layers[0].U.shape[1])
+
+    @property
+    def inputs(self) -> int:
+        """``D``; 0 where tokens come in."""
+        return int(self.layers[0].W.shape[1])
+
+    @property
+    def outputs(self) -> int:
+        """``N``, or ``H``."""
+        return self.width if self.head is None else len(self.head[1])
+
+    @property
+    def dtype(self) -> Any:
+        """Of all arrays."""
+        return self.layers[0].U.dtype
+
+    def padded(self, n: int) -> int:
+        """``n`` rounded up to whole vectors."""
+        lanes = HOST.lanes(self.dtype.itemsize)
+        return -(-n // lanes) * lanes
+
+
+def pack_weights(stack: Stack, layers: list[PackedLayer], narrow: bool) -> Array:
+    """``weights`` of the module."""
+    H, gates, Hp = stack.width, stack.cell.gates, stack.padded(stack.width)
+    matrices = []
+    for n, layer in enumerate(layers):
+        matrices.append((layer.W, H if n else stack.inputs, gates * Hp))
+        matrices += _runs(layer.U, stack.cell, H, Hp)
+    if stack.head is not None:
+        Np = stack.padded(stack.outputs)
+        packed = np.empty(H * Np, stack.dtype)
+        compiled_for(stack.cell).pack_head(stack.head[0], Np, packed)
+        matrices.append((packed, H, Np))
+    together = np.concatenate([narrowed(*matrix) if narrow else matrix[0] for matrix in matrices])
+    return _in_line([together])[0]
+
+
+def _runs(U: Array, cell: Cell, H: int, Hp: int) -> list[tuple[Array, int, int]]:
+    """The packed matrix of each run of slots, with its sizes."""
+    sizes = [count * Hp for _, count, _ in cell.runs]
+    parts = np.split(U, H * np.cumsum(sizes)[:-1])
+    return [(part, H, size) for part, size in zip(parts, sizes, strict=True)]
+
+
+def pack_memory(stack: Stack, layers: list[PackedLayer], batch: int) -> tuple[Array, Array, Array]:
+    """``layout`` and ``memory`` of the module, the states zero, and the states as a view ``(L, states, B, H)``."""
+    cell, H, L = stack.cell, stack.width, len(layers)
+    Hp, Np = stack.padded(H), 0 if stack.head is None else stack.padded(stack.outputs)
+    head = np.zeros(Np, stack.dtype)
+    if stack.head is not None:
+        head[: stack.outputs] = stack.head[1]
+    constants = np.array(stack.constants, stack.dtype)
+    biases = np.concatenate([*(layer.bias for layer in layers[1:]), head])
+    states = np.zeros((L, cell.states, batch, Hp), stack.dtype)
+    scratch = np.zeros(cell.slots * Hp + Hp + Np, stack.dtype)
+    memory, places = _in_line([constants, biases, states.ravel(), scratch, _start(stack, layers[0].bias, Hp).ravel()])
+    layout = np.array([stack.inputs, H, stack.outputs, Np, L, batch, *places[1:]], np.int64)
+    view = memory[places[2] : places[2] + states.size].reshape(states.shape)[..., :H]
+    return layout, memory, view
+
+
+def _start(stack: Stack, bias: Array, Hp: int) -> Array:
+    """``(V, S * Hp)``: for each token what it gives to the gates, with the bias; without a table the bias alone."""
+    if stack.table is None:
+        return bias[None]
+    V, gates, H = len(stack.table), stack.cell.gates, stack.width
+    start = np.tile(bias, (V, 1)).reshape(V, stack.cell.slots, Hp)
+    start[:, :gates, :H] += stack.table.reshape(V, gates, H)
+    return start.reshape(V, -1)
+
+
+def _in_line(parts: list[Array]) -> tuple[Array, list[int]]:
+    """Flat arrays one after the other, each from the beginning of a cache line, and where each begins."""
+    line = 64 // parts[0].itemsize
+    ends = np.cumsum([-(-part.size // line) * line for part in parts])
+    places = [0, *ends[:-1].tolist()]
+    joined = aligned((int(ends[-1]),), parts[0].dtype, zero=True)
+    for part, place in zip(parts, places, strict=True):
+        joined[place : place + part.size] = part
+    return joined, places
+
+
+# --- running --------------------------------------------------------------------------------------
+
+
+class Streamer:
+    """A network that keeps its state from step to step.
+
+    Args:
+        stack: the network.
+        batch: ``B``, sequences side by side.
+        narrow: keep the matrices in bfloat16; float32 only.
+
+    Attributes:
+        states: ``(L, states, B, H)``, what the next step starts from; a view to read and write.
+        step: ``step(row, x (D,), out (N,))``, of the only sequence: a step with token ``row``, or 0 and the vector
+            ``x``, to ``out``; arrays contiguous and of the network's dtype. False where a size is wrong; TypeError
+            where an array is of another kind. That a token is in the vocabulary is not checked.
+        steps: ``steps(rows (B,), x (B * D,), out (B * N,))``, the same of all sequences.
+    """
+
+    def __init__(self, stack: Stack, batch: int = 1, narrow: bool = False) -> None:
+        layers = [Kernels(stack.cell).pack(p) for p in stack.layers]
+        layout, memory, self.states = pack_memory(stack, layers, batch)
+        fixed = layout, pack_weights(stack, layers, narrow), memory
+        run = compiled_for(stack.cell)
+        self.step, self.steps = partial(run.step, *fixed), partial(run.steps, *fixed)
+        if batch == 1:
+            self._compile(run.step, self.step, 0, stack)
+        else:
+            self._compile(run.steps, self.steps, np.zeros(batch, np.int64), stack)
+
+    def _compile(self, function: Any, step: Callable[..., Any], rows: Any, stack: Stack) -> None:
+        """Now, and from then on for no other types: an array of another kind must not lead to compiling in a step."""
+        B = self.states.shape[2]
+        function.disable_compile(False)
+        step(rows, np.zeros(B * stack.inputs, stack.dtype), np.empty(B * stack.outputs, stack.dtype))
+        function.disable_compile()
+        self.states[...] = 0
