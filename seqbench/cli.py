@@ -181,6 +181,23 @@ def report(folder: Path, plugin: tuple[str, ...]) -> None:
     _finish(results)
 
 
+@cli.command()
+@click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
+@click.argument("trial", metavar="TRIAL")
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The file to write: model.npz.")
+@click.option("--overwrite", is_flag=True, help="Replace the file if it is there already.")
+def export(run_folder: Path, trial: str, output: Path, overwrite: bool) -> None:
+    """Write a trained network to one file, to be streamed without torch.
+
+    RUN is the folder of a run; TRIAL the id of a trial, the beginning of one, or a label such as lstm, if only one
+    trial has it. In Python: seqbench.streaming.Stream.load("model.npz").step(token).
+    """
+    from seqbench.export import export as write
+    from seqbench.store import RunFolder
+
+    click.echo(f"{output}: {write(RunFolder.open(run_folder), trial, output, overwrite)}")
+
+
 # --- list, info -------------------------------------------------------------------------------------
 
 

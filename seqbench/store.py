@@ -7,7 +7,8 @@
       spec.toml              the same run again: seqbench run results/<run>/spec.toml
       trials/<id>.json       the record of a finished trial, whatever its end
       steps/<row>.json       the number of steps that a budget in seconds came to, the same for all seeds of a row
-      artifacts/<id>.npz     best weights ("weights/<name>") and the task's arrays ("task/<name>")
+      artifacts/<id>.npz     best weights ("weights/<name>"), the task's arrays ("task/<name>") and, where tokens are
+                             text, that of each ("form/symbols", JSON)
       logs/<id>.log          what the trial printed
       results.csv  report.html   exports, made anew from the records
 """

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,7 @@ def _run(trial: Trial, folder: RunFolder) -> dict[str, Any]:
     memory = PeakMemory(device)
     network = make_network(trial, cast).to(device)
     _assert_threads(trial)
-    known = _known_before_training(cast, network)
+    known, symbols = _known_before_training(cast, network), cast.task.symbols()
     problem = Problem(network, cast.form, loss_of(cast.task, cast.form))
     predict = NetworkPredictor(network, cast.card, cast.form, problem.loss)
     compiled = first_step(problem, trial.training, training_batches(trial, cast))
@@ -71,7 +72,7 @@ def _run(trial: Trial, folder: RunFolder) -> dict[str, Any]:
     peak = memory.mib()
     _assert_threads(trial)
     arrays, notes = _diagnose(trial, cast.task, predict)
-    _store_artifacts(trial, folder, trained, arrays)
+    _store_artifacts(trial, folder, trained, arrays, symbols)
     record = record_of(trial, status="ok", score=test[cast.task_card.score.name], **known)
     record["notes"] += cast.task.notes() + notes
     return record | {
@@ -94,6 +95,7 @@ def _known_before_training(cast: Cast, network: AnyNetwork) -> dict[str, Any]:
     """The part of the record that needs no training, first, so that a fault in it does not waste one."""
     return {
         "task": describe(cast.task_card),
+        "form": asdict(cast.form),
         "references": [asdict(reference) for reference in cast.task.references()],
         "parameters": {"network": count(network), "core": count(*network.core_modules)},
         "forward_flops_per_token": network.flops_per_token(),
@@ -236,9 +238,18 @@ def _diagnose(trial: Trial, task: Task, predict: NetworkPredictor) -> tuple[dict
         return {}, [f"warning: no diagnosis of {trial.label}: {type(error).__name__}: {error}".splitlines()[0]]
 
 
-def _store_artifacts(trial: Trial, folder: RunFolder, trained: Trained, arrays: dict[str, np.ndarray]) -> None:
-    weights = {f"weights/{name}": tensor.cpu().numpy() for name, tensor in trained.weights.items()}
-    folder.write_arrays(trial.id, weights | {f"task/{name}": np.asarray(array) for name, array in arrays.items()})
+def _store_artifacts(
+    trial: Trial,
+    folder: RunFolder,
+    trained: Trained,
+    arrays: dict[str, np.ndarray],
+    symbols: Sequence[str] | None,
+) -> None:
+    stored = {f"weights/{name}": tensor.cpu().numpy() for name, tensor in trained.weights.items()}
+    stored |= {f"task/{name}": np.asarray(array) for name, array in arrays.items()}
+    if symbols is not None:
+        stored["form/symbols"] = np.array(json.dumps(list(symbols)))  # numpy would cut a text's last NULs
+    folder.write_arrays(trial.id, stored)
 
 
 # --- records ----------------------------------------------------------------------------------------

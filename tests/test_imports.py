@@ -42,6 +42,9 @@ GRAPH = {
     "plan": "api errors options registry spec",
     "backends": "api backends errors",
     "states": "",
+    "sampling": "",
+    "streaming": "backends errors options registry sampling streaming",
+    "export": "backends errors registry store streaming",
     "network": "api errors",
     "bridge": "api network states",
     "encoder_decoder": "api network",
@@ -49,7 +52,7 @@ GRAPH = {
     "search": "api states",
     "streams": "",
     "losses": "api errors network",
-    "predict": "api assemble encoder_decoder errors losses network search",
+    "predict": "api assemble encoder_decoder errors losses network sampling search",
     "measure": "",
     "train": "api assemble errors losses measure network predict spec",
     "trial": "api assemble data errors losses measure options predict registry spec store streams train",
@@ -83,7 +86,9 @@ MAY_BE_HEAVY = {
     "report/sections": "matplotlib",
     "report/svg": "matplotlib",
     "report/write": "numpy matplotlib",
+    "sampling": "numpy",
     "sizing": "torch",
+    "streaming": "numpy",
     "streams": "numpy",
     "train": "torch",
     "trial": "torch numpy",
@@ -165,13 +170,24 @@ def forbidden_clocks(name: str, source: str) -> set[str]:
 
 
 def forbidden_in_plugins(name: str, source: str) -> set[str]:
-    """A card imports ``seqbench.api`` alone; a core may use ``seqbench.backends`` and its own card."""
-    own, core = f"seqbench_models.{part_of(name)}", name.endswith("_core")
+    """A card imports ``seqbench.api`` alone; a core or cell may use ``seqbench.backends`` and its own model's files."""
+    own, core = f"seqbench_models.{part_of(name)}", name.endswith(("_core", "/cell"))
     roots = {"seqbench.api"} | ({"seqbench.backends", own} if core else set())
     if name == "__init__":
         roots.add("seqbench_models")  # to collect the cards
     found = {i.module for i in imports_of(source) if i.module.partition(".")[0] in {"seqbench", "seqbench_models"}}
     return {m for m in found if not any(m == r or m.startswith(r + ".") for r in roots)}
+
+
+def torch_in_streams(name: str, source: str) -> set[str]:
+    """Cells, kernels and what streams with them are used where torch is not installed."""
+    light = ("backends/kernels/", "backends/recurrence", "streaming/", "export", "sampling")
+    if not name.startswith(light) and not name.endswith("/cell"):
+        return set()
+    fine = {"seqbench.backends.kernels", "seqbench.backends.recurrence"}
+    found = {i.module for i in imports_of(source)}
+    ours = {m for m in found if m.startswith("seqbench.backends.") and ".".join(m.split(".")[:3]) not in fine}
+    return ours | {m for m in found if m.partition(".")[0] == "torch" or m.endswith("_core")}
 
 
 def forbidden_in_tasks(name: str, source: str) -> set[str]:
@@ -190,6 +206,8 @@ CHECKS: dict[str, tuple[Path, Callable[[str, str], set[str]]]] = {
     "imports within the harness": (ROOT, forbidden_edges),
     "heavy imports of the harness": (ROOT, forbidden_heavy),
     "plugins imported by the harness": (ROOT, forbidden_strangers),
+    "torch in what streams": (ROOT, torch_in_streams),
+    "torch in cells": (MODELS, torch_in_streams),
     "clocks of the harness": (ROOT, forbidden_clocks),
     "imports of models": (MODELS, forbidden_in_plugins),
     "heavy model cards": (MODELS, heavy_card),
@@ -218,11 +236,12 @@ def test_the_table_has_no_circle_and_nothing_that_is_gone() -> None:
 
 
 def test_the_files_of_a_folder_have_no_circle() -> None:
-    for folder in ("api", "conformance", "report", "executors", "backends"):
+    for folder in ("api", "conformance", "report", "executors", "backends", "backends/kernels", "streaming"):
         graph = {}
         for path in (ROOT / folder).glob("*.py"):
             modules = {i.module for i in imports_of(path.read_text(encoding="utf-8"))}
-            graph[path.stem] = {m.split(".")[2] for m in modules if m.startswith(f"seqbench.{folder}.")}
+            inside = f"seqbench.{folder}.".replace("/", ".")
+            graph[path.stem] = {m.removeprefix(inside).split(".")[0] for m in modules if m.startswith(inside)}
         list(TopologicalSorter(graph).static_order())
 
 
@@ -246,6 +265,12 @@ PLANTED = [
     (forbidden_in_plugins, "lstm/__init__", "from seqbench.errors import Refused", {"seqbench.errors.Refused"}),
     (forbidden_in_plugins, "lstm/__init__", "from seqbench.backends import x", {"seqbench.backends.x"}),
     (forbidden_in_plugins, "lstm/torch_core", "from seqbench_models.gru import card", {"seqbench_models.gru.card"}),
+    (forbidden_in_plugins, "lstm/cell", "from seqbench.network import Network", {"seqbench.network.Network"}),
+    (torch_in_streams, "lstm/cell", "def f():\n    import torch", {"torch"}),
+    (torch_in_streams, "lstm/cell", "from seqbench_models.lstm import torch_core", {"seqbench_models.lstm.torch_core"}),
+    (torch_in_streams, "streaming/stream", "from seqbench.backends import numba_recurrent",
+     {"seqbench.backends.numba_recurrent"}),
+    (torch_in_streams, "backends/kernels/gemm", "from torch import nn", {"torch"}),
     (forbidden_in_tasks, "copy_memory", "from seqbench.network import Network", {"seqbench.network.Network"}),
     (heavy_card, "lstm/__init__", "import torch", {"torch"}),
     (heavy_card, "cards", "import numpy", {"numpy"}),
@@ -268,6 +293,9 @@ ALLOWED = [
     (forbidden_clocks, "process", "import time"),
     (forbidden_in_plugins, "lstm/torch_core", "from seqbench_models.lstm import Options"),
     (forbidden_in_plugins, "lstm/torch_core", "from seqbench.backends.torch_sequence import last_valid"),
+    (forbidden_in_plugins, "lstm/cell", "from seqbench.backends.kernels.cells import Cell"),
+    (torch_in_streams, "lstm/cell", "from seqbench.backends.recurrence import Recurrence"),
+    (torch_in_streams, "backends/numba_recurrent", "import torch"),
     (heavy_card, "copy_memory", "import numpy"),
 ]  # fmt: skip
 

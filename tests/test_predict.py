@@ -16,8 +16,8 @@ from seqbench.assemble import build
 from seqbench.errors import Refused
 from seqbench.losses import cross_entropy, squared_error
 from seqbench.predict import NetworkPredictor, count_tokens
-from seqbench.sampling import sample
 from seqbench.registry import Registry
+from seqbench.sampling import sample
 
 V, T = 6, 24
 FORM = Form(Tokens(V), output=V, head="step", target="class", length=T)

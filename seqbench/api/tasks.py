@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -132,6 +132,10 @@ class Task(ABC):
     @abstractmethod
     def references(self) -> list[Reference]:
         """The trivial baseline, the optimum where it is known, and what else puts a score in its place."""
+
+    def symbols(self) -> Sequence[str] | None:
+        """The text of each input token, in order, where tokens are text: exported networks carry it. None elsewhere."""
+        return None
 
     def notes(self) -> list[str]:
         """What a reader should know of the data as prepared, one sentence each: how many examples were left out."""

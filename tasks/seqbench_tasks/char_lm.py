@@ -174,6 +174,10 @@ class CharLm(Task):
         V = len(self.vocabulary)
         return Form(Tokens(V), output=V, head="step", target="class", length=self.options.window, causal=True)
 
+    def symbols(self) -> tuple[str, ...]:
+        """The characters."""
+        return tuple(self.vocabulary.characters)
+
     def batches(self, split: str, size: int, rng: np.random.Generator) -> Iterator[Batch]:
         """Endless windows at random places of ``train``; the successive windows of ``valid`` or ``test``, once."""
         codes, window = self.codes[split], self.options.window

@@ -207,6 +207,11 @@ class Stack:
         return int(self.layers[0].W.shape[1])
 
     @property
+    def tokens(self) -> int:
+        """``V``; 0 where vectors come in."""
+        return 0 if self.table is None else len(self.table)
+
+    @property
     def outputs(self) -> int:
         """``N``, or ``H``."""
         return self.width if self.head is None else len(self.head[1])
