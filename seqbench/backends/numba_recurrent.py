@@ -7,7 +7,8 @@ computes is exchanged. Arrays go between torch and numba without copies.
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Self
 
 import numba
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from seqbench.api import Refused
 from seqbench.backends.kernels.cells import Cell
-from seqbench.backends.kernels.recurrent import Kept, Kernels, Parameters
+from seqbench.backends.kernels.recurrent import Kept, Kernels, Packed, Parameters
 from seqbench.backends.torch_recurrent import RecurrentLayer, uniform_
 from seqbench.backends.torch_sequence import last_valid
 
@@ -28,6 +29,8 @@ class KernelLayer(RecurrentLayer):
     """
 
     plain = False
+    _packed: Packed | None = None
+    _packed_from: Sequence[tuple[Tensor, int]] = ()
 
     @property
     @abstractmethod
@@ -70,9 +73,35 @@ class KernelLayer(RecurrentLayer):
     @torch.no_grad()
     def step(self, x_t: Tensor, state: Any) -> tuple[Tensor, Any]:
         """One step: ``x_t (B, D)`` to ``y_t (B, H)``."""
-        outputs = run_sequence(self.kernels, x_t.unsqueeze(1), self.matrices(), _leaves(state), every_state=True)
-        after = tuple(output.squeeze(1) for output in outputs)
+        if self.plain:
+            sequences = run_sequence(self.kernels, x_t.unsqueeze(1), self.matrices(), _leaves(state), every_state=True)
+            after = tuple(sequence.squeeze(1) for sequence in sequences)
+        else:
+            after = self._fast_step(x_t, _leaves(state))
         return after[0], after if isinstance(state, tuple) else after[0]
+
+    def _fast_step(self, x_t: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        check_input(x_t)
+        threads, start = torch.get_num_threads(), [leaf.numpy() for leaf in state]
+        kernels, x = self.kernels, _contiguous(x_t).numpy()
+        states = _with_threads(threads, kernels.step, x, self._packed_matrices(kernels), start)
+        return torch.from_numpy(states).unbind(0)
+
+    def _packed_matrices(self, kernels: Kernels) -> Packed:
+        """The matrices as the kernels read them, made anew only when one has changed since."""
+        matrices = self.matrices()
+        now = [(tensor, tensor._version) for tensor in matrices if tensor is not None]  # noqa: SLF001 - in-place changes
+        same = len(now) == len(self._packed_from) and all(
+            a is b and m == n for (a, m), (b, n) in zip(now, self._packed_from, strict=True)
+        )
+        if self._packed is None or self.training or not same:
+            self._packed, self._packed_from = kernels.pack(_parameters(_with_empty(matrices))), now
+        return self._packed
+
+    def train(self, mode: bool = True) -> Self:
+        """Forget the packed matrices on every change of mode: writes through ``.data`` leave no other trace."""
+        self._packed = None
+        return super().train(mode)
 
 
 class CellLayer(KernelLayer):
@@ -132,15 +161,28 @@ def run_sequence(
     Raises:
         Refused: a tensor is not on the CPU, or not of float32 or float64.
     """
+    check_input(x)
+    return _Sequence.apply(kernels, every_state, x, *_with_empty(matrices), *start)  # type: ignore[no-any-return, no-untyped-call]
+
+
+def check_input(x: Tensor) -> None:
+    """Whether the kernels can read ``x``.
+
+    Raises:
+        Refused: it is not on the CPU, or not of float32 or float64.
+    """
     if x.device.type != "cpu":
         raise Refused(
             f"the numba backend runs on the CPU, not on {x.device.type}: use --device cpu, or --backend torch"
         )
     if x.dtype not in (torch.float32, torch.float64):
         raise Refused(f"the numba backend computes in float32 or float64, not in {x.dtype}")
+
+
+def _with_empty(matrices: tuple[Tensor, Tensor, Tensor, Tensor | None]) -> tuple[Tensor, ...]:
+    """An empty tensor in the place of a bias that is not there."""
     W, U, b_x, b_h = matrices
-    b_h = x.new_empty(0) if b_h is None else b_h
-    return _Sequence.apply(kernels, every_state, x, W, U, b_x, b_h, *start)  # type: ignore[no-any-return, no-untyped-call]
+    return W, U, b_x, b_x.new_empty(0) if b_h is None else b_h
 
 
 class _Sequence(torch.autograd.Function):
@@ -180,11 +222,16 @@ class _Sequence(torch.autograd.Function):
 
 
 def _forward(kernels: Kernels, x: Tensor, tensors: Any, training: bool, threads: int) -> Kept:
-    x = x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()
+    x = _contiguous(x)
     start = [state.detach().numpy() for state in tensors[4:]]
     rows = x.detach().transpose(0, 1).numpy()
     kept: Kept = _with_threads(threads, kernels.forward, rows, _parameters(tensors), start, training)
     return kept
+
+
+def _contiguous(x: Tensor) -> Tensor:
+    """``x``, or a copy whose last axis is contiguous."""
+    return x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()
 
 
 def _parameters(tensors: Any) -> Parameters:

@@ -169,7 +169,7 @@ class Kernels:
         return -(-n // lanes) * lanes
 
     def pack(self, p: Parameters) -> Packed:
-        """The parameters for ``forward``, which packs them itself unless it is given what was packed before."""
+        """The parameters for ``step``."""
         H, dtype = p.U.shape[1], p.U.dtype
         Hp = self.padded(H, dtype)
         W = aligned((p.W.shape[1] * self.cell.gates * Hp,), dtype)
@@ -178,15 +178,7 @@ class Kernels:
         fast(self.cell).pack_forward(p.W, p.U, p.b_x, p.b_h, H, Hp, W, U, bias)
         return Packed(W, U, bias)
 
-    def forward(
-        self,
-        x: Array,
-        p: Parameters,
-        start: list[Array],
-        training: bool,
-        threads: int = 1,
-        packed: Packed | None = None,
-    ) -> Kept:
+    def forward(self, x: Array, p: Parameters, start: list[Array], training: bool, threads: int = 1) -> Kept:
         """All steps.
 
         Args:
@@ -195,7 +187,6 @@ class Kernels:
             start: ``(B, H)`` for each state.
             training: keep what the backward pass needs.
             threads: parts of the batch that run at the same time.
-            packed: what ``pack`` made of ``p``.
         """
         T, B, _ = x.shape
         H, dtype = p.U.shape[1], x.dtype
@@ -209,23 +200,49 @@ class Kernels:
         steps = T if keep else min(T, int(engine.block_steps(B // parts)))
         gates = aligned((steps, B, self.cell.slots * Hp), dtype)
         mid = aligned(((T + 1 if keep else 1), B, Hp) if self.cell.late else (1, 1, 1), dtype, zero=True)
-        self._run_forward(x, p, packed, states, gates, mid, training, parts)
+        self._run_forward(x, p, states, gates, mid, training, parts)
         return Kept(x, states, gates, mid)
 
     def _run_forward(
-        self, x: Array, p: Parameters, packed: Packed | None, states: Array, gates: Array, mid: Array, training: bool,
-        parts: int,
-    ) -> None:  # fmt: skip
-        constants = np.array(self._constants, x.dtype)
+        self, x: Array, p: Parameters, states: Array, gates: Array, mid: Array, training: bool, parts: int
+    ) -> None:
         if self.plain:
+            constants = np.array(self._constants, x.dtype)
             slow(self.cell)[0](constants, x, p.W, p.U, p.b_x, p.b_h, states, gates, mid)
             return
-        run, H, packed = fast(self.cell), p.U.shape[1], packed or self.pack(p)
+        self._run_packed(x, self.pack(p), states, gates, mid, p.U.shape[1], training, parts)
+
+    def _run_packed(
+        self, x: Array, packed: Packed, states: Array, gates: Array, mid: Array, H: int, training: bool, parts: int
+    ) -> None:
+        run, constants = fast(self.cell), np.array(self._constants, x.dtype)
         arguments = (constants, x, packed.W, packed.U, packed.bias, states, gates, mid, H, training)
         if parts == 1:
             run.forward(*arguments)
         else:
             run.forward_parallel(*arguments, parts)
+
+    def step(self, x: Array, packed: Packed, start: list[Array], threads: int = 1) -> Array:
+        """One step on matrices packed before; the fast kernels alone.
+
+        Args:
+            x: ``(B, D)``, any strides, the last axis contiguous.
+            packed: of ``pack``.
+            start: ``(B, H)`` for each state.
+            threads: as in ``forward``.
+
+        Returns:
+            The states after the step, ``(states, B, H)``.
+        """
+        B, H = start[0].shape
+        Hp = self.padded(H, x.dtype)
+        states = np.zeros((self.cell.states, 2, B, Hp), x.dtype)
+        for state, first in zip(states, start, strict=True):
+            state[0, :, :H] = first
+        gates = np.empty((1, B, self.cell.slots * Hp), x.dtype)
+        mid = np.zeros((1, B, Hp) if self.cell.late else (1, 1, 1), x.dtype)
+        self._run_packed(x[None], packed, states, gates, mid, H, False, _parts(B, threads))
+        return states[:, 1, :, :H]
 
     def backward(self, kept: Kept, p: Parameters, d_y: list[Array | None], threads: int = 1) -> Gradients:
         """Every gradient; what was kept is used up.
