@@ -40,7 +40,7 @@ def export(folder: RunFolder, name: str, path: Path, overwrite: bool = False) ->
     registry.check_unchanged(trial.plugins)
     recurrence = recurrence_of(registry.load(list(trial.plugins)), trial.model, trial.model_options)
     description = _described(trial, record, folder.arrays(trial.id, "form/").get("symbols"))
-    arrays = _arrays(folder.arrays(trial.id, "weights/"), description, recurrence)
+    arrays = arrays_of(folder.arrays(trial.id, "weights/"), description, recurrence)
     write_atomically(path, lambda file: write(file, description, arrays))
     return description
 
@@ -100,8 +100,8 @@ def _described(trial: Trial, record: Mapping[str, Any], symbols: np.ndarray | No
     )
 
 
-def _arrays(stored: Mapping[str, np.ndarray], description: Description, recurrence: Recurrence) -> Arrays:
-    """The network's parameters under the file's names.
+def arrays_of(stored: Mapping[str, np.ndarray], description: Description, recurrence: Recurrence) -> Arrays:
+    """A network's parameters, by the names of its ``state_dict``, under the file's names.
 
     Raises:
         Refused: they are not those of a stack of such layers.

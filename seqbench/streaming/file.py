@@ -158,6 +158,8 @@ def read(path: Path, shapes: Callable[[Description], Shapes]) -> tuple[Descripti
         with zipfile.ZipFile(path) as archive:
             size = path.stat().st_size
             description = from_json(_text(archive, size))
+            if description.layers > len(archive.namelist()):
+                raise ValueError(f"it has fewer arrays than {description.layers} layers")
             expected = shapes(description)
             _same_names(archive, expected)
             return description, {name: _numbers(archive, name, shape, size) for name, shape in expected.items()}
