@@ -118,12 +118,43 @@ def test_own_model_runs(my_model: Path, tmp_path: Path) -> None:
     assert set(results.frame["model"]) == {"running-mean", "lstm"}
 
 
-def test_own_cell_is_short_and_conforms(tmp_path: Path) -> None:
-    path = tmp_path / "my_cell.py"
+@pytest.fixture(scope="session")
+def my_cell(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("plugin") / "my_cell.py"
     path.write_text(block("my_cell.py", (ROOT / "docs" / "backends.md").read_text(encoding="utf-8")), encoding="utf-8")
-    assert len(path.read_text(encoding="utf-8").split("\n")) <= 38
-    card = registry.load([path]).models["light"]
+    return path
+
+
+def test_own_cell_is_short_and_conforms(my_cell: Path) -> None:
+    assert len(my_cell.read_text(encoding="utf-8").split("\n")) <= 40
+    card = registry.load([my_cell]).models["light"]
     conformance.check_all(card, card.options(), "numba")
+
+
+STREAMED = """
+import sys
+sys.modules["torch"] = None
+from seqbench.streaming import Stream
+stream = Stream.load("model.npz", plugins=[sys.argv[1]])
+print(stream.step([0.5, 1.0]).shape, stream.description)
+"""
+
+
+def test_own_cell_streams_without_torch(my_cell: Path, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"params": "2k", "budget": "5steps", "seeds": 1, "out": tmp_path / "out"}
+    results = seqbench.run(task="adding[T=5]", model="light", backend="numba", plugin=my_cell, **options)
+    assert results.ok
+    run_command(tmp_path, "-m", "seqbench", "export", str(results.path), "light", "-o", "model.npz")
+    assert run_command(tmp_path, "-c", STREAMED, str(my_cell)) == "(1,) light on adding/embedded\n"
+
+
+def run_command(folder: Path, *words: str) -> str:
+    """What Python prints there."""
+    done = subprocess.run(
+        [sys.executable, *words], cwd=folder, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def test_defaults_of_the_tasks_are_documented() -> None:

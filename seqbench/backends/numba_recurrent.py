@@ -14,10 +14,11 @@ import numba
 import torch
 from torch import Tensor, nn
 
-from seqbench.api import Refused
+from seqbench.api import CoreSpec, Refused
 from seqbench.backends.kernels.cells import Cell
 from seqbench.backends.kernels.recurrent import Kept, Kernels, Packed, Parameters
-from seqbench.backends.torch_recurrent import RecurrentLayer, uniform_
+from seqbench.backends.recurrence import Recurrence
+from seqbench.backends.torch_recurrent import RecurrentCore, RecurrentLayer, uniform_
 from seqbench.backends.torch_sequence import last_valid
 
 
@@ -110,9 +111,11 @@ class CellLayer(KernelLayer):
     Parameters: ``W (gates * H, D)``, ``U (blocks * H, H)``, ``b (gates * H)``, uniform as torch's recurrent modules.
     """
 
-    def __init__(self, input_size: int, width: int, cell: Cell, plain: bool = False) -> None:
+    def __init__(
+        self, input_size: int, width: int, cell: Cell, plain: bool = False, constants: tuple[float, ...] = ()
+    ) -> None:
         super().__init__(input_size, width)
-        self._cell, self.plain, self.gates = cell, plain, cell.gates
+        self._cell, self._constants, self.plain, self.gates = cell, constants, plain, cell.gates
         self.W = nn.Parameter(torch.empty(cell.gates * width, input_size))
         self.U = nn.Parameter(torch.empty(len(cell.recurrent) * width, width))
         self.b = nn.Parameter(torch.empty(cell.gates * width))
@@ -123,6 +126,11 @@ class CellLayer(KernelLayer):
         """As given."""
         return self._cell
 
+    @property
+    def constants(self) -> tuple[float, ...]:
+        """As given."""
+        return self._constants
+
     def matrices(self) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """The bias belongs to the input's product."""
         return self.W, self.U, self.b, None
@@ -131,6 +139,19 @@ class CellLayer(KernelLayer):
         """Zeros, one tensor for each state."""
         zeros = tuple(self.zeros(B) for _ in range(self._cell.states))
         return zeros if len(zeros) > 1 else zeros[0]
+
+
+class CellCore(RecurrentCore):
+    """A core of such layers, for a model that is nothing but its recurrence."""
+
+    def __init__(self, spec: CoreSpec, options: Any, recurrence: Recurrence, plain: bool = False) -> None:
+        self._recurrence, self._plain = recurrence, plain  # before the layers are made
+        super().__init__(spec, options)
+
+    def make_layer(self, input_size: int) -> RecurrentLayer:
+        """One layer in one direction."""
+        cell, constants = self._recurrence.cell, self._recurrence.constants
+        return CellLayer(input_size, self.spec.width, cell, self._plain, constants)
 
 
 def _leaves(state: Any) -> tuple[Tensor, ...]:

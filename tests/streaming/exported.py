@@ -50,7 +50,7 @@ def exported(
         head=form.head,
         output=form.output,
         target=form.target,
-        vocabulary=tuple("abcdefghijklmnopqrstuvwxyz"[: form.input.vocabulary]) if tokens else None,
+        vocabulary=tuple(map(chr, range(97, 97 + form.input.vocabulary))) if tokens else None,
     )
     stored = {name: p.detach().numpy() for name, p in network.state_dict().items()}
     return Exported(network, description, arrays_of(stored, description, resolve(str(card.recurrence))(chosen)))
