@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seqbench.backends.kernels.bfloat16 import narrowed, rounded, widened
 from seqbench.backends.kernels.engine import pack_columns, pack_rows
-from seqbench.backends.kernels.gemm import BLOCK, multiply, multiply_row, multiply_transposed, size_of
+from seqbench.backends.kernels.gemm import BLOCK, multiply, multiply_transposed
 from seqbench.backends.kernels.target import HOST
 
 DTYPES = {np.float32: 2e-5, np.float64: 1e-13}
@@ -84,34 +82,3 @@ def test_adds_the_transposed_product(dtype: type, parts: int, outer: int, inner:
     want = 1 + A[:, lanes : lanes + M].T.astype(float) @ B.reshape(-1, N).astype(float)
     np.testing.assert_allclose(C[:, :N], want, rtol=0, atol=DTYPES[dtype] * (outer * inner) ** 0.5)
     np.testing.assert_array_equal(C[:, N:], 1)
-
-
-# --- one row, and bfloat16 --------------------------------------------------------------------------
-
-
-@settings(max_examples=60, deadline=None)
-@given(K=st.integers(1, 40), vectors=st.integers(1, 27), seed=st.integers(0, 99))
-def test_a_row_of_words_makes_the_same_bits_as_the_rounded_floats(K: int, vectors: int, seed: int) -> None:
-    """Widening is exact; panels end after every number of vectors."""
-    rng, N = np.random.default_rng(seed), vectors * HOST.lanes(4)
-    a, packed = rng.normal(size=K).astype(np.float32), rng.normal(size=K * N).astype(np.float32)
-    words = narrowed(packed, K, N)
-    assert words.dtype == np.uint32
-    assert words.size == size_of(words, K, N)
-    assert packed.size == size_of(packed, K, N)
-    got, want = np.ones(N, np.float32), np.ones(N, np.float32)
-    multiply_row(a, 0, 1, K, words, 0, N, got, 0)
-    multiply_row(a, 0, 1, K, widened(rounded(packed)), 0, N, want, 0)
-    np.testing.assert_array_equal(got, want)
-
-
-def test_rounds_to_the_nearest_bfloat16_as_torch_does() -> None:
-    rng = np.random.default_rng(0)
-    bits = rng.integers(0, 2**32, 100_000, dtype=np.uint32)
-    halves = np.arange(0x8000, 0x18000, 0x8000, dtype=np.uint32)  # between two of them: to the even one
-    x = np.concatenate([bits, np.arange(0x3F800000, 0x3F900000, 0x1000, dtype=np.uint32), halves]).view(np.float32)
-    want = torch.from_numpy(x).to(torch.bfloat16).float().numpy()
-    got = widened(rounded(x))
-    np.testing.assert_array_equal(got, want)
-    assert np.isnan(got[np.isnan(x)]).all()
-    assert widened(rounded(np.float32([np.inf, -np.inf, 0.0, 3.4e38]))).tolist() == [np.inf, -np.inf, 0.0, np.inf]

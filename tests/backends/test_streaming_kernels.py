@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seqbench.api import CoreSpec
-from seqbench.backends.kernels.bfloat16 import rounded, widened
 from seqbench.backends.kernels.recurrent import Parameters
+from seqbench.backends.kernels.row import rounded, widened
 from seqbench.backends.kernels.streaming import Stack, Streamer
 from seqbench.backends.recurrence import Recurrence
 from seqbench.registry import resolve

@@ -4,8 +4,7 @@ A recurrent network multiplies by the same matrix at every step. A BLAS packs it
 a call, and that is where the speed comes from. All offsets and strides are in elements; ``C``'s columns are contiguous.
 
 Packed layout of ``B (K, N)``: panels of two vectors of columns, each ``(K, 2 lanes)`` and contiguous, the columns
-beyond ``N`` zero; if ``N`` fills only half of the last panel, that one is ``(K, lanes)``. An array of 32-bit words is
-``B`` in bfloat16 (see ``bfloat16``): a word has the numbers of one lane in both vectors of a panel's row.
+beyond ``N`` zero; if ``N`` fills only half of the last panel, that one is ``(K, lanes)``.
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ from typing import Any
 
 from llvmlite import ir
 from numba.core import types
-from numba.extending import overload
 
 from seqbench.backends.kernels.jit import compiled, intrinsic
 from seqbench.backends.kernels.target import HOST
@@ -104,7 +102,11 @@ class _Tile:
 
     def _one_k(self, sums: list[Any], a: Any, a_k: Any, a_row: Any, b: Any, b_k: Any, b_panel: Any) -> list[Any]:
         builder, new = self.builder, []
-        columns = self._columns(b, b_k, b_panel)
+        columns = []
+        for j in range(self.vectors):
+            panel = builder.mul(b_panel, self._int(j // 2))
+            offset = builder.add(b_k, builder.add(panel, self._int(j % 2 * self.lanes)))
+            columns.append(builder.load(self._pointer(self.b_type, b, offset, self.vector), align=self.align))
         for i in range(self.rows):
             offset = builder.add(a_k, builder.mul(a_row, self._int(i)))
             pointer = self._pointer(self.a_type, a, offset, self.vector.element)
@@ -113,56 +115,16 @@ class _Tile:
             new += [multiply_add(builder, number, column, total) for column, total in zip(columns, row, strict=True)]
         return new
 
-    def _columns(self, b: Any, b_k: Any, b_panel: Any) -> list[Any]:
-        """The vectors of a row of ``B``."""
-        builder, found = self.builder, []
-        narrow = self.b_type.dtype == types.uint32
-        for j in range(self.vectors):
-            panel = builder.mul(b_panel, self._int(j // 2))
-            offset = builder.add(b_k, builder.add(panel, self._int(0 if narrow else j % 2 * self.lanes)))
-            column = builder.load(self._pointer(self.b_type, b, offset, self.vector), align=self.align)
-            found.append(self._half(column, j % 2) if narrow else column)
-        return found
-
-    def _half(self, words: Any, high: int) -> Any:
-        """The low or the high halves of words as floats: a bfloat16 is the first half of a float32."""
-        integers = ir.VectorType(ir.IntType(32), self.lanes)
-        words = self.builder.bitcast(words, integers)
-        if high:
-            words = self.builder.and_(words, ir.Constant(integers, [0xFFFF0000] * self.lanes))
-        else:
-            words = self.builder.shl(words, ir.Constant(integers, [16] * self.lanes))
-        return self.builder.bitcast(words, self.vector)
-
 
 _many_two, _some_two, _one_two = _tile(MANY, 2), _tile(SOME, 2), _tile(ONE, 2)
 _many_one, _some_one, _one_one = _tile(MANY, 1), _tile(SOME, 1), _tile(ONE, 1)
-_one_wide, _one_half = _tile(ONE, WIDE), _tile(ONE, WIDE // 2)
+_one_wide = _tile(ONE, WIDE)
 
 
 @compiled
 def lanes_of(array):
     """Numbers of an array's type in a vector."""
     return VECTOR_BYTES // array.itemsize
-
-
-def row_of(packed: Any, width: Any) -> Any:
-    """Elements of a packed matrix in a row of a panel of ``width`` columns."""
-
-
-@overload(row_of)
-def _row_of(packed, width):
-    if packed.dtype == types.uint32:
-        return lambda packed, width: VECTOR_BYTES // packed.itemsize
-    return lambda packed, width: width
-
-
-@compiled
-def size_of(packed, K, N):
-    """Elements of a packed ``(K, N)``, ``N`` whole vectors."""
-    lanes = VECTOR_BYTES // packed.itemsize
-    full, rest = N // (2 * lanes), N % (2 * lanes)
-    return K * (full * row_of(packed, 2 * lanes) + (row_of(packed, rest) if rest else 0))
 
 
 @compiled
@@ -173,13 +135,16 @@ def multiply(a, a_at, a_outer, a_inner, outer, inner, a_column, K, b, b_at, N, c
     either order. ``N`` is rounded up to whole vectors, which ``C`` must have room for.
     """
     lanes = lanes_of(c)
-    if outer * inner == 1:
-        multiply_row(a, a_at, a_column, K, b, b_at, N, c, c_at)
-        return
     if inner < MANY and outer > inner:  # the longer side goes inside, where tiles are cut
         a_outer, a_inner, c_outer, c_inner = a_inner, a_outer, c_inner, c_outer
         outer, inner = inner, outer
     first = 0
+    if outer * inner == 1:
+        while first + WIDE * lanes <= N:
+            step = 2 * lanes
+            _one_wide(a, a_at, 0, a_column, b, b_at, step, K * step, c, c_at + first, 0, K)
+            first += WIDE * lanes
+            b_at += K * WIDE * lanes
     while first < N:
         two = N - first > lanes
         width = 2 * lanes if two else lanes
@@ -188,27 +153,6 @@ def multiply(a, a_at, a_outer, a_inner, outer, inner, a_column, K, b, b_at, N, c
             _rows(a, a_o, a_inner, a_column, b, b_at, width, two, c, c_o, c_inner, inner, K)
         first += width
         b_at += K * width
-
-
-@compiled
-def multiply_row(a, a_at, a_column, K, b, b_at, N, c, c_at):
-    """The same with one row, ``K >= 1``; ``B`` may be in bfloat16."""
-    lanes = lanes_of(c)
-    step, last = row_of(b, 2 * lanes), c_at + N
-    while c_at + WIDE * lanes <= last:
-        _one_wide(a, a_at, 0, a_column, b, b_at, step, K * step, c, c_at, 0, K)
-        c_at += WIDE * lanes
-        b_at += K * step * WIDE // 2
-    if c_at + WIDE // 2 * lanes <= last:
-        _one_half(a, a_at, 0, a_column, b, b_at, step, K * step, c, c_at, 0, K)
-        c_at += WIDE // 2 * lanes
-        b_at += K * step * WIDE // 4
-    if c_at + 2 * lanes <= last:
-        _one_two(a, a_at, 0, a_column, b, b_at, step, 0, c, c_at, 0, K)
-        c_at += 2 * lanes
-        b_at += K * step
-    if c_at < last:
-        _one_one(a, a_at, 0, a_column, b, b_at, row_of(b, lanes), 0, c, c_at, 0, K)
 
 
 @compiled

@@ -4,9 +4,9 @@ A step of one sequence does nothing but read its matrices, and to call compiled 
 as a small network computes. So all that can be done is done when the network is packed, and a step gets three arrays
 besides its input and its output.
 
-``weights``: for each layer ``W`` packed ``(D, gates * Hp)``, then ``U``, a packed ``(H, slots * Hp)`` for each run of
-slots; then the head's ``W`` packed ``(H, Np)``; in bfloat16 or as the numbers are. ``memory``, in numbers (``Hp``: the
-width rounded up to whole vectors; ``S`` slots)::
+``weights``, as ``row`` packs them: for each layer ``W (D, gates * Hp)``, then ``U``, an ``(H, slots * Hp)`` for each
+run of slots; then the head's ``W (H, Np)``. ``memory``, in numbers (``Hp``: the width rounded up to whole vectors;
+``S`` slots)::
 
     constants
     biases  (L - 1, S * Hp)          what the gates of the layers above the first begin with
@@ -30,7 +30,6 @@ from typing import Any
 
 import numpy as np
 
-from seqbench.backends.kernels.bfloat16 import narrowed
 from seqbench.backends.kernels.cells import (
     Cell,
     between,
@@ -40,11 +39,10 @@ from seqbench.backends.kernels.cells import (
     numbers_of,
     store_states,
 )
-from seqbench.backends.kernels.engine import pack_rows
-from seqbench.backends.kernels.gemm import lanes_of, multiply_row, size_of
+from seqbench.backends.kernels.gemm import lanes_of
 from seqbench.backends.kernels.jit import cached, compiled
-from seqbench.backends.kernels.recurrent import Kernels, Parameters, aligned
-from seqbench.backends.kernels.recurrent import Packed as PackedLayer
+from seqbench.backends.kernels.recurrent import Parameters, aligned
+from seqbench.backends.kernels.row import multiply_row, packed
 from seqbench.backends.kernels.target import HOST
 from seqbench.backends.kernels.vector import load, store
 
@@ -54,14 +52,14 @@ Array = Any
 
 
 @compiled
-def network_step(cell, layout, weights, memory, row, b, x, out):
-    """One step of sequence ``b``: its ``D`` numbers of ``x`` and row ``row`` of ``start``, to its ``N`` of ``out``."""
+def network_step(cell, layout, weights, memory, token, b, x, out):
+    """A step of sequence ``b``: its ``D`` numbers of ``x`` and row ``token`` of ``start``, to its ``N`` of ``out``."""
     D, H, N, Np, L, B, biases, states, gates, start = layout
     _, slots, n_states, _, _ = numbers_of(cell)
     Hp = padded(memory, H)
     S, apart = slots * Hp, B * Hp
     h = states + b * Hp
-    copy(memory, start + row * S, memory, gates, S)
+    copy(memory, start + token * S, memory, gates, S)
     at = layer_step(cell, memory, H, x, b * D, D, weights, 0, h, apart, gates)
     for layer in range(1, L):
         copy(memory, biases + (layer - 1) * S, memory, gates, S)
@@ -70,7 +68,7 @@ def network_step(cell, layout, weights, memory, row, b, x, out):
     if Np:
         y = gates + S + Hp
         copy(memory, biases + (L - 1) * S, memory, y, Np)
-        multiply_row(memory, h, 1, H, weights, at, Np, memory, y)
+        multiply_row(memory, h, H, weights, at, Np, memory, y)
         h = y
     for n in range(N):
         out[b * N + n] = memory[h + n]
@@ -85,9 +83,7 @@ def layer_step(cell, memory, H, x, x_at, D, weights, at, h, apart, gates):
     n_gates, slots, _, early, runs = numbers_of(cell)
     Hp, lanes = padded(memory, H), lanes_of(memory)
     mid = gates + slots * Hp
-    if D:
-        multiply_row(x, x_at, 1, D, weights, at, n_gates * Hp, memory, gates)
-        at += size_of(weights, D, n_gates * Hp)
+    at = multiply_row(x, x_at, D, weights, at, n_gates * Hp, memory, gates)
     for r in range(len(runs)):
         slot, count, _ = runs[r]
         if r == early:
@@ -96,8 +92,7 @@ def layer_step(cell, memory, H, x, x_at, D, weights, at, h, apart, gates):
                 a = load_slots(cell, memory, gates + o, Hp)
                 store(memory, mid + o, between(cell, a, before, memory))
         source = h if r < early else mid
-        multiply_row(memory, source, 1, H, weights, at, count * Hp, memory, gates + slot * Hp)
-        at += size_of(weights, H, count * Hp)
+        at = multiply_row(memory, source, H, weights, at, count * Hp, memory, gates + slot * Hp)
     for o in range(0, Hp, lanes):
         before = load_states(cell, memory, h + o, apart)
         after, _ = forward(cell, load_slots(cell, memory, gates + o, Hp), before, memory)
@@ -119,25 +114,17 @@ def copy(source, at, target, to, n):
         store(target, to + o, load(source, at + o))
 
 
-@compiled
-def pack_head(cell, W, Np, packed):
-    """A head's ``W (N, H)``; the cell's key tells numba's cache of changes in the kernels' source."""
-    pack_rows(W, 0, 1, W.shape[0], Np, W.shape[1], packed, 0)
-
-
 @dataclass(frozen=True)
 class Compiled:
     """What networks of one cell run; compiled at their first call, or read from the cache.
 
     Attributes:
-        step: of one sequence: ``step(layout, weights, memory, row, x (D,), out (N,))``; False where a size is wrong.
-        steps: of several: ``steps(layout, weights, memory, rows (B,), x (B * D,), out (B * N,))``, the same.
-        pack_head: see above.
+        step: of one sequence: ``step(layout, weights, memory, token, x (D,), out (N,))``; False where a size is wrong.
+        steps: of several: ``steps(layout, weights, memory, tokens (B,), x (B * D,), out (B * N,))``, the same.
     """
 
     step: Callable[..., Any]
     steps: Callable[..., Any]
-    pack_head: Callable[..., Any]
 
 
 @cache
@@ -145,28 +132,24 @@ def compiled_for(cell: Cell) -> Compiled:
     """The functions of a cell."""
 
     @cached
-    def step(layout, weights, memory, row, x, out):
+    def step(layout, weights, memory, token, x, out):
         sizes = unpacked(layout)
         if x.size != sizes[0] or out.size != sizes[2]:
             return False
-        network_step(cell, sizes, weights, memory, row, 0, x, out)
+        network_step(cell, sizes, weights, memory, token, 0, x, out)
         return True
 
     @cached
-    def steps(layout, weights, memory, rows, x, out):
+    def steps(layout, weights, memory, tokens, x, out):
         sizes = unpacked(layout)
-        B = rows.size
+        B = tokens.size
         if sizes[5] != B or x.size != B * sizes[0] or out.size != B * sizes[2]:
             return False
         for b in range(B):
-            network_step(cell, sizes, weights, memory, rows[b], b, x, out)
+            network_step(cell, sizes, weights, memory, tokens[b], b, x, out)
         return True
 
-    @cached
-    def pack(W, Np, packed):
-        pack_head(cell, W, Np, packed)
-
-    return Compiled(step, steps, pack)
+    return Compiled(step, steps)
 
 
 @compiled
@@ -227,44 +210,51 @@ class Stack:
         return -(-n // lanes) * lanes
 
 
-def pack_weights(stack: Stack, layers: list[PackedLayer], narrow: bool) -> Array:
+def pack_weights(stack: Stack, narrow: bool) -> Array:
     """``weights`` of the module."""
-    H, gates, Hp = stack.width, stack.cell.gates, stack.padded(stack.width)
-    matrices = []
-    for n, layer in enumerate(layers):
-        matrices.append((layer.W, H if n else stack.inputs, gates * Hp))
-        matrices += _runs(layer.U, stack.cell, H, Hp)
+    cell, Hp, parts = stack.cell, stack.padded(stack.width), []
+    for p in stack.layers:
+        parts.append(_columns(p.W, cell.gates, Hp))  # (D, gates * Hp)
+        U = _columns(p.U, len(cell.recurrent), Hp)  # (H, blocks * Hp)
+        parts += [U[:, block * Hp : (block + count) * Hp] for _, count, block in cell.runs]
     if stack.head is not None:
-        Np = stack.padded(stack.outputs)
-        packed = np.empty(H * Np, stack.dtype)
-        compiled_for(stack.cell).pack_head(stack.head[0], Np, packed)
-        matrices.append((packed, H, Np))
-    together = np.concatenate([narrowed(*matrix) if narrow else matrix[0] for matrix in matrices])
-    return _in_line([together])[0]
+        parts.append(_columns(stack.head[0], 1, stack.padded(stack.outputs)))  # (H, Np)
+    return _in_line([np.concatenate([packed(part, narrow) for part in parts])])[0]
 
 
-def _runs(U: Array, cell: Cell, H: int, Hp: int) -> list[tuple[Array, int, int]]:
-    """The packed matrix of each run of slots, with its sizes."""
-    sizes = [count * Hp for _, count, _ in cell.runs]
-    parts = np.split(U, H * np.cumsum(sizes)[:-1])
-    return [(part, H, size) for part, size in zip(parts, sizes, strict=True)]
+def _columns(matrix: Array, blocks: int, Hp: int) -> Array:
+    """``(blocks * H, K)`` as ``(K, blocks * Hp)``, zero beyond ``H``."""
+    K, H = matrix.shape[1], len(matrix) // blocks
+    columns = np.zeros((K, blocks, Hp), matrix.dtype)
+    columns[:, :, :H] = matrix.T.reshape(K, blocks, H)
+    return columns.reshape(K, blocks * Hp)
 
 
-def pack_memory(stack: Stack, layers: list[PackedLayer], batch: int) -> tuple[Array, Array, Array]:
+def pack_memory(stack: Stack, batch: int) -> tuple[Array, Array, Array]:
     """``layout`` and ``memory`` of the module, the states zero, and the states as a view ``(L, states, B, H)``."""
-    cell, H, L = stack.cell, stack.width, len(layers)
+    cell, H, L = stack.cell, stack.width, len(stack.layers)
     Hp, Np = stack.padded(H), 0 if stack.head is None else stack.padded(stack.outputs)
     head = np.zeros(Np, stack.dtype)
     if stack.head is not None:
         head[: stack.outputs] = stack.head[1]
     constants = np.array(stack.constants, stack.dtype)
-    biases = np.concatenate([*(layer.bias for layer in layers[1:]), head])
+    layers = [_bias(cell, p, H, Hp) for p in stack.layers]
+    biases = np.concatenate([*layers[1:], head])
     states = np.zeros((L, cell.states, batch, Hp), stack.dtype)
-    scratch = np.zeros(cell.slots * Hp + Hp + Np, stack.dtype)
-    memory, places = _in_line([constants, biases, states.ravel(), scratch, _start(stack, layers[0].bias, Hp).ravel()])
+    scratch = np.zeros((cell.slots + 1) * Hp + Np, stack.dtype)
+    memory, places = _in_line([constants, biases, states.ravel(), scratch, _start(stack, layers[0], Hp).ravel()])
     layout = np.array([stack.inputs, H, stack.outputs, Np, L, batch, *places[1:]], np.int64)
     view = memory[places[2] : places[2] + states.size].reshape(states.shape)[..., :H]
     return layout, memory, view
+
+
+def _bias(cell: Cell, p: Parameters, H: int, Hp: int) -> Array:
+    """What a layer's gates begin with, ``(S * Hp,)``."""
+    bias = np.zeros((cell.slots, Hp), p.U.dtype)
+    bias[: cell.gates, :H] = p.b_x.reshape(cell.gates, H)
+    if p.b_h.size:
+        bias[list(cell.recurrent), :H] += p.b_h.reshape(-1, H)
+    return bias.ravel()
 
 
 def _start(stack: Stack, bias: Array, Hp: int) -> Array:
@@ -301,16 +291,15 @@ class Streamer:
 
     Attributes:
         states: ``(L, states, B, H)``, what the next step starts from; a view to read and write.
-        step: ``step(row, x (D,), out (N,))``, of the only sequence: a step with token ``row``, or 0 and the vector
-            ``x``, to ``out``; arrays contiguous and of the network's dtype. False where a size is wrong; TypeError
+        step: ``step(token, x (D,), out (N,))``, of the only sequence: a step with a token, or with 0 and a vector, to
+            ``out``; arrays contiguous and of the network's dtype. False where a size is wrong; TypeError
             where an array is of another kind. That a token is in the vocabulary is not checked.
-        steps: ``steps(rows (B,), x (B * D,), out (B * N,))``, the same of all sequences.
+        steps: ``steps(tokens (B,), x (B * D,), out (B * N,))``, the same of all sequences.
     """
 
     def __init__(self, stack: Stack, batch: int = 1, narrow: bool = False) -> None:
-        layers = [Kernels(stack.cell).pack(p) for p in stack.layers]
-        layout, memory, self.states = pack_memory(stack, layers, batch)
-        fixed = layout, pack_weights(stack, layers, narrow), memory
+        layout, memory, self.states = pack_memory(stack, batch)
+        fixed = layout, pack_weights(stack, narrow), memory
         run = compiled_for(stack.cell)
         self.step, self.steps = partial(run.step, *fixed), partial(run.steps, *fixed)
         if batch == 1:
@@ -318,10 +307,10 @@ class Streamer:
         else:
             self._compile(run.steps, self.steps, np.zeros(batch, np.int64), stack)
 
-    def _compile(self, function: Any, step: Callable[..., Any], rows: Any, stack: Stack) -> None:
+    def _compile(self, function: Any, step: Callable[..., Any], tokens: Any, stack: Stack) -> None:
         """Now, and from then on for no other types: an array of another kind must not lead to compiling in a step."""
         B = self.states.shape[2]
         function.disable_compile(False)
-        step(rows, np.zeros(B * stack.inputs, stack.dtype), np.empty(B * stack.outputs, stack.dtype))
+        step(tokens, np.zeros(B * stack.inputs, stack.dtype), np.empty(B * stack.outputs, stack.dtype))
         function.disable_compile()
         self.states[...] = 0
