@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from seqbench.backends.kernels.cells import numbers_of
 from seqbench.backends.kernels.gemm import lanes_of, pack_row
 from seqbench.backends.kernels.jit import compiled
 from seqbench.backends.kernels.vector import number, transpose
@@ -40,12 +39,11 @@ def pack_columns(matrix, first_row, blocks, H, Hp, N, packed, at):
 
 
 @compiled
-def pack_forward(cell, W, U, b_x, b_h, H, Hp, W_packed, U_packed, bias):
+def pack_forward(runs, gates, W, U, b_x, b_h, D, H, Hp, W_packed, U_packed, bias):
     """Both matrices for the forward pass, ``U`` a run of slots at a time, and the bias of every slot.
 
     ``b_x (gates * H)`` belongs to the input's product, ``b_h`` to the recurrent one; it may be empty.
     """
-    gates, _, _, _, runs = numbers_of(cell)
     bias[:] = 0
     for gate in range(gates):
         for j in range(H):
@@ -53,42 +51,49 @@ def pack_forward(cell, W, U, b_x, b_h, H, Hp, W_packed, U_packed, bias):
     for slot, slots, block in runs:
         for j in range(slots * H if b_h.size else 0):
             bias[(slot + j // H) * Hp + j % H] += b_h[block * H + j]
-    pack_rows(W, 0, gates, H, Hp, W.shape[1], W_packed, 0)
-    at = 0
+    pack_rows(W, np.int64(0), gates, H, Hp, D, W_packed, np.int64(0))
     for _, slots, block in runs:
-        pack_rows(U, block * H, slots, H, Hp, H, U_packed, at)
-        at += H * slots * Hp
+        pack_rows(U, block * H, slots, H, Hp, H, U_packed, block * H * Hp)
 
 
 @compiled
-def pack_backward(cell, W, U, H, Hp, W_packed, U_packed):
+def pack_backward(runs, gates, W, U, D, H, Hp, W_packed, U_packed):
     """Both matrices for the backward pass."""
-    gates, _, _, _, runs = numbers_of(cell)
-    pack_columns(W, 0, gates, H, Hp, W.shape[1], W_packed, 0)
-    at = 0
+    pack_columns(W, np.int64(0), gates, H, Hp, D, W_packed, np.int64(0))
     for _, slots, block in runs:
-        pack_columns(U, block * H, slots, H, Hp, H, U_packed, at)
-        at += slots * Hp * Hp
+        pack_columns(U, block * H, slots, H, Hp, H, U_packed, block * Hp * Hp)
 
 
 @compiled
-def without_padding(cell, U, b_h, D, dW, dU, d_bias):
+def without_padding(runs, gates, b_h, size, dW, dU, d_bias):
     """``dW (gates * H, D)``, ``dU (blocks * H, H)`` and the gradients of both biases, as the parameters are."""
-    gates, slots, _, _, _ = numbers_of(cell)
-    H = U.shape[1]
-    Hp, blocks = dU.shape[1], U.shape[0] // H
-    d_bx = d_bias.reshape(slots, Hp)[:gates, :H].copy().reshape(gates * H)
-    d_bh = recurrent_bias(cell, d_bias, b_h, H, Hp)
-    if Hp > H or dW.shape[1] > D:
-        dW = dW.reshape(gates, Hp, dW.shape[1])[:, :H, :D].copy().reshape(gates * H, D)
-        dU = dU.reshape(blocks, Hp, Hp)[:, :H, :H].copy().reshape(blocks * H, H)
-    return dW, dU, d_bx, d_bh
+    D, H, Dp, Hp = size.D, size.H, size.Dp, size.Hp
+    blocks = dU.size // (Hp * Hp)
+    d_bx = np.empty(gates * H, dW.dtype)
+    for n in range(gates * H):
+        d_bx[n] = d_bias[n // H * Hp + n % H]
+    return (
+        _cropped(dW, gates, H, Hp, D, Dp), _cropped(dU, blocks, H, Hp, H, Hp), d_bx,
+        recurrent_bias(runs, d_bias, b_h, H, Hp),
+    )  # fmt: skip
 
 
 @compiled
-def recurrent_bias(cell, d_bias, b_h, H, Hp):
+def _cropped(matrix, blocks, H, Hp, N, Np):
+    """``(blocks * H, N)`` of a flat ``(blocks, Hp, Np)``."""
+    if Hp == H and Np == N:
+        return matrix.reshape(blocks * H, N)
+    found = np.empty((blocks * H, N), matrix.dtype)
+    for m in range(blocks * H):
+        at = (m // H * Hp + m % H) * Np
+        for n in range(N):
+            found[m, n] = matrix[at + n]
+    return found
+
+
+@compiled
+def recurrent_bias(runs, d_bias, b_h, H, Hp):
     """The gradient of ``b_h`` out of that of every slot; empty where the recurrent product has no bias of its own."""
-    _, _, _, _, runs = numbers_of(cell)
     d_bh = np.empty_like(b_h)
     if b_h.size:
         for slot, count, block in runs:

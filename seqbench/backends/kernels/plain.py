@@ -116,8 +116,8 @@ def plain_backward(cell, constants, x, time_first, W, U, b_h, room, d_y, d_time_
             for r in range(len(runs)):
                 _add_outer(d_a, states[0, t, b] if r < early else mid[t, b], dU, runs[r], H)
             d_bias += d_a
-    d_bh = recurrent_bias(cell, d_bias, b_h, H, H)
-    return _by_time(dx, time_first), d_states, (dW, dU, d_bias[: n_gates * H].copy(), d_bh)
+    d_bh = recurrent_bias(runs, d_bias, b_h, H, H)
+    return _by_time(dx, time_first), (d_states, dW, dU, d_bias[: n_gates * H].copy(), d_bh)
 
 
 @compiled

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from seqbench.backends.kernels import engine, packing, plain
+from seqbench.backends.kernels import engine, plain
 from seqbench.backends.kernels.cells import Cell
 from seqbench.backends.kernels.jit import cached, cached_parallel, prange
 from seqbench.backends.kernels.rooms import Rooms
@@ -40,60 +40,61 @@ def fast(cell: Cell) -> Compiled:
 
     @cached
     def forward(constants, x, time_first, W, U, b_x, b_h, start, outputs, training, room):
-        x_t, x_b, T, B = engine.strides_of(x, time_first)
-        D, H = x.shape[2], U.shape[1]
-        states, gates, mid = engine.buffers_in(cell, room, x, time_first, H, training, 1)
-        W_packed, U_packed, bias, y = engine.begin_forward(cell, x, W, U, b_x, b_h, start, states, outputs)
-        engine.forward_rows(
-            cell, constants, x, x_t, x_b, D, W_packed, U_packed, bias, states, gates, mid, y, T, 0, B, H, training
+        size, x_ = engine.sizes_of(x, time_first, U, training), x.reshape(-1)
+        states, gates, mid = engine.buffers_in(cell, room, size, training, 1)
+        W_packed, U_packed, bias, y = engine.begin_forward(
+            cell, size, x_, W.reshape(-1), U.reshape(-1), b_x, b_h, start.reshape(-1), states, outputs
         )
-        return y
+        engine.forward_rows(
+            cell, constants, size, x_, W_packed, U_packed, bias, states, gates, mid, y, 0, size.B, training
+        )
+        return y.reshape(outputs, x.shape[0], x.shape[1], size.H)
 
     @cached_parallel
     def forward_parallel(constants, x, time_first, W, U, b_x, b_h, start, outputs, training, room, parts):
-        x_t, x_b, T, B = engine.strides_of(x, time_first)
-        D, H = x.shape[2], U.shape[1]
-        states, gates, mid = engine.buffers_in(cell, room, x, time_first, H, training, parts)
-        W_packed, U_packed, bias, y = engine.begin_forward(cell, x, W, U, b_x, b_h, start, states, outputs)
+        size, x_ = engine.sizes_of(x, time_first, U, training), x.reshape(-1)
+        states, gates, mid = engine.buffers_in(cell, room, size, training, parts)
+        W_packed, U_packed, bias, y = engine.begin_forward(
+            cell, size, x_, W.reshape(-1), U.reshape(-1), b_x, b_h, start.reshape(-1), states, outputs
+        )
         for part in prange(parts):
-            first, last = B * part // parts, B * (part + 1) // parts
+            first, last = size.B * part // parts, size.B * (part + 1) // parts
             engine.forward_rows(
-                cell, constants, x, x_t, x_b, D, W_packed, U_packed, bias, states, gates, mid, y, T, first, last, H,
-                training,
-            )  # fmt: skip
-        return y
+                cell, constants, size, x_, W_packed, U_packed, bias, states, gates, mid, y, first, last, training
+            )
+        return y.reshape(outputs, x.shape[0], x.shape[1], size.H)
 
     @cached
     def backward(constants, x, time_first, W, U, b_h, room, d_y, d_time_first):
-        x_t, x_b, _, B = engine.strides_of(x, time_first)
-        d_t, d_b, _, _ = engine.strides_of(d_y, d_time_first)
-        D, H = x.shape[2], U.shape[1]
-        states, gates, mid = engine.buffers_in(cell, room, x, time_first, H, True, 1)
-        W_packed, U_packed, d_states, dx, dW, dU, d_bias = engine.begin_backward(cell, x, W, U, states)
-        engine.backward_rows(
-            cell, constants, W_packed, U_packed, states, gates, mid, d_y, d_t, d_b, d_states, dx, x_t, x_b, D, 0, B, H
+        size, x_, d_y_ = engine.sizes_of(x, time_first, U, True), x.reshape(-1), d_y.reshape(-1)
+        d_t, d_b = (size.B * size.H, size.H) if d_time_first else (size.H, size.T * size.H)
+        states, gates, mid = engine.buffers_in(cell, room, size, True, 1)
+        W_packed, U_packed, d_states, dx, dW, dU, d_bias = engine.begin_backward(
+            cell, size, x_, W.reshape(-1), U.reshape(-1)
         )
-        engine.weight_gradients(cell, x, x_t, x_b, D, states, gates, mid, dW, dU, 0, 1)
-        engine.bias_gradient(gates, d_bias)
-        return dx, d_states, packing.without_padding(cell, U, b_h, D, dW, dU, d_bias)
+        engine.backward_rows(
+            cell, constants, size, W_packed, U_packed, states, gates, mid, d_y_, d_t, d_b, d_states, dx, 0, size.B
+        )
+        engine.weight_gradients(cell, size, x_, states, gates, mid, dW, dU, 0, 1)
+        return dx.reshape(x.shape), engine.gradients(cell, size, gates, b_h, d_states, dW, dU, d_bias)
 
     @cached_parallel
     def backward_parallel(constants, x, time_first, W, U, b_h, room, d_y, d_time_first, parts):
-        x_t, x_b, _, B = engine.strides_of(x, time_first)
-        d_t, d_b, _, _ = engine.strides_of(d_y, d_time_first)
-        D, H = x.shape[2], U.shape[1]
-        states, gates, mid = engine.buffers_in(cell, room, x, time_first, H, True, 1)
-        W_packed, U_packed, d_states, dx, dW, dU, d_bias = engine.begin_backward(cell, x, W, U, states)
+        size, x_, d_y_ = engine.sizes_of(x, time_first, U, True), x.reshape(-1), d_y.reshape(-1)
+        d_t, d_b = (size.B * size.H, size.H) if d_time_first else (size.H, size.T * size.H)
+        states, gates, mid = engine.buffers_in(cell, room, size, True, 1)
+        W_packed, U_packed, d_states, dx, dW, dU, d_bias = engine.begin_backward(
+            cell, size, x_, W.reshape(-1), U.reshape(-1)
+        )
         for part in prange(parts):
-            first, last = B * part // parts, B * (part + 1) // parts
+            first, last = size.B * part // parts, size.B * (part + 1) // parts
             engine.backward_rows(
-                cell, constants, W_packed, U_packed, states, gates, mid, d_y, d_t, d_b, d_states, dx, x_t, x_b, D,
-                first, last, H,
+                cell, constants, size, W_packed, U_packed, states, gates, mid, d_y_, d_t, d_b, d_states, dx, first,
+                last,
             )  # fmt: skip
         for part in prange(parts):
-            engine.weight_gradients(cell, x, x_t, x_b, D, states, gates, mid, dW, dU, part, parts)
-        engine.bias_gradient(gates, d_bias)
-        return dx, d_states, packing.without_padding(cell, U, b_h, D, dW, dU, d_bias)
+            engine.weight_gradients(cell, size, x_, states, gates, mid, dW, dU, part, parts)
+        return dx.reshape(x.shape), engine.gradients(cell, size, gates, b_h, d_states, dW, dU, d_bias)
 
     return Compiled(forward, forward_parallel, backward, backward_parallel)
 
@@ -206,11 +207,11 @@ class Kernels:
         functions, parts = self._functions(x.shape[1 if kept.time_first else 0], threads)
         arguments = (x, kept.time_first, p.W, p.U, p.b_h, kept.room, d_y, time_first)
         if parts == 1:
-            dx, d_states, parameters = functions.backward(self._constants[x.dtype], *arguments)
+            dx, found = functions.backward(self._constants[x.dtype], *arguments)
         else:
-            dx, d_states, parameters = functions.backward_parallel(self._constants[x.dtype], *arguments, parts)
+            dx, found = functions.backward_parallel(self._constants[x.dtype], *arguments, parts)
         _ROOMS.give(kept.room)
-        return Gradients(dx, d_states[:, :, : p.U.shape[1]], Parameters(*parameters))
+        return Gradients(dx, found[0], Parameters(*found[1:]))
 
     def _room(self, T: int, B: int, H: int, x: Array, training: bool, parts: int) -> int:
         if self.plain:
