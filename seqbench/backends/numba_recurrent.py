@@ -139,7 +139,9 @@ def run_sequence(
     if x.dtype not in (torch.float32, torch.float64):
         raise Refused(f"the numba backend computes in float32 or float64, not in {x.dtype}")
     outputs = kernels.cell.states if every_state else 1
-    found = _Sequence.apply(kernels, outputs, x, *matrices, *start)  # type: ignore[no-untyped-call]
+    # Inside the function all of this is known no more: there ``needs_input_grad`` stays true under ``no_grad``.
+    learns = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, *matrices, *start))
+    found = _Sequence.apply(kernels, outputs, learns, x, *matrices, *start)  # type: ignore[no-untyped-call]
     return (found,) if outputs == 1 else found
 
 
@@ -152,13 +154,13 @@ class _Sequence(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, kernels: Kernels, outputs: int, x: Tensor, W: Tensor, U: Tensor, b_x: Tensor, b_h: Tensor | None,
+        ctx: Any, kernels: Kernels, outputs: int, learns: bool, x: Tensor, W: Tensor, U: Tensor, b_x: Tensor, b_h: Tensor | None,
         *start: Tensor,
     ) -> Tensor | tuple[Tensor, ...]:  # fmt: skip
         """See ``run_sequence``."""
         ctx.kernels, ctx.outputs, ctx.threads = kernels, outputs, torch.get_num_threads()
-        learns = any(ctx.needs_input_grad)
-        y, kept = _forward(ctx, learns, x, W, U, b_x, b_h, *start)  # (outputs, T, B, H) or (outputs, B, T, H)
+        ctx.parameters = Parameters(*(_NO_BIAS[x.dtype] if p is None else _array(p) for p in (W, U, b_x, b_h)))
+        y, kept = _forward(ctx, learns, x, start)  # (outputs, T, B, H) or (outputs, B, T, H)
         if learns:
             ctx.save_for_backward(x, W, U, b_x, b_h, *start)
             ctx.kept = kept
@@ -176,14 +178,15 @@ class _Sequence(torch.autograd.Function):
         """
         if torch.is_grad_enabled():
             raise Refused("this core's derivative is written by hand and has none itself: leave out create_graph=True")
-        x, W, U, b_x, b_h, *start = ctx.saved_tensors
+        x, _, _, _, b_h, *start = ctx.saved_tensors  # an error, if one of them has been written to since
         # The backward pass uses up what the forward pass kept: a second one over the same graph makes it anew.
-        kept: Kept = ctx.kept or _forward(ctx, True, x, W, U, b_x, b_h, *start)[1]
+        kept: Kept = ctx.kept or _forward(ctx, True, x, tuple(start))[1]
         ctx.kept = None
         d_y, time_first = _in_memory_order(_stacked(d_outputs))
-        found = _with_threads(ctx.threads, ctx.kernels.backward, kept, _parameters(W, U, b_x, b_h), d_y, time_first)
+        found = _with_threads(ctx.threads, ctx.kernels.backward, kept, ctx.parameters, d_y, time_first)
         dx, p = torch.from_numpy(found.x), found.parameters
         return (
+            None,
             None,
             None,
             dx.transpose(0, 1) if kept.time_first else dx,
@@ -195,22 +198,15 @@ class _Sequence(torch.autograd.Function):
         )
 
 
-def _forward(
-    ctx: Any, training: bool, x: Tensor, W: Tensor, U: Tensor, b_x: Tensor, b_h: Tensor | None, *start: Tensor
-) -> tuple[Any, Kept]:
+def _forward(ctx: Any, training: bool, x: Tensor, start: tuple[Tensor, ...]) -> tuple[Any, Kept]:
     rows, time_first = _in_memory_order(x)
     first = torch.stack(start).numpy() if start else _NO_START[x.dtype]
-    parameters = _parameters(W, U, b_x, b_h)
-    arguments = (rows, time_first, parameters, first, ctx.outputs, training)
+    arguments = (rows, time_first, ctx.parameters, first, ctx.outputs, training)
     return _with_threads(ctx.threads, ctx.kernels.forward, *arguments)  # type: ignore[no-any-return]
 
 
 _NO_START = {dtype: torch.empty(0, 0, 0, dtype=dtype).numpy() for dtype in (torch.float32, torch.float64)}
 _NO_BIAS = {dtype: torch.empty(0, dtype=dtype).numpy() for dtype in (torch.float32, torch.float64)}
-
-
-def _parameters(W: Tensor, U: Tensor, b_x: Tensor, b_h: Tensor | None) -> Parameters:
-    return Parameters(_array(W), _array(U), _array(b_x), _NO_BIAS[W.dtype] if b_h is None else _array(b_h))
 
 
 def _array(tensor: Tensor) -> Any:

@@ -71,7 +71,7 @@ class Sizes(NamedTuple):
     x_b: int
 
 
-@compiled
+@merged  # where numba makes a loop parallel, it must see the tuple's type by its name
 def sizes_of(x, time_first, U, training):
     """Of ``x (T, B, D)`` or ``(B, T, D)`` and ``U (blocks * H, H)``."""
     D, H, lanes = x.shape[2], U.shape[1], lanes_of(x)
@@ -138,8 +138,7 @@ def begin_backward(cell, size, x, W, U):
     dW = aligned(gates * size.Hp * size.Dp, x.dtype)
     dU = aligned(U_rows * size.Hp, x.dtype)
     d_bias = aligned(slots * size.Hp, x.dtype)
-    for zeros in (d_states, dW, dU, d_bias):
-        zeros[:] = 0
+    d_states[:], dW[:], dU[:], d_bias[:] = 0, 0, 0, 0
     return W_packed, U_packed, d_states, dx, dW, dU, d_bias
 
 

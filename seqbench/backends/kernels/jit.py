@@ -7,18 +7,20 @@ from typing import Any
 import numba
 import numba.extending
 
-compiled: Any = numba.njit(error_model="numpy")
+_njit: Any = numba.njit
+
+compiled: Any = _njit(error_model="numpy")
 """Compiled as a part of what calls it."""
 
-merged: Any = numba.njit(error_model="numpy", inline="always")
+merged: Any = _njit(error_model="numpy", inline="always")
 """The same, but its code becomes part of its caller's before anything is compiled."""
 
-cached: Any = numba.njit(error_model="numpy", cache=True)
+cached: Any = _njit(error_model="numpy", cache=True)
 """Called from Python: kept on disk, next to the source, or in the user's cache where that cannot be written."""
 
 _NOT_BY_ITSELF = ("comprehension", "reduction", "inplace_binop", "setitem", "numpy", "stencil", "fusion")
 
-cached_parallel: Any = numba.njit(
+cached_parallel: Any = _njit(
     error_model="numpy", cache=True, parallel=dict.fromkeys(_NOT_BY_ITSELF, False) | {"prange": True}
 )
 """The same, with loops over ``prange`` whose turns run at the same time; nothing else becomes parallel."""

@@ -16,7 +16,7 @@ import numpy as np
 
 from seqbench.backends.kernels import engine, plain
 from seqbench.backends.kernels.cells import Cell
-from seqbench.backends.kernels.jit import cached, cached_parallel, prange
+from seqbench.backends.kernels.jit import cached, cached_parallel, compiled, prange
 from seqbench.backends.kernels.rooms import Rooms
 from seqbench.backends.kernels.target import HOST
 
@@ -29,9 +29,7 @@ class Compiled:
     """The compiled functions of one cell; the parallel ones take the number of parts last."""
 
     forward: Callable[..., Any]
-    forward_parallel: Callable[..., Any]
     backward: Callable[..., Any]
-    backward_parallel: Callable[..., Any]
 
 
 @cache
@@ -50,20 +48,6 @@ def fast(cell: Cell) -> Compiled:
         )
         return y.reshape(outputs, x.shape[0], x.shape[1], size.H)
 
-    @cached_parallel
-    def forward_parallel(constants, x, time_first, W, U, b_x, b_h, start, outputs, training, room, parts):
-        size, x_ = engine.sizes_of(x, time_first, U, training), x.reshape(-1)
-        states, gates, mid = engine.buffers_in(cell, room, size, training, parts)
-        W_packed, U_packed, bias, y = engine.begin_forward(
-            cell, size, x_, W.reshape(-1), U.reshape(-1), b_x, b_h, start.reshape(-1), states, outputs
-        )
-        for part in prange(parts):
-            first, last = size.B * part // parts, size.B * (part + 1) // parts
-            engine.forward_rows(
-                cell, constants, size, x_, W_packed, U_packed, bias, states, gates, mid, y, first, last, training
-            )
-        return y.reshape(outputs, x.shape[0], x.shape[1], size.H)
-
     @cached
     def backward(constants, x, time_first, W, U, b_h, room, d_y, d_time_first):
         size, x_, d_y_ = engine.sizes_of(x, time_first, U, True), x.reshape(-1), d_y.reshape(-1)
@@ -78,8 +62,48 @@ def fast(cell: Cell) -> Compiled:
         engine.weight_gradients(cell, size, x_, states, gates, mid, dW, dU, 0, 1)
         return dx.reshape(x.shape), engine.gradients(cell, size, gates, b_h, d_states, dW, dU, d_bias)
 
+    return Compiled(forward, backward)
+
+
+@cache
+def parallel(cell: Cell) -> Compiled:
+    """The same for a batch in parts that run at the same time.
+
+    A parallel loop calls functions of their own: numba moves allocations out of such a loop, where turns share them.
+    """
+
+    @compiled
+    def some_rows(constants, size, x_, W_packed, U_packed, bias, states, gates, mid, y, first, last, training):
+        engine.forward_rows(
+            cell, constants, size, x_, W_packed, U_packed, bias, states, gates, mid, y, first, last, training
+        )
+
+    @compiled
+    def some_rows_back(
+        constants, size, W_packed, U_packed, states, gates, mid, d_y_, d_t, d_b, d_states, dx, first, last
+    ):
+        engine.backward_rows(
+            cell, constants, size, W_packed, U_packed, states, gates, mid, d_y_, d_t, d_b, d_states, dx, first, last
+        )
+
+    @compiled
+    def some_gradients(size, x_, states, gates, mid, dW, dU, part, parts):
+        engine.weight_gradients(cell, size, x_, states, gates, mid, dW, dU, part, parts)
+
     @cached_parallel
-    def backward_parallel(constants, x, time_first, W, U, b_h, room, d_y, d_time_first, parts):
+    def forward(constants, x, time_first, W, U, b_x, b_h, start, outputs, training, room, parts):
+        size, x_ = engine.sizes_of(x, time_first, U, training), x.reshape(-1)
+        states, gates, mid = engine.buffers_in(cell, room, size, training, parts)
+        W_packed, U_packed, bias, y = engine.begin_forward(
+            cell, size, x_, W.reshape(-1), U.reshape(-1), b_x, b_h, start.reshape(-1), states, outputs
+        )
+        for part in prange(parts):
+            first, last = size.B * part // parts, size.B * (part + 1) // parts
+            some_rows(constants, size, x_, W_packed, U_packed, bias, states, gates, mid, y, first, last, training)
+        return y.reshape(outputs, x.shape[0], x.shape[1], size.H)
+
+    @cached_parallel
+    def backward(constants, x, time_first, W, U, b_h, room, d_y, d_time_first, parts):
         size, x_, d_y_ = engine.sizes_of(x, time_first, U, True), x.reshape(-1), d_y.reshape(-1)
         d_t, d_b = (size.B * size.H, size.H) if d_time_first else (size.H, size.T * size.H)
         states, gates, mid = engine.buffers_in(cell, room, size, True, 1)
@@ -88,15 +112,14 @@ def fast(cell: Cell) -> Compiled:
         )
         for part in prange(parts):
             first, last = size.B * part // parts, size.B * (part + 1) // parts
-            engine.backward_rows(
-                cell, constants, size, W_packed, U_packed, states, gates, mid, d_y_, d_t, d_b, d_states, dx, first,
-                last,
-            )  # fmt: skip
+            some_rows_back(
+                constants, size, W_packed, U_packed, states, gates, mid, d_y_, d_t, d_b, d_states, dx, first, last
+            )
         for part in prange(parts):
-            engine.weight_gradients(cell, size, x_, states, gates, mid, dW, dU, part, parts)
+            some_gradients(size, x_, states, gates, mid, dW, dU, part, parts)
         return dx.reshape(x.shape), engine.gradients(cell, size, gates, b_h, d_states, dW, dU, d_bias)
 
-    return Compiled(forward, forward_parallel, backward, backward_parallel)
+    return Compiled(forward, backward)
 
 
 @cache
@@ -111,7 +134,7 @@ def slow(cell: Cell) -> Compiled:
     def backward(constants, x, time_first, W, U, b_h, room, d_y, d_time_first):
         return plain.plain_backward(cell, constants, x, time_first, W, U, b_h, room, d_y, d_time_first)
 
-    return Compiled(forward, forward, backward, backward)
+    return Compiled(forward, backward)
 
 
 @dataclass(frozen=True)
@@ -182,13 +205,10 @@ class Kernels:
             ``(outputs, T, B, H)`` or ``(outputs, B, T, H)``, as ``x``, and what was kept.
         """
         T, B = x.shape[:2] if time_first else (x.shape[1], x.shape[0])
-        functions, parts = self._functions(B, threads)
+        functions, parts, more = self._functions(B, threads)
         room = _ROOMS.take(self._room(T, B, p.U.shape[1], x, training, parts), x.dtype)
         arguments = (x, time_first, p.W, p.U, p.b_x, p.b_h, start, outputs, training, room)
-        if parts == 1:
-            y = functions.forward(self._constants[x.dtype], *arguments)
-        else:
-            y = functions.forward_parallel(self._constants[x.dtype], *arguments, parts)
+        y = functions.forward(self._constants[x.dtype], *arguments, *more)
         if not training:
             _ROOMS.give(room)
         return y, Kept(x, time_first, room)
@@ -204,12 +224,9 @@ class Kernels:
             threads: as in ``forward``.
         """
         x = kept.x
-        functions, parts = self._functions(x.shape[1 if kept.time_first else 0], threads)
+        functions, _, more = self._functions(x.shape[1 if kept.time_first else 0], threads)
         arguments = (x, kept.time_first, p.W, p.U, p.b_h, kept.room, d_y, time_first)
-        if parts == 1:
-            dx, found = functions.backward(self._constants[x.dtype], *arguments)
-        else:
-            dx, found = functions.backward_parallel(self._constants[x.dtype], *arguments, parts)
+        dx, found = functions.backward(self._constants[x.dtype], *arguments, *more)
         _ROOMS.give(kept.room)
         return Gradients(dx, found[0], Parameters(*found[1:]))
 
@@ -219,6 +236,12 @@ class Kernels:
         lanes = HOST.lanes(x.itemsize)
         return int(engine.room_of(self.cell, T, B, -(-H // lanes) * lanes, training, parts))
 
-    def _functions(self, B: int, threads: int) -> tuple[Compiled, int]:
-        """The compiled functions and the parts of the batch: none of fewer than 8 sequences would fill the tiles."""
-        return (slow(self.cell), 1) if self.plain else (fast(self.cell), max(1, min(threads, B // 8)))
+    def _functions(self, B: int, threads: int) -> tuple[Compiled, int, tuple[int, ...]]:
+        """The compiled functions, the parts of the batch, and what they take last.
+
+        None has fewer than 8 sequences, which would not fill the tiles. One part runs without a pool of threads.
+        """
+        parts = 1 if self.plain else max(1, min(threads, B // 8))
+        if parts > 1:
+            return parallel(self.cell), parts, (parts,)
+        return slow(self.cell) if self.plain else fast(self.cell), 1, ()
