@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from functools import cached_property, partial
 from typing import Any, Self
 
 import numba
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 
 from seqbench.api import CoreSpec, Refused
 from seqbench.backends.kernels.cells import Cell
-from seqbench.backends.kernels.recurrent import Kept, Kernels, Packed, Parameters
+from seqbench.backends.kernels.recurrent import Kept, Kernels, Parameters
 from seqbench.backends.recurrence import Recurrence
 from seqbench.backends.torch_recurrent import RecurrentCore, RecurrentLayer, uniform_
 from seqbench.backends.torch_sequence import last_valid
@@ -30,8 +31,8 @@ class KernelLayer(RecurrentLayer):
     """
 
     plain = False
-    _packed: Packed | None = None
-    _packed_from: Sequence[tuple[Tensor, int]] = ()
+    _kept: tuple[Parameters, Any] | None = None
+    _kept_from: Sequence[tuple[Tensor, int]] = ()
 
     @property
     @abstractmethod
@@ -52,7 +53,7 @@ class KernelLayer(RecurrentLayer):
     def matrices(self) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """``W (gates * H, D)``, ``U``, the bias of the input's product and that of the recurrent one, if there is."""
 
-    @property
+    @cached_property
     def kernels(self) -> Kernels:
         """What runs the layer."""
         return Kernels(self.kernel_cell, self.constants, self.plain)
@@ -64,8 +65,7 @@ class KernelLayer(RecurrentLayer):
 
     def forward(self, x: Tensor, state: Any = None, lengths: Tensor | None = None) -> tuple[Tensor, Any]:
         """``y (B, T, H)``, unspecified beyond ``lengths``, and the state there if one came in."""
-        start = _leaves(state) or (x.new_zeros(x.shape[0], self.width),) * self.kernel_cell.states
-        outputs = run_sequence(self.kernels, x, self.matrices(), start, every_state=state is not None)
+        outputs = run_sequence(self.kernels, x, self.matrices(), _leaves(state), every_state=state is not None)
         if state is None:
             return outputs[0], None
         after = tuple(last_valid(output, lengths) for output in outputs)
@@ -73,35 +73,33 @@ class KernelLayer(RecurrentLayer):
 
     @torch.no_grad()
     def step(self, x_t: Tensor, state: Any) -> tuple[Tensor, Any]:
-        """One step: ``x_t (B, D)`` to ``y_t (B, H)``."""
-        if self.plain:
-            sequences = run_sequence(self.kernels, x_t.unsqueeze(1), self.matrices(), _leaves(state), every_state=True)
-            after = tuple(sequence.squeeze(1) for sequence in sequences)
-        else:
-            after = self._fast_step(x_t, _leaves(state))
+        """One step: ``x_t (B, D)`` to ``y_t (B, H)``; the matrices stay packed from step to step."""
+        check_input(x_t)
+        matrices = self.matrices()
+        now = [(m, m._version) for m in matrices if m is not None]  # noqa: SLF001 - counts in-place changes
+        kept = self._kept if self._unchanged_since(now) else None
+        p, packed = kept or self._to_be_packed(matrices, x_t.dtype)
+        x, start = x_t.unsqueeze(1).contiguous().numpy(), torch.stack(_leaves(state)).numpy()  # (B, 1, D), (n, B, H)
+        forward = partial(self.kernels.forward, packed=packed, fresh=kept is None)
+        y, _ = _with_threads(torch.get_num_threads(), forward, x, False, p, start, len(start), False)
+        self._kept, self._kept_from = (p, packed), now
+        after = torch.from_numpy(y).squeeze(2).unbind(0)  # (n, B, 1, H) to n x (B, H)
         return after[0], after if isinstance(state, tuple) else after[0]
 
-    def _fast_step(self, x_t: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        check_input(x_t)
-        threads, start = torch.get_num_threads(), [leaf.numpy() for leaf in state]
-        kernels, x = self.kernels, _contiguous(x_t).numpy()
-        states = _with_threads(threads, kernels.step, x, self._packed_matrices(kernels), start)
-        return torch.from_numpy(states).unbind(0)
-
-    def _packed_matrices(self, kernels: Kernels) -> Packed:
-        """The matrices as the kernels read them, made anew only when one has changed since."""
-        matrices = self.matrices()
-        now = [(tensor, tensor._version) for tensor in matrices if tensor is not None]  # noqa: SLF001 - in-place changes
-        same = len(now) == len(self._packed_from) and all(
-            a is b and m == n for (a, m), (b, n) in zip(now, self._packed_from, strict=True)
+    def _unchanged_since(self, now: list[tuple[Tensor, int]]) -> bool:
+        """Whether the matrices are those that were packed last; in training nobody can tell."""
+        same = len(now) == len(self._kept_from) and all(
+            a is b and m == n for (a, m), (b, n) in zip(now, self._kept_from, strict=True)
         )
-        if self._packed is None or self.training or not same:
-            self._packed, self._packed_from = kernels.pack(_parameters(_with_empty(matrices))), now
-        return self._packed
+        return same and not self.training
+
+    def _to_be_packed(self, matrices: tuple[Tensor | None, ...], dtype: torch.dtype) -> tuple[Parameters, Any]:
+        p = _parameters(matrices, dtype)
+        return p, self.kernels.room_for_matrices(p)
 
     def train(self, mode: bool = True) -> Self:
         """Forget the packed matrices on every change of mode: writes through ``.data`` leave no other trace."""
-        self._packed = None
+        self._kept = None
         return super().train(mode)
 
 
@@ -173,7 +171,7 @@ def run_sequence(
         kernels: of the cell.
         x: ``(B, T, D)``.
         matrices: as ``KernelLayer.matrices``.
-        start: ``(B, H)`` for each state.
+        start: ``(B, H)`` for each state; empty: zeros.
         every_state: give all states' values, not the first one's alone.
 
     Returns:
@@ -183,7 +181,11 @@ def run_sequence(
         Refused: a tensor is not on the CPU, or not of float32 or float64.
     """
     check_input(x)
-    return _Sequence.apply(kernels, every_state, x, *_with_empty(matrices), *start)  # type: ignore[no-any-return, no-untyped-call]
+    outputs = kernels.cell.states if every_state else 1
+    # Inside the function all of this is known no more: there ``needs_input_grad`` stays true under ``no_grad``.
+    learns = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, *matrices, *start))
+    found = _Sequence.apply(kernels, outputs, learns, x, *matrices, *start)  # type: ignore[no-untyped-call]
+    return (found,) if outputs == 1 else found
 
 
 def check_input(x: Tensor) -> None:
@@ -200,26 +202,29 @@ def check_input(x: Tensor) -> None:
         raise Refused(f"the numba backend computes in float32 or float64, not in {x.dtype}")
 
 
-def _with_empty(matrices: tuple[Tensor, Tensor, Tensor, Tensor | None]) -> tuple[Tensor, ...]:
-    """An empty tensor in the place of a bias that is not there."""
-    W, U, b_x, b_h = matrices
-    return W, U, b_x, b_x.new_empty(0) if b_h is None else b_h
-
-
 class _Sequence(torch.autograd.Function):
-    """The kernels under autograd; tuples lose their gradients there, so every tensor is an argument of its own."""
+    """The kernels under autograd; tuples lose their gradients there, so every tensor is an argument of its own.
+
+    Its cost counts at small sizes: the kernels have just filled the caches with data of their own, so every line of
+    Python here runs from memory. Hence one pass over few objects.
+    """
 
     @staticmethod
-    def forward(ctx: Any, kernels: Kernels, every_state: bool, x: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
+    def forward(
+        ctx: Any, kernels: Kernels, outputs: int, learns: bool, x: Tensor, W: Tensor, U: Tensor, b_x: Tensor,
+        b_h: Tensor | None, *start: Tensor,
+    ) -> Tensor | tuple[Tensor, ...]:  # fmt: skip
         """See ``run_sequence``."""
-        training, threads = any(ctx.needs_input_grad), torch.get_num_threads()
-        kept = _forward(kernels, x, tensors, training, threads)
-        ctx.kernels, ctx.threads = kernels, threads
-        if training:
-            ctx.save_for_backward(x, *tensors)
+        ctx.kernels, ctx.outputs, ctx.threads = kernels, outputs, torch.get_num_threads()
+        ctx.parameters = _parameters((W, U, b_x, b_h), x.dtype)
+        y, kept = _forward(ctx, learns, x, start)  # (outputs, T, B, H) or (outputs, B, T, H)
+        if learns:
+            ctx.save_for_backward(x, W, U, b_x, b_h, *start)
             ctx.kept = kept
-        H, n = tensors[1].shape[1], kernels.cell.states if every_state else 1
-        return tuple(torch.from_numpy(kept.states[k, 1:, :, :H]).transpose(0, 1) for k in range(n))
+        found = [torch.from_numpy(state) for state in y]
+        if kept.time_first:
+            found = [state.transpose(0, 1) for state in found]  # (B, T, H) each
+        return found[0] if outputs == 1 else tuple(found)
 
     @staticmethod
     def backward(ctx: Any, *d_outputs: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -230,33 +235,58 @@ class _Sequence(torch.autograd.Function):
         """
         if torch.is_grad_enabled():
             raise Refused("this core's derivative is written by hand and has none itself: leave out create_graph=True")
-        x, *tensors = ctx.saved_tensors
+        x, _, _, _, b_h, *start = ctx.saved_tensors  # an error, if one of them has been written to since
         # The backward pass uses up what the forward pass kept: a second one over the same graph makes it anew.
-        kept: Kept = ctx.kept or _forward(ctx.kernels, x, tensors, True, ctx.threads)
+        kept: Kept = ctx.kept or _forward(ctx, True, x, tuple(start))[1]
         ctx.kept = None
-        d_y = [None if d is None else d.transpose(0, 1).numpy() for d in d_outputs]
-        d_y += [None] * (ctx.kernels.cell.states - len(d_y))
-        found = _with_threads(ctx.threads, ctx.kernels.backward, kept, _parameters(tensors), d_y)
-        p = found.parameters
-        gradients = [torch.from_numpy(g) for g in (p.W, p.U, p.b_x, p.b_h, *found.states)]
-        return None, None, torch.from_numpy(found.x).transpose(0, 1), *gradients
+        d_y, time_first = _in_memory_order(_stacked(d_outputs))
+        found = _with_threads(ctx.threads, ctx.kernels.backward, kept, ctx.parameters, d_y, time_first)
+        dx, p = torch.from_numpy(found.x), found.parameters
+        return (
+            None,
+            None,
+            None,
+            dx.transpose(0, 1) if kept.time_first else dx,
+            torch.from_numpy(p.W),
+            torch.from_numpy(p.U),
+            torch.from_numpy(p.b_x),
+            None if b_h is None else torch.from_numpy(p.b_h),
+            *(torch.from_numpy(d) for d in found.states[: len(start)]),
+        )
 
 
-def _forward(kernels: Kernels, x: Tensor, tensors: Any, training: bool, threads: int) -> Kept:
-    x = _contiguous(x)
-    start = [state.detach().numpy() for state in tensors[4:]]
-    rows = x.detach().transpose(0, 1).numpy()
-    kept: Kept = _with_threads(threads, kernels.forward, rows, _parameters(tensors), start, training)
-    return kept
+def _forward(ctx: Any, training: bool, x: Tensor, start: tuple[Tensor, ...]) -> tuple[Any, Kept]:
+    rows, time_first = _in_memory_order(x)
+    first = torch.stack(start).numpy() if start else _NO_START[x.dtype]
+    arguments = (rows, time_first, ctx.parameters, first, ctx.outputs, training)
+    return _with_threads(ctx.threads, ctx.kernels.forward, *arguments)  # type: ignore[no-any-return]
 
 
-def _contiguous(x: Tensor) -> Tensor:
-    """``x``, or a copy whose last axis is contiguous."""
-    return x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()
+_NO_START = {dtype: torch.empty(0, 0, 0, dtype=dtype).numpy() for dtype in (torch.float32, torch.float64)}
+_NO_BIAS = {dtype: torch.empty(0, dtype=dtype).numpy() for dtype in (torch.float32, torch.float64)}
 
 
-def _parameters(tensors: Any) -> Parameters:
-    return Parameters(*(tensor.detach().contiguous().numpy() for tensor in tensors[:4]))
+def _parameters(matrices: tuple[Tensor | None, ...], dtype: torch.dtype) -> Parameters:
+    return Parameters(*(_NO_BIAS[dtype] if p is None else p.detach().contiguous().numpy() for p in matrices))
+
+
+def _in_memory_order(x: Tensor) -> tuple[Any, bool]:
+    """``(..., B, T, H)`` as a contiguous array, and whether it is ``(..., T, B, H)``, as it may lie in memory."""
+    x = x.detach()
+    if x.is_contiguous():
+        return x.numpy(), False
+    swapped = x.transpose(-3, -2)
+    return (swapped.numpy(), True) if swapped.is_contiguous() else (x.contiguous().numpy(), False)
+
+
+def _stacked(d_outputs: tuple[Tensor | None, ...]) -> Tensor:
+    """``(n, B, T, H)`` of the outputs up to the last that has a gradient."""
+    if len(d_outputs) == 1:
+        assert d_outputs[0] is not None
+        return d_outputs[0].unsqueeze(0)
+    n = max(k + 1 for k, d in enumerate(d_outputs) if d is not None)
+    known = next(d for d in d_outputs if d is not None)
+    return torch.stack([torch.zeros_like(known) if d is None else d for d in d_outputs[:n]])
 
 
 def _with_threads(threads: int, function: Any, *arguments: Any) -> Any:

@@ -219,7 +219,7 @@ def test_a_cell_that_gives_too_few_values_is_told_so() -> None:
 
     p = Parameters(one[0].repeat(4, 0), one[0].repeat(4, 0), one[0, 0], one[0, 0])
     with pytest.raises(Exception, match="cell wrong: 1 values where there are 2"):
-        Kernels(wrong).forward(one, p, [one[0], one[0]], training=True)
+        Kernels(wrong).forward(one, True, p, one[:0], outputs=1, training=True)
 
 
 def test_compiled_functions_are_kept_on_disk() -> None:
@@ -229,3 +229,42 @@ def test_compiled_functions_are_kept_on_disk() -> None:
     stats = fast(CELLS["tanh"]).forward.stats
     assert stats.cache_path
     assert sum(stats.cache_hits.values()) + sum(stats.cache_misses.values()) > 0
+
+
+# --- steps ------------------------------------------------------------------------------------------
+
+
+@settings_of
+@pytest.mark.parametrize("training", [False, True])
+def test_steps_follow_every_change_of_the_parameters(card: Any, options: dict[str, Any], training: bool) -> None:
+    """The matrices stay packed from step to step, but not beyond a change of theirs."""
+    core = core_of(card, options, "numba", CoreSpec(5, 6, 2), torch.float64).train(training)
+    theirs = core_of(card, options, "torch", CoreSpec(5, 6, 2), torch.float64)
+    x = torch.randn(3, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+    def agree() -> None:
+        theirs.load_state_dict(core.state_dict())
+        for _ in range(2):
+            y, _ = core.step(x, core.initial_state(3, 1))
+            torch.testing.assert_close(y, theirs.step(x, theirs.initial_state(3, 1))[0], rtol=0, atol=1e-12)
+
+    agree()
+    for parameter in core.parameters():
+        with torch.no_grad():
+            parameter.mul_(1.5)
+        agree()
+    core.load_state_dict({name: p * 0.5 for name, p in core.state_dict().items()})
+    agree()
+    for parameter in core.parameters():
+        parameter.data = parameter.data + 0.1  # leaves no trace but
+    core.train(training)  # for this
+    agree()
+
+
+def test_what_failed_does_not_count_as_packed() -> None:
+    core = core_of(lstm.card, {}, "numba", CoreSpec(5, 6), torch.float64).eval()
+    x, state = torch.ones(1, 5, dtype=torch.float64), core.initial_state(1, 1)
+    with pytest.raises(Exception):  # noqa: B017, PT011 - of torch or of numba, as it likes
+        core.step(x, ((state[0][0], state[0][1][:, :3]),))
+    y, _ = core.step(x, state)
+    torch.testing.assert_close(y, core(x[:, None])[0][:, 0])

@@ -2,11 +2,11 @@
 
     OMP_NUM_THREADS=1 python tests/benchmarks/bench_recurrent.py [--rounds 15] [--write docs/performance.md]
 
-CPU time of the process, so that other load on the machine counts little. Every figure is the ratio torch / numba in
-one round, median [quartiles] over the rounds: above 1 numba is faster. Packing of the weights is part of each call.
-torch gets its best layout, time first; JANET, for which torch has no kernel, the fastest of three loops (eager over
-``unbind``, the same under ``torch.jit.script``, and the torch backend's own with a derivative by hand). Results are
-compared before anything is timed.
+CPU time of the process, so that other load on the machine counts little; each case in a fresh process. Every figure is
+the ratio torch / numba in one round, median [quartiles] over the rounds: above 1 numba is faster. Packing of the
+weights is part of each call. torch gets its best layout, time first. For JANET torch has no kernel: one row has the
+faster of the loops that a user would write (eager over ``unbind``, the same under ``torch.jit.script``), one the torch
+backend's own loop, whose derivative was written by hand. Results are compared before anything is timed.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from interleaved import Run, interleaved, shown, table, write_section
+from interleaved import Run, in_fresh_process, interleaved, shown, table, write_section
 from torch import Tensor
 
 from seqbench.api import CoreSpec
@@ -39,6 +39,9 @@ MODELS: dict[str, tuple[Any, Any]] = {
     "janet": (janet.card, janet_core),
 }
 
+BASES = {"janet": {"janet": ["eager", "script"], "janet, torch backend": ["by hand"]}}
+"""What a model's kernels are compared with, where torch has none: the fastest of each list, a row each."""
+
 
 class Case:
     """One model at one shape: forward, and forward with backward, in numba, through autograd, and in torch."""
@@ -48,53 +51,59 @@ class Case:
         card, module = MODELS[name]
         self.layer = module.Core(CoreSpec(H, H, train_length=T), card.options()).layers[0]
         self.kernels: Kernels = self.layer.kernels
-        self.x = torch.randn(T, B, H).requires_grad_()
-        self.start = tuple(torch.zeros(B, H).requires_grad_() for _ in range(self.kernels.cell.states))
-        self.dy = torch.randn(T, B, H)
+        self.x = torch.randn(T, B, H).transpose(0, 1).requires_grad_()  # (B, T, H), in memory time first
+        self.dy = torch.randn(T, B, H).transpose(0, 1)
         self.matrices = self.layer.matrices()
         arrays = [torch.empty(0).numpy() if m is None else m.detach().numpy() for m in self.matrices]
         self.parameters = Parameters(*arrays)
-        self.inputs = [self.x, *self.start, *self.layer.parameters()]
+        self.x_t = self.x.detach().transpose(0, 1).requires_grad_()  # (T, B, H): torch's best layout
+        self.dy_t = self.dy.transpose(0, 1)
+        self.arrays = self.x_t.detach().numpy(), True, self.parameters, np.empty((0, 0, 0), np.float32)
+        self.d_array = self.dy_t.numpy()[None]
+        self.inputs = [self.x, *self.layer.parameters()]
+        self.nothing = [torch.zeros_like(p) for p in self.inputs]
         gates = self.kernels.cell.gates
         self.flops = 2 * B * T * gates * H * 2 * H
         self.torch = janet_loops(self.matrices) if name == "janet" else {"torch": self.fused}
 
-    def fused(self, x: Tensor, start: tuple[Tensor, ...]) -> Tensor:
+    def fused(self, x: Tensor) -> Tensor:
         module = self.layer.rnn
         module.batch_first = False
-        state = tuple(s.unsqueeze(0) for s in start)
-        y: Tensor = module(x, state if len(state) > 1 else state[0])[0]
+        y: Tensor = module(x)[0]
         return y
 
     def numba_forward(self) -> Any:
-        start = [s.detach().numpy() for s in self.start]
-        return self.kernels.forward(self.x.detach().numpy(), self.parameters, start, training=False)
+        return self.kernels.forward(*self.arrays, outputs=1, training=False)
 
     def numba_both(self) -> Any:
-        start = [s.detach().numpy() for s in self.start]
-        kept = self.kernels.forward(self.x.detach().numpy(), self.parameters, start, training=True)
-        d_y: list[Any] = [self.dy.numpy()] + [None] * (len(start) - 1)
-        return self.kernels.backward(kept, self.parameters, d_y)
+        _, kept = self.kernels.forward(*self.arrays, outputs=1, training=True)
+        return self.kernels.backward(kept, self.parameters, self.d_array, True)
 
     def autograd_both(self) -> Any:
-        y = run_sequence(self.kernels, self.x.transpose(0, 1), self.matrices, self.start)[0].transpose(0, 1)
+        y = run_sequence(self.kernels, self.x, self.matrices, ())[0]
         return torch.autograd.grad(y, self.inputs, self.dy)
+
+    def numba_both_and_nothing(self) -> None:
+        self.numba_both()
+        torch.autograd.grad(Nothing.apply(self, *self.inputs), self.inputs, self.dy)
 
     def torch_forward(self, loop: Callable[..., Tensor]) -> Run:
         def run() -> Tensor:
             with torch.no_grad():
-                return loop(self.x, self.start)
+                return loop(self.x_t)
 
         return run
 
     def torch_both(self, loop: Callable[..., Tensor]) -> Run:
-        return lambda: torch.autograd.grad(loop(self.x, self.start), self.inputs, self.dy)
+        inputs = [self.x_t, *self.inputs[1:]]
+        return lambda: torch.autograd.grad(loop(self.x_t), inputs, self.dy_t)
 
     def check(self) -> None:
         """All compute the same: otherwise there is nothing to compare."""
         ours = self.autograd_both()
         for loop in self.torch.values():
-            for got, want in zip(ours, self.torch_both(loop)(), strict=True):
+            theirs = self.torch_both(loop)()
+            for got, want in zip(ours, (theirs[0].transpose(0, 1), *theirs[1:]), strict=True):
                 worst = float((got - want).abs().max() / want.abs().max().clamp(min=1e-6))
                 assert worst < 1e-4, worst
 
@@ -114,40 +123,68 @@ def janet_loops(matrices: Any) -> dict[str, Callable[..., Tensor]]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         scripted = torch.jit.script(janet_step)
+
+    def zeros(x: Tensor) -> Tensor:
+        return x.new_zeros(x.shape[1], U.shape[1])
+
     return {
-        "eager": lambda x, start: janet_step(x, start[0], W, U, b),
-        "script": lambda x, start: scripted(x, start[0], W, U, b),
-        "by hand": lambda x, start: time_loop(JanetCell(1.0), torch.nn.functional.linear(x, W, b), U, start[0]),
+        "eager": lambda x: janet_step(x, zeros(x), W, U, b),
+        "script": lambda x: scripted(x, zeros(x), W, U, b),
+        "by hand": lambda x: time_loop(JanetCell(1.0), torch.nn.functional.linear(x, W, b), U, zeros(x)),
     }
 
 
-def measure(name: str, shape: tuple[int, int, int], rounds: int) -> list[str]:
+class Nothing(torch.autograd.Function):
+    """What autograd itself costs: a function of the same tensors that computes nothing."""
+
+    @staticmethod
+    def forward(ctx: Any, case: Case, *inputs: Tensor) -> Tensor:
+        ctx.case = case
+        ctx.save_for_backward(*inputs)
+        return case.x.detach()
+
+    @staticmethod
+    def backward(ctx: Any, _dy: Tensor) -> tuple[Any, ...]:
+        return None, *ctx.case.nothing
+
+
+def measure(name: str, shape: tuple[int, int, int], rounds: int) -> list[list[str]]:
+    """Rows of the table: one for each base that numba is compared with."""
+    torch.set_num_threads(1)
     case = Case(name, *shape)
     case.check()
-    runs: dict[str, Run] = {"forward": case.numba_forward, "both": case.numba_both, "autograd": case.autograd_both}
+    runs: dict[str, Run] = {
+        "forward": case.numba_forward,
+        "both": case.numba_both,
+        "autograd": case.autograd_both,
+        "nothing": case.numba_both_and_nothing,
+    }
     for kind, loop in case.torch.items():
         runs |= {f"{kind} forward": case.torch_forward(loop), f"{kind} both": case.torch_both(loop)}
     found = interleaved(runs, rounds if shape[2] < 512 else max(5, rounds // 3))
-    best = {
-        what: min((found[f"{kind} {what}"] for kind in case.torch), key=lambda seconds: float(np.median(seconds)))
-        for what in ("forward", "both")
-    }
     speeds = [case.flops / np.median(found["forward"]) / 1e9, 3 * case.flops / np.median(found["both"]) / 1e9]
-    return [
-        name,
-        ", ".join(map(str, shape)),
-        shown(best["forward"] / found["forward"]),
-        shown(best["both"] / found["both"]),
-        shown(best["both"] / found["autograd"]),
+    ours = [
         shown(found["autograd"] / found["both"]),
+        shown(found["nothing"] / found["both"]),
         f"{1e3 * np.median(found['both']):.2f}",
         f"{speeds[0]:.0f} / {speeds[1]:.0f}",
     ]
+    rows = []
+    for label, kinds in BASES.get(name, {name: ["torch"]}).items():
+        forward, both = (fastest(found, kinds, what) for what in ("forward", "both"))
+        ratios = [forward / found["forward"], both / found["both"], both / found["autograd"]]
+        rows.append([label, ", ".join(map(str, shape)), *map(shown, ratios), *ours])
+    return rows
+
+
+def fastest(found: dict[str, np.ndarray], kinds: list[str], what: str) -> np.ndarray:
+    """The seconds of the kind with the smallest median."""
+    return min((found[f"{kind} {what}"] for kind in kinds), key=lambda seconds: float(np.median(seconds)))
 
 
 HEADER = [
     "model", "B, T, H", "forward", "forward + backward", "the same through autograd", "cost of autograd",
-    "numba f+b, ms", "GFLOP/s f / f+b",
+    "of which an empty function", "numba f+b, ms", "GFLOP/s f / f+b",
 ]  # fmt: skip
 
 
@@ -157,12 +194,12 @@ def main() -> None:
     parser.add_argument("--models", default=",".join(MODELS))
     parser.add_argument("--write", type=Path)
     chosen = parser.parse_args()
-    torch.set_num_threads(1)
     rows = []
     for name in chosen.models.split(","):
         for shape in SHAPES:
-            rows.append(measure(name, shape, chosen.rounds))
-            print(" | ".join(rows[-1]), flush=True)
+            for row in in_fresh_process(measure, name, shape, chosen.rounds):
+                rows.append(row)
+                print(" | ".join(row), flush=True)
     if chosen.write:
         write_section(chosen.write, "recurrent", table(HEADER, rows))
 

@@ -7,14 +7,23 @@ from typing import Any
 import numba
 import numba.extending
 
-compiled: Any = numba.njit(error_model="numpy")
+_njit: Any = numba.njit
+
+compiled: Any = _njit(error_model="numpy")
 """Compiled as a part of what calls it."""
 
-cached: Any = numba.njit(error_model="numpy", cache=True)
+merged: Any = _njit(error_model="numpy", inline="always")
+"""The same, but its code becomes part of its caller's before anything is compiled."""
+
+cached: Any = _njit(error_model="numpy", cache=True)
 """Called from Python: kept on disk, next to the source, or in the user's cache where that cannot be written."""
 
-cached_parallel: Any = numba.njit(error_model="numpy", cache=True, parallel=True)
-"""The same, with loops whose turns run at the same time."""
+_NOT_BY_ITSELF = ("comprehension", "reduction", "inplace_binop", "setitem", "numpy", "stencil", "fusion")
+
+cached_parallel: Any = _njit(
+    error_model="numpy", cache=True, parallel=dict.fromkeys(_NOT_BY_ITSELF, False) | {"prange": True}
+)
+"""The same, with loops over ``prange`` whose turns run at the same time; nothing else becomes parallel."""
 
 prange: Any = numba.prange
 

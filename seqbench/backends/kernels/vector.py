@@ -97,6 +97,19 @@ def number(_typing: Any, array: Any, offset: Any) -> Any:
     return array.dtype(array, types.intp), generate
 
 
+@intrinsic
+def put(_typing: Any, array: Any, offset: Any, value: Any) -> Any:
+    """Write a number to element ``offset`` of an array's data, whatever its axes."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        data, place, new = arguments
+        pointer = address(context, builder, array, data, place, llvm_type(VectorType(array.dtype)).element)
+        builder.store(context.cast(builder, new, signature.args[2], array.dtype), pointer)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, value), generate
+
+
 def _load(context: Any, builder: Any, array_type: Any, array: Any, offset: Any, vector: VectorType) -> Any:
     pointer = address(context, builder, array_type, array, offset, llvm_type(vector))
     return builder.load(pointer, align=vector.element.bitwidth // 8)
@@ -105,6 +118,45 @@ def _load(context: Any, builder: Any, array_type: Any, array: Any, offset: Any, 
 def _store(context: Any, builder: Any, array_type: Any, array: Any, offset: Any, value: Any) -> None:
     pointer = address(context, builder, array_type, array, offset, value.type)
     builder.store(value, pointer, align=array_type.dtype.bitwidth // 8)
+
+
+@intrinsic
+def transpose(_typing: Any, source: Any, at: Any, row: Any, target: Any, to: Any, step: Any) -> Any:
+    """Copy a square of as many rows as a vector has lanes, rows becoming columns.
+
+    The rows are at ``at``, ``row`` elements apart; in ``target`` they go to ``to``, ``step`` apart.
+    """
+    vector, index = VectorType(source.dtype), types.intp
+
+    def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        source_, at_, row_, target_, to_, step_ = arguments
+        lines = [
+            _load(context, builder, source, source_, _nth(builder, at_, row_, n), vector) for n in range(vector.lanes)
+        ]
+        for n, line in enumerate(_transposed(builder, lines)):
+            _store(context, builder, target, target_, _nth(builder, to_, step_, n), line)
+        return context.get_dummy_value()
+
+    return types.void(source, index, index, target, index, index), generate
+
+
+def _nth(builder: Any, at: Any, stride: Any, n: int) -> Any:
+    return builder.add(at, builder.mul(stride, ir.Constant(ir.IntType(64), n)))
+
+
+def _transposed(builder: Any, lines: list[Any]) -> list[Any]:
+    """Exchange the two off-diagonal halves, then those within each half, and so on: a bit of both indices at a time."""
+    lanes, distance = len(lines), 1
+    integers = ir.VectorType(ir.IntType(32), lanes)
+    while distance < lanes:
+        low = [n if not n & distance else lanes + n - distance for n in range(lanes)]
+        high = [n + distance if not n & distance else lanes + n for n in range(lanes)]
+        for first in (n for n in range(lanes) if not n & distance):
+            pair = lines[first], lines[first + distance]
+            for place, order in ((first, low), (first + distance, high)):
+                lines[place] = builder.shuffle_vector(*pair, ir.Constant(integers, order))
+        distance *= 2
+    return lines
 
 
 # --- arithmetic -----------------------------------------------------------------------------------
