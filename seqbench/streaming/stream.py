@@ -50,7 +50,7 @@ class Stream:
         self.description = description
         self._dtype = np.dtype(np.float64 if weights == "float64" else np.float32)
         stack = stack_of(description, recurrence, arrays, self._dtype)
-        self._streamer = Streamer(stack, batch or 1, narrow=weights == "bfloat16")
+        self._streamer = Streamer(stack, batch, narrow=weights == "bfloat16")
         self._batch, self._tokens, self._nothing = batch, stack.tokens, np.empty(0, self._dtype)
         rows = () if batch is None else (batch,)
         self._x_shape, self._y_shape = rows if stack.tokens else (*rows, stack.inputs), (*rows, stack.outputs)
@@ -140,10 +140,7 @@ class Stream:
             rows[...] = self._checked_tokens(x)
         else:
             vectors = self._checked_vectors(x).ravel()
-        if self._batch is None:
-            self._streamer.step(int(rows[0]), vectors, y)
-        else:
-            self._streamer.steps(rows, vectors, y.ravel())
+        self._streamer.step(int(rows[0]) if self._batch is None else rows, vectors, y.ravel())
 
     def _checked_tokens(self, x: Any) -> np.ndarray:
         """int64 ``()`` or ``(B,)``."""

@@ -52,37 +52,36 @@ def parameters(recurrence: Recurrence) -> Any:
 
 
 def sequence(streamer: Streamer, stack: Stack, x: np.ndarray) -> np.ndarray:
-    """All steps of ``x (B, T, D)``: ``(B, T, N)``."""
-    B, T, _ = x.shape
-    y = np.empty((T, B, stack.outputs), x.dtype)
-    for t in range(T):
-        if B == 1:
-            assert streamer.step(0, np.ascontiguousarray(x[0, t]), y[t, 0])
-        else:
-            assert streamer.steps(np.zeros(B, np.int64), np.ascontiguousarray(x[:, t]).ravel(), y[t].ravel())
-    return y.swapaxes(0, 1)
+    """All steps of ``x (B, T, D)``, or of one sequence ``(T, D)``: ``(B, T, N)`` or ``(T, N)``."""
+    steps = np.ascontiguousarray(x.swapaxes(0, 1) if x.ndim == 3 else x)  # (T, B, D) or (T, D)
+    y = np.empty((*steps.shape[:-1], stack.outputs), x.dtype)
+    tokens: Any = np.zeros(len(x), np.int64) if x.ndim == 3 else 0
+    for x_t, y_t in zip(steps, y, strict=True):
+        assert streamer.step(tokens, x_t.ravel(), y_t.reshape(-1))
+    return y.swapaxes(0, 1) if x.ndim == 3 else y
 
 
 @settings_of
 @settings(max_examples=40, deadline=None)
 @given(
-    B=st.integers(1, 3), T=st.integers(1, 8), D=st.integers(1, 40), H=st.integers(1, 70), layers=st.integers(1, 3),
+    B=st.integers(0, 3), T=st.integers(1, 8), D=st.integers(1, 40), H=st.integers(1, 70), layers=st.integers(1, 3),
     N=st.integers(0, 40),
 )  # fmt: skip
 def test_equals_torch_in_float64(
     card: Any, options: dict[str, Any], B: int, T: int, D: int, H: int, layers: int, N: int
 ) -> None:
-    """Outputs of all steps, with a head and without, and the states, to 1e-10."""
+    """Outputs of all steps, with a head and without, and the states, to 1e-10; ``B`` 0 is one without that axis."""
     core, stack = core_and_stack(card, options, CoreSpec(D, H, layers, train_length=12), torch.float64)
-    rng = np.random.default_rng(B * T)
-    x = rng.normal(size=(B, T, D))
-    want, after = core(torch.from_numpy(x), core.initial_state(B, T))
-    want = want.detach().numpy()
+    rng = np.random.default_rng(B + T)
+    x = rng.normal(size=(B or 1, T, D))
+    want, after = core(torch.from_numpy(x), core.initial_state(B or 1, T))
+    want = want.detach().numpy()  # (B, T, H)
     if N:
         W, b = rng.normal(size=(N, H)), rng.normal(size=N)
         stack, want = replace(stack, head=(W, b)), want @ W.T + b
-    streamer = Streamer(stack, B)
-    np.testing.assert_allclose(sequence(streamer, stack, x), want, rtol=0, atol=1e-10 * max(1, np.abs(want).max()))
+    streamer = Streamer(stack, B or None)
+    got = sequence(streamer, stack, x if B else x[0])
+    np.testing.assert_allclose(got, want if B else want[0], rtol=0, atol=1e-10 * max(1, np.abs(want).max()))
     for got, layer in zip(streamer.states, after, strict=True):
         leaves = layer if isinstance(layer, tuple) else (layer,)
         for have, leaf in zip(got, leaves, strict=True):
@@ -92,9 +91,9 @@ def test_equals_torch_in_float64(
 @settings_of
 def test_loses_little_in_float32(card: Any, options: dict[str, Any]) -> None:
     """1e-5 in the norm over 256 steps."""
-    spec, x = CoreSpec(33, 40, 2, train_length=256), np.random.default_rng(0).normal(size=(1, 256, 33))
+    spec, x = CoreSpec(33, 40, 2, train_length=256), np.random.default_rng(0).normal(size=(256, 33))
     core, _ = core_and_stack(card, options, spec, torch.float64)
-    want = core(torch.from_numpy(x))[0].detach().numpy()
+    want = core(torch.from_numpy(x)[None])[0][0].detach().numpy()
     _, stack = core_and_stack(card, options, spec, torch.float32)  # the same seed makes the same numbers
     got = sequence(Streamer(stack), stack, x.astype(np.float32))
     assert np.linalg.norm(got - want) <= 1e-5 * np.linalg.norm(want)
@@ -109,7 +108,7 @@ def test_bfloat16_rounds_the_matrices_and_nothing_else(card: Any, options: dict[
     stack = replace(stack, head=head)
     coarse = [replace(p, W=nearest(p.W), U=nearest(p.U)) for p in stack.layers]
     other = replace(stack, layers=tuple(coarse), head=(nearest(head[0]), head[1]))
-    x = rng.normal(size=(1, 9, 21)).astype(np.float32)
+    x = rng.normal(size=(9, 21)).astype(np.float32)
     got, want = sequence(Streamer(stack, narrow=True), stack, x), sequence(Streamer(other), other, x)
     np.testing.assert_array_equal(got, want)
     assert not np.array_equal(got, sequence(Streamer(stack), stack, x))
@@ -149,4 +148,4 @@ def test_wrong_sizes_and_kinds_are_noticed_and_change_nothing() -> None:
         streamer.step(0, x, np.empty((1, 6), np.float32))
     np.testing.assert_array_equal(streamer.states, before)
     several = Streamer(stack, 2)
-    assert not several.steps(np.zeros(3, np.int64), np.ones(15, np.float32), np.empty(18, np.float32))
+    assert not several.step(np.zeros(3, np.int64), np.ones(15, np.float32), np.empty(18, np.float32))

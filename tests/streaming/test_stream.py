@@ -76,6 +76,13 @@ def test_several_streams_are_each_their_own(text: tuple[Exported, Path]) -> None
     np.testing.assert_array_equal(got[1], [alone.step(token) for token in tokens[1]])
 
 
+def test_one_stream_with_that_axis(text: tuple[Exported, Path]) -> None:
+    one, none = Stream.load(text[1], batch=1), Stream.load(text[1])
+    for token in (3, 1):
+        np.testing.assert_array_equal(one.step([token]), none.step(token)[None])
+    assert one.state.shape == (2, 2, 1, 19)
+
+
 def test_several_streams_of_vectors(tmp_path: Path) -> None:
     made = exported(gru.card, VALUES, 11)
     stream, x = loaded(made, tmp_path, weights="float64", batch=2), np.random.default_rng(0).normal(size=(2, 4, 3))

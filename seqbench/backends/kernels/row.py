@@ -53,7 +53,8 @@ def _tiles(vectors: int) -> Iterator[tuple[int, int]]:
 
 
 def _words(tile: Array, lanes: int) -> Array:
-    halves = rounded(tile).astype(np.uint32).reshape(len(tile), -1, lanes)  # (K, vectors, lanes)
+    K, N = tile.shape
+    halves = rounded(tile).astype(np.uint32).reshape(K, N // lanes, lanes)
     if halves.shape[1] == 1:
         return halves.ravel()
     return (halves[:, ::2] | halves[:, 1::2] << np.uint32(16)).ravel()

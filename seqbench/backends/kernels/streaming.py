@@ -288,31 +288,26 @@ class Streamer:
 
     Args:
         stack: the network.
-        batch: ``B``, sequences side by side.
+        batch: ``B``, sequences side by side; None: one.
         narrow: keep the matrices in bfloat16; float32 only.
 
     Attributes:
         states: ``(L, states, B, H)``, what the next step starts from; a view to read and write.
-        step: ``step(token, x (D,), out (N,))``, of the only sequence: a step with a token, or with 0 and a vector, to
-            ``out``; arrays contiguous and of the network's dtype. False where a size is wrong; TypeError
-            where an array is of another kind. That a token is in the vocabulary is not checked.
-        steps: ``steps(tokens (B,), x (B * D,), out (B * N,))``, the same of all sequences.
+        step: ``step(token, x (D,), out (N,))``, or with ``batch`` ``step(tokens (B,), x (B * D,), out (B * N,))``: a
+            step with tokens, or with zeros and vectors, to ``out``. Arrays are contiguous, of int64 and of the
+            network's dtype. False where a size is wrong, TypeError where an array is of another kind; that a token is
+            in the vocabulary is not checked.
     """
 
-    def __init__(self, stack: Stack, batch: int = 1, narrow: bool = False) -> None:
-        layout, memory, self.states = pack_memory(stack, batch)
-        fixed = layout, pack_weights(stack, narrow), memory
-        run = compiled_for(stack.cell)
-        self.step, self.steps = partial(run.step, *fixed), partial(run.steps, *fixed)
-        if batch == 1:
-            self._compile(run.step, self.step, 0, stack)
-        else:
-            self._compile(run.steps, self.steps, np.zeros(batch, np.int64), stack)
-
-    def _compile(self, function: Any, step: Callable[..., Any], tokens: Any, stack: Stack) -> None:
-        """Now, and from then on for no other types: an array of another kind must not lead to compiling in a step."""
-        B = self.states.shape[2]
+    def __init__(self, stack: Stack, batch: int | None = None, narrow: bool = False) -> None:
+        layout, memory, self.states = pack_memory(stack, batch or 1)
+        functions = compiled_for(stack.cell)
+        function: Any = functions.step if batch is None else functions.steps
+        self.step = partial(function, layout, pack_weights(stack, narrow), memory)
+        # Compiled now, and from then on for no other types: an array of another kind must not halt a stream for long.
+        tokens: Any = 0 if batch is None else np.zeros(batch, np.int64)
+        B = batch or 1
         function.disable_compile(False)
-        step(tokens, np.zeros(B * stack.inputs, stack.dtype), np.empty(B * stack.outputs, stack.dtype))
+        self.step(tokens, np.zeros(B * stack.inputs, stack.dtype), np.empty(B * stack.outputs, stack.dtype))
         function.disable_compile()
         self.states[...] = 0
