@@ -1,4 +1,4 @@
-"""One step at batch 1, one Python call a step: our kernels, onnxruntime, torch; writes tables of docs/performance.md.
+"""One step at batch 1, one Python call a step: our kernels, onnxruntime, torch; writes two tables of docs/performance.md.
 
     OMP_NUM_THREADS=1 python tests/benchmarks/bench_streaming.py [--rounds 31] [--write docs/performance.md]
 
@@ -7,10 +7,16 @@ process, interleaved; every sample makes thousands of steps over changing inputs
 T = 1, its best settings, and IOBinding: the state in two sets of buffers that take turns, the input written to a bound
 buffer, so that nothing is allocated. Ours writes to an array that it is given. Results are compared before anything is
 timed.
+
+Then whole networks: character models trained for a moment, exported and streamed over their test text, in float32 and
+in bfloat16, against the same network of torch going step by step.
 """
 
 import argparse
+import math
+import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +26,21 @@ import torch
 from interleaved import Run, interleaved, shown, table, write_section
 from onnx import TensorProto, helper, numpy_helper
 
+import seqbench
 from seqbench.api import CoreSpec
 from seqbench.backends.kernels.recurrent import Parameters
 from seqbench.backends.kernels.streaming import Stack, Streamer
 from seqbench.backends.recurrence import TORCH_NAMES
+from seqbench.export import export
 from seqbench.registry import resolve
+from seqbench.spec import Trial
+from seqbench.store import RunFolder
+from seqbench.streaming import Stream
+from seqbench.trial import find, make_network
 from seqbench_models import gru, lstm
 
 WIDTHS = (64, 128, 256, 512)
-STEPS = 200  # of a call of what is timed
+STEPS = 256  # of a call of what is timed
 CARDS = {"lstm": lstm.card, "gru": gru.card}
 OPERATORS = {"lstm": ("LSTM", [0, 3, 1, 2], {}), "gru": ("GRU", [1, 0, 2], {"linear_before_reset": 1})}
 """onnx's operator, its order of the gates as indices into torch's, its options."""
@@ -57,9 +69,12 @@ class Case:
 # --- what is timed: all steps, and the last h ---------------------------------------------------------
 
 
+def streamer_of(case: Case, narrow: bool) -> Streamer:
+    return Streamer(Stack(case.recurrence.cell, (), (case.parameters,)), narrow=narrow)
+
+
 def ours(case: Case, narrow: bool = False) -> Run:
-    streamer = Streamer(Stack(case.recurrence.cell, (), (case.parameters,)), narrow=narrow)
-    step, out = streamer.step, np.empty(case.H, np.float32)
+    step, out = streamer_of(case, narrow).step, np.empty(case.H, np.float32)
 
     def run() -> np.ndarray:
         for x in case.x:
@@ -174,6 +189,19 @@ def torch_module(case: Case) -> Run:
 # --- the tables ---------------------------------------------------------------------------------------
 
 
+def error_of_bfloat16(case: Case) -> float:
+    """Of all outputs, relative, in the norm."""
+    fine, coarse = (outputs(case, narrow) for narrow in (False, True))
+    return float(np.linalg.norm(coarse - fine) / np.linalg.norm(fine))
+
+
+def outputs(case: Case, narrow: bool) -> np.ndarray:
+    step, y = streamer_of(case, narrow).step, np.empty((STEPS, case.H), np.float32)
+    for x, out in zip(case.x, y, strict=True):
+        step(0, x, out)
+    return y
+
+
 def measured(case: Case, rounds: int) -> dict[str, np.ndarray]:
     """Microseconds a step of each."""
     runs: dict[str, Run] = {
@@ -195,12 +223,80 @@ def row(case: Case, found: dict[str, np.ndarray]) -> list[str]:
     medians = {name: f"{np.median(times):.1f}" for name, times in found.items()}
     times = [medians[name] for name in ("float32", "bfloat16", "bound", "run", "cell", "module")]
     ratios = [shown(found["bound"] / found[name]) for name in ("float32", "bfloat16")]
-    return [case.name, str(case.H), *times, *ratios, shown(found["float32"] / found["bfloat16"])]
+    gain, cost = shown(found["float32"] / found["bfloat16"]), f"{error_of_bfloat16(case):.1e}"
+    return [case.name, str(case.H), *times, *ratios, gain, cost]
 
 
 HEADER = [
     "model", "H", "ours, µs", "ours in bfloat16, µs", "onnxruntime bound, µs", "onnxruntime `run`, µs",
     "torch cell, µs", "torch module, µs", "bound / ours", "bound / ours in bfloat16", "ours / ours in bfloat16",
+    "error of bfloat16",
+]  # fmt: skip
+
+
+# --- whole networks -----------------------------------------------------------------------------------
+
+CHARACTERS = 20_000
+TRAINED = {"task": "char-lm[sample=0]", "model": ["lstm", "gru"], "seeds": 1, "budget": "600steps", "threads": 1}
+
+
+def whole_networks(rounds: int) -> list[list[str]]:
+    """Bits a character of each way to keep the weights, and microseconds a character."""
+    with tempfile.TemporaryDirectory() as folder:
+        results = seqbench.run(**TRAINED, backend="numba", jobs=1, out=folder)
+        return [
+            network_row(results.folder, trial, Path(folder) / "model.npz", rounds) for trial in results.folder.trials()
+        ]
+
+
+def network_row(folder: RunFolder, trial: Trial, path: Path, rounds: int) -> list[str]:
+    export(folder, trial.id, path, overwrite=True)
+    cast = find(trial)
+    text = cast.task.codes["test"][: CHARACTERS + 1]  # type: ignore[attr-defined] - of the character model
+    streams = {name: Stream.load(path, weights=name) for name in ("float32", "bfloat16")}
+    bits = [f"{bits_of(stream, text):.4f}" for stream in streams.values()]
+    runs: dict[str, Run] = {
+        name: lambda stream=stream: read(stream, text[:STEPS].tolist()) for name, stream in streams.items()
+    }
+    network = make_network(replace(trial, backend="torch"), cast).eval()
+    weights = folder.arrays(trial.id, "weights/")
+    network.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()})
+    runs["torch"] = lambda: read_by_torch(network, torch.from_numpy(text[:STEPS])[:, None])
+    for stream in streams.values():
+        stream.reset()
+    worst = np.abs(runs["float32"]() - runs["torch"]()).max()
+    assert worst < 1e-4, worst
+    found = {name: 1e6 * seconds / STEPS for name, seconds in interleaved(runs, rounds).items()}
+    times = [f"{np.median(found[name]):.1f}" for name in found]
+    return [trial.model, str(trial.width), *bits, *times, shown(found["torch"] / found["float32"])]
+
+
+def bits_of(stream: Stream, text: np.ndarray) -> float:
+    """Mean cross-entropy of each next character, the state carried along."""
+    total = 0.0
+    for character, following in zip(text[:-1].tolist(), text[1:].tolist(), strict=True):
+        logits = stream.step(character).astype(np.float64)
+        total += np.logaddexp.reduce(logits) - logits[following]
+    return total / (len(text) - 1) / math.log(2)
+
+
+def read(stream: Stream, characters: list[int]) -> np.ndarray:
+    for character in characters:
+        logits = stream.step(character)
+    return logits
+
+
+def read_by_torch(network: Any, characters: torch.Tensor) -> np.ndarray:
+    with torch.inference_mode():
+        state = network.initial_state(1, len(characters))
+        for character in characters.unbind(0):
+            logits, state = network.step(character, state)
+    return logits[0].numpy()
+
+
+NETWORK_HEADER = [
+    "model", "H", "bits a character, float32", "bits, bfloat16", "ours, µs", "ours in bfloat16, µs", "torch, µs",
+    "torch / ours",
 ]  # fmt: skip
 
 
@@ -210,6 +306,8 @@ def main() -> None:
     parser.add_argument("--write", type=Path)
     chosen = parser.parse_args()
     torch.set_num_threads(1)
+    networks = whole_networks(chosen.rounds)
+    print(table(NETWORK_HEADER, networks), flush=True)
     rows = []
     for name in CARDS:
         for H in WIDTHS:
@@ -217,7 +315,8 @@ def main() -> None:
             rows.append(row(case, measured(case, chosen.rounds)))
             print(" | ".join(rows[-1]), flush=True)
     if chosen.write:
-        write_section(chosen.write, "streaming", table(HEADER, rows))
+        write_section(chosen.write, "streaming", table(HEADER, rows, words=1))
+        write_section(chosen.write, "streamed text", table(NETWORK_HEADER, networks, words=1))
 
 
 if __name__ == "__main__":
