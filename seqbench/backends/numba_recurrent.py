@@ -9,13 +9,12 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import Any
 
-import numba
 import torch
 from torch import Tensor, nn
 
-from seqbench.api import Refused
 from seqbench.backends.kernels.cells import Cell
 from seqbench.backends.kernels.recurrent import Kept, Kernels, Parameters
+from seqbench.backends.numba_calls import refuse_other, refuse_second_derivative, with_threads
 from seqbench.backends.torch_recurrent import RecurrentLayer, uniform_
 from seqbench.backends.torch_sequence import last_valid
 
@@ -132,12 +131,7 @@ def run_sequence(
     Raises:
         Refused: a tensor is not on the CPU, or not of float32 or float64.
     """
-    if x.device.type != "cpu":
-        raise Refused(
-            f"the numba backend runs on the CPU, not on {x.device.type}: use --device cpu, or --backend torch"
-        )
-    if x.dtype not in (torch.float32, torch.float64):
-        raise Refused(f"the numba backend computes in float32 or float64, not in {x.dtype}")
+    refuse_other(x)
     W, U, b_x, b_h = matrices
     b_h = x.new_empty(0) if b_h is None else b_h
     return _Sequence.apply(kernels, every_state, x, W, U, b_x, b_h, *start)  # type: ignore[no-any-return, no-untyped-call]
@@ -165,15 +159,14 @@ class _Sequence(torch.autograd.Function):
         Raises:
             Refused: under ``create_graph=True``.
         """
-        if torch.is_grad_enabled():
-            raise Refused("this core's derivative is written by hand and has none itself: leave out create_graph=True")
+        refuse_second_derivative()
         x, *tensors = ctx.saved_tensors
         # The backward pass uses up what the forward pass kept: a second one over the same graph makes it anew.
         kept: Kept = ctx.kept or _forward(ctx.kernels, x, tensors, True, ctx.threads)
         ctx.kept = None
         d_y = [None if d is None else d.transpose(0, 1).numpy() for d in d_outputs]
         d_y += [None] * (ctx.kernels.cell.states - len(d_y))
-        found = _with_threads(ctx.threads, ctx.kernels.backward, kept, _parameters(tensors), d_y)
+        found = with_threads(ctx.threads, ctx.kernels.backward, kept, _parameters(tensors), d_y)
         p = found.parameters
         gradients = [torch.from_numpy(g) for g in (p.W, p.U, p.b_x, p.b_h, *found.states)]
         return None, None, torch.from_numpy(found.x).transpose(0, 1), *gradients
@@ -183,22 +176,9 @@ def _forward(kernels: Kernels, x: Tensor, tensors: Any, training: bool, threads:
     x = x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()
     start = [state.detach().numpy() for state in tensors[4:]]
     rows = x.detach().transpose(0, 1).numpy()
-    kept: Kept = _with_threads(threads, kernels.forward, rows, _parameters(tensors), start, training)
+    kept: Kept = with_threads(threads, kernels.forward, rows, _parameters(tensors), start, training)
     return kept
 
 
 def _parameters(tensors: Any) -> Parameters:
     return Parameters(*(tensor.detach().contiguous().numpy() for tensor in tensors[:4]))
-
-
-def _with_threads(threads: int, function: Any, *arguments: Any) -> Any:
-    """Call with that many threads of numba; its threading layer sets torch's number too, which is put back."""
-    if threads == 1:
-        return function(*arguments)
-    most: Any = numba.config
-    numba.set_num_threads(min(threads, most.NUMBA_NUM_THREADS))
-    try:
-        return function(*arguments, threads=threads)
-    finally:
-        if torch.get_num_threads() != threads:
-            torch.set_num_threads(threads)

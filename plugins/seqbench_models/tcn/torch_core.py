@@ -22,7 +22,8 @@ class CausalConv(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, dilation: int, options: Options) -> None:
         super().__init__()
-        self.inputs, self.dilation, self.past = inputs, dilation, (options.kernel - 1) * dilation
+        self.inputs, self.outputs, self.dilation = inputs, outputs, dilation
+        self.past = (options.kernel - 1) * dilation
         self.conv = nn.Conv1d(inputs, outputs, options.kernel, dilation=dilation)
         self.normed = options.weight_norm
         if self.normed:
@@ -50,7 +51,8 @@ class CausalConv(nn.Module):
 
     def _step_matrix(self) -> Tensor:
         """The filter as ``(C', K * C)``, made anew only when a parameter has changed since."""
-        now = [(p, p._version) for p in self._filter_parameters()]  # noqa: SLF001 - counts in-place changes
+        filter_, norms, _ = self.parts()
+        now = [(p, p._version) for p in (filter_, norms) if p is not None]  # noqa: SLF001 - counts in-place changes
         same = len(now) == len(self._made_from) and all(
             a is b and m == n for (a, m), (b, n) in zip(now, self._made_from, strict=True)
         )
@@ -59,11 +61,12 @@ class CausalConv(nn.Module):
             self._made_from = now
         return self._matrix
 
-    def _filter_parameters(self) -> list[Tensor]:
+    def parts(self) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """The filter's direction ``(C', C, K)`` with its norms ``(C', 1, 1)``, or itself with None; the bias ``(C',)``."""
         if not self.normed:
-            return [self.conv.weight]
+            return self.conv.weight, None, self.conv.bias
         parts: Any = self.conv.parametrizations.weight  # type: ignore[union-attr]
-        return [parts.original0, parts.original1]
+        return parts.original1, parts.original0, self.conv.bias
 
     def train(self, mode: bool = True) -> CausalConv:
         """Forget the step matrix on every change of mode: writes through ``.data`` leave no other trace."""
@@ -132,17 +135,29 @@ class Core(nn.Module):
         if state is None:
             return zero_beyond(self._stateless(x, lengths), lengths), None
         self._refuse_state()
+        y, after = self.chunk(x, state, lengths)  # (B, T, C)
+        return zero_beyond(y, lengths), after
+
+    def chunk(self, x: Tensor, state: Any, lengths: Tensor | None) -> tuple[Tensor, State]:
+        """The next chunk, ``(B, T, D)`` to ``(B, T, C)``; unspecified beyond ``lengths``."""
         x, after = x.transpose(1, 2), []  # (B, D, T)
         for block, before in zip(self._blocks(), state, strict=True):
             x, new = block.chunk(x, before, lengths)  # (B, C, T)
             after.append(new)
-        return zero_beyond(x.transpose(1, 2), lengths), tuple(after)  # (B, T, C)
+        return x.transpose(1, 2), tuple(after)  # (B, T, C)
+
+    def through(self, blocks: nn.ModuleList, x: Tensor) -> Tensor:
+        """``x (B, T, D)`` through all blocks to ``(B, T, C)``."""
+        x = x.transpose(1, 2)  # (B, D, T)
+        for block in blocks:
+            x = block(x)  # (B, C, T)
+        return x.transpose(1, 2)
 
     def _stateless(self, x: Tensor, lengths: Tensor | None) -> Tensor:
-        y = _through(self.blocks, x)  # (B, T, C)
+        y = self.through(self.blocks, x)  # (B, T, C)
         if self.causal:
             return y
-        back = _through(self.backward_blocks, reverse_valid(x, lengths))
+        back = self.through(self.backward_blocks, reverse_valid(x, lengths))
         return torch.cat([y, reverse_valid(back, lengths)], dim=-1)  # (B, T, 2C)
 
     def initial_state(self, B: int, capacity: int) -> State:  # noqa: ARG002 - the past that counts does not grow
@@ -177,14 +192,6 @@ class Core(nn.Module):
     def _refuse_state(self) -> None:
         if not self.causal:
             raise Refused("a bidirectional core has no state: it must read the whole sequence before its first output")
-
-
-def _through(blocks: nn.ModuleList, x: Tensor) -> Tensor:
-    """``x (B, T, D)`` through all blocks to ``(B, T, C)``."""
-    x = x.transpose(1, 2)  # (B, D, T)
-    for block in blocks:
-        x = block(x)  # (B, C, T)
-    return x.transpose(1, 2)
 
 
 def _weights(block: Any, kernel: int) -> int:

@@ -127,7 +127,7 @@ def forward_rows(cell, constants, x, W, U, bias, states, gates, mid, first, last
         g0 = ((t0 if training else 0) * B + first) * row
         for t in range(t1 - t0):
             for b in range(rows):
-                _copy(bias, 0, gates, g0 + (t * B + b) * row, row)
+                copy(bias, 0, gates, g0 + (t * B + b) * row, row)
         x_at = t0 * x_t + first * x_b
         multiply(x, x_at, x_t, x_b, t1 - t0, rows, 1, D, W, 0, n_gates * Hp, gates, g0, B * row, row)
         for t in range(t0, t1):
@@ -169,7 +169,7 @@ def _one_step(cell, constants, U, states, gates, mid, t, g, first, rows, H, trai
 
 
 @compiled
-def _copy(source, at, target, to, n):
+def copy(source, at, target, to, n):
     for o in range(0, n, lanes_of(target)):
         store(target, to + o, load(source, at + o))
 
@@ -284,11 +284,11 @@ def weight_gradients(cell, x, states, gates, mid, dW, dU, part, parts):
     a_block = np.empty(BLOCK * 2 * lanes_of(dW), x.dtype)
     b_block = np.empty(BLOCK * max(Dp, Hp), x.dtype)
     x_t, x_b = x.strides[0] // x.itemsize, x.strides[1] // x.itemsize
-    first, last = _part(n_gates * Hp, lanes, part, parts)
+    first, last = bounds_of(n_gates * Hp, lanes, part, parts)
     multiply_transposed(gates, 0, row, first, last, x, x_t, x_b, T, B, D, dW, Dp, a_block, b_block)
     for r in range(len(runs)):
         slot, count, block = runs[r]
-        first, last = _part(count * Hp, lanes, part, parts)
+        first, last = bounds_of(count * Hp, lanes, part, parts)
         to = dU[block * Hp :]
         if r < early:
             multiply_transposed(
@@ -299,7 +299,7 @@ def weight_gradients(cell, x, states, gates, mid, dW, dU, part, parts):
 
 
 @compiled
-def _part(n, lanes, part, parts):
+def bounds_of(n, lanes, part, parts):
     """Bounds of one of ``parts`` parts of ``n`` rows, at multiples of a vector, which ``n`` is too."""
     vectors = n // lanes
     return vectors * part // parts * lanes, vectors * (part + 1) // parts * lanes
@@ -314,7 +314,7 @@ def bias_gradient(gates, d_bias):
     row = d_bias.size
     block = np.empty_like(d_bias)
     for start in range(0, gates.size, BLOCK * row):
-        _copy(gates, start, block, 0, row)
+        copy(gates, start, block, 0, row)
         for at in range(start + row, min(start + BLOCK * row, gates.size), row):
             _add(gates, at, block, 0, row)
         _add(block, 0, d_bias, 0, row)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numba
@@ -20,3 +23,21 @@ prange: Any = numba.prange
 
 intrinsic: Any = numba.extending.intrinsic
 """A function that writes its own LLVM code."""
+
+
+@cache
+def source_digest() -> int:
+    """A digest of all source of this package.
+
+    numba's cache on disk knows of changes in the file of the outermost function only; but it looks at what a function
+    closes over. So a cached function is made inside another one and holds this number; see ``made_from``.
+    """
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes() + b"\0")
+    return int.from_bytes(digest.digest()[:7], "big")
+
+
+@compiled
+def made_from(version):
+    """Nothing: called with ``source_digest()`` by a cached function, so that it closes over that number."""

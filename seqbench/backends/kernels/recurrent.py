@@ -176,7 +176,7 @@ class Kernels:
         for state, first in zip(states, start, strict=True):
             state[0, :, :H] = first
             state[0, :, H:] = 0
-        parts = _parts(B, threads)
+        parts = parts_of(B, threads)
         keep = training or self.plain
         steps = T if keep else min(T, int(engine.block_steps(B // parts)))
         gates = aligned((steps, B, self.cell.slots * Hp), dtype)
@@ -220,7 +220,7 @@ class Kernels:
         dW = aligned((cell.gates * Hp, Dp), x.dtype, zero=True)
         dU = aligned((blocks * Hp, Hp), x.dtype, zero=True)
         d_bias = aligned((cell.slots * Hp,), x.dtype, zero=True)
-        self._run_backward(kept, p, d, d_states, dx, dW, dU, d_bias, _parts(B, threads))
+        self._run_backward(kept, p, d, d_states, dx, dW, dU, d_bias, parts_of(B, threads))
         bias = d_bias.reshape(cell.slots, Hp)[:, :H]
         parameters = Parameters(
             dW.reshape(cell.gates, Hp, Dp)[:, :H, :D].reshape(cell.gates * H, D),
@@ -262,6 +262,6 @@ class Kernels:
             run.backward_parallel(*arguments, parts)
 
 
-def _parts(B: int, threads: int) -> int:
+def parts_of(B: int, threads: int) -> int:
     """Parts of a batch: one for each thread, none of fewer than 8 sequences, which would waste the tiles."""
     return max(1, min(threads, B // 8))
