@@ -9,10 +9,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from seqbench.backends.kernels.blocks import Before, Block, Filter, Gradients, Kept, Kernels, after
+from seqbench.backends.kernels.blocks import Block, Gradients, Kept, Kernels
+from seqbench.backends.kernels.rings import Before
 from seqbench.backends.numba_calls import refuse_other, refuse_second_derivative, with_threads
 
 Parameters = tuple[Tensor | None, Tensor | None, Tensor | None]
@@ -49,10 +51,8 @@ class Plan:
 
     def blocks(self, tensors: Sequence[Tensor | None]) -> list[Block]:
         """The parameters, as the kernels read them, from nine tensors a block."""
-        filters = [_filter(*tensors[n : n + 3]) for n in range(0, len(tensors), 3)]
-        together = (filters[n : n + 3] for n in range(0, len(filters), 3))
-        pairs = zip(together, self.dilations, strict=True)
-        return [Block(tuple(f for f in three if f is not None), dilation) for three, dilation in pairs]
+        arrays = [None if tensor is None else tensor.detach().contiguous().numpy() for tensor in tensors]
+        return [_block(arrays[9 * n : 9 * n + 9], dilation) for n, dilation in enumerate(self.dilations)]
 
     def forward(self, x: Tensor, past: Tensor | None, blocks: list[Block], training: bool) -> Kept:
         """All steps of ``x (B, T, D)``."""
@@ -64,11 +64,17 @@ class Plan:
         return kept
 
 
-def _filter(V: Tensor | None, g: Tensor | None, b: Tensor | None) -> Filter | None:
-    if V is None or b is None:
-        return None
-    norms = V.new_empty(0) if g is None else g.detach().reshape(-1)
-    return Filter(V.detach().contiguous().numpy(), norms.contiguous().numpy(), b.detach().contiguous().numpy())
+def _block(arrays: list[Any], dilation: int) -> Block:
+    """Three for each convolution; what is not there becomes an empty array."""
+    dtype = arrays[0].dtype
+    filters, norms = np.empty((0, 0, 0), dtype), np.empty(0, dtype)
+    V, g, b = (arrays[n::3] for n in range(3))
+    return Block(
+        tuple(filters if a is None else a for a in V),
+        tuple(norms if a is None else a.reshape(-1) for a in g),
+        tuple(norms if a is None else a for a in b),
+        dilation,
+    )
 
 
 def run_blocks(
@@ -105,14 +111,12 @@ class _Blocks(torch.autograd.Function):
         training = any(ctx.needs_input_grad)
         blocks = plan.blocks(tensors)
         kept = plan.forward(x, past, blocks, training)
-        H = blocks[-1].sizes[1]
-        y = torch.from_numpy(kept.x[-1][:, :, :H]).transpose(0, 1)  # (B, T, H)
+        y = torch.from_numpy(kept.y[:, :, : blocks[-1].sizes[1]]).transpose(0, 1)  # (B, T, H)
         if training:
             ctx.save_for_backward(x, past, y, *tensors)
             ctx.plan, ctx.kept = plan, kept
             ctx.set_materialize_grads(False)
-        before = plan.before(past)
-        return y, None if before is None else torch.from_numpy(after(kept, blocks, before))
+        return y, None if kept.after is None else torch.from_numpy(kept.after)
 
     @staticmethod
     def backward(ctx: Any, d_y: Tensor | None, d_after: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -138,13 +142,6 @@ class _Blocks(torch.autograd.Function):
 
 def _flat(found: Gradients, tensors: Sequence[Tensor | None]) -> Iterator[Tensor | None]:
     """The gradients in the order and the shapes of the tensors."""
-    filters = iter([filter_ for block in found.blocks for filter_ in block])
-    for n in range(0, len(tensors), 3):
-        V, g, _ = tensors[n : n + 3]
-        if V is None:
-            yield from (None, None, None)
-            continue
-        d = next(filters)
-        yield torch.from_numpy(d.V)
-        yield None if g is None else torch.from_numpy(d.g).view_as(g)
-        yield torch.from_numpy(d.b)
+    arrays = (array for block in found.blocks for three in zip(block.V, block.g, block.b, strict=True) for array in three)
+    for array, tensor in zip(arrays, tensors, strict=True):
+        yield None if tensor is None else torch.from_numpy(array).view_as(tensor)

@@ -13,87 +13,69 @@ from typing import Any
 import numpy as np
 
 from seqbench.backends.kernels import convolution, plain_convolution
+from seqbench.backends.kernels.engine import block_steps
 from seqbench.backends.kernels.jit import cached, cached_parallel, made_from, prange, source_digest
 from seqbench.backends.kernels.recurrent import aligned, parts_of
+from seqbench.backends.kernels.rings import Before, Ring
 from seqbench.backends.kernels.target import HOST
+from seqbench.backends.kernels.workspace import Workspace
 
 Array = Any
-
-
-@dataclass(frozen=True)
-class Filter:
-    """Of one convolution.
-
-    Attributes:
-        V: ``(H, D, K)``: the filter, or its direction.
-        g: ``(H,)``, its norms; empty: ``V`` is the filter.
-        b: ``(H,)``, the bias.
-    """
-
-    V: Array
-    g: Array
-    b: Array
+Three = tuple[Array, Array, Array]
+"""One for each convolution of a block: the first, the second, the 1x1 convolution beside them."""
 
 
 @dataclass(frozen=True)
 class Block:
-    """The parameters of a block.
+    """The parameters of a block; all arrays of the third convolution are empty where the widths are equal.
 
     Attributes:
-        filters: of both convolutions and, where the widths differ, of the 1x1 convolution beside them.
-        dilation: of both convolutions.
+        V: ``(H, D, K)``: the filters, or their directions.
+        g: ``(H,)``, their norms; empty where ``V`` is the filter.
+        b: ``(H,)``, the biases.
+        dilation: of the first two.
     """
 
-    filters: tuple[Filter, ...]
+    V: Three
+    g: Three
+    b: Three
     dilation: int
 
     @property
     def sizes(self) -> tuple[int, int]:
         """``(D, H)``."""
-        H, D, _ = self.filters[0].V.shape
+        H, D, _ = self.V[0].shape
         return D, H
-
-    @property
-    def taps(self) -> tuple[int, int]:
-        """``(K, dilation)``."""
-        return self.filters[0].V.shape[2], self.dilation
 
     @property
     def reach(self) -> int:
         """``P``, how many steps a convolution looks back."""
-        return (self.taps[0] - 1) * self.dilation
+        return (self.V[0].shape[2] - 1) * self.dilation
 
 
-@dataclass(frozen=True)
-class Before:
-    """A state, and how many steps follow it.
-
-    Attributes:
-        past: ``(B, S)``, for each convolution a ring of its last ``P`` inputs, one ring after the other.
-        position: ``(B,)``, steps written: the next goes to ``position mod P`` of each ring, where the oldest is.
-        lengths: ``(B,)``, valid steps of this call.
-    """
-
-    past: Array
-    position: Array
-    lengths: Array
-
-    def oldest_first(self, P: int) -> Array:
-        """``(B, P)``, the order of a ring."""
-        return (self.position[:, None] + np.arange(P)) % P
-
-    def last(self, P: int) -> Array:
-        """``(P, B)``, the ``P`` steps up to each length, among ``P`` steps of the past and those of this call."""
-        return np.arange(P)[:, None] + self.lengths
+def rings_of(blocks: Sequence[Block]) -> list[tuple[Ring, Ring]]:
+    """Where the state has the past of each block's two convolutions."""
+    found, at = [], 0
+    for block in blocks:
+        (D, H), P = block.sizes, block.reach
+        found.append((Ring(at, P, D), Ring(at + P * D, P, H)))
+        at += P * (D + H)
+    return found
 
 
 @dataclass(frozen=True)
 class Kept:
-    """What a forward pass leaves for the backward pass: of every block ``h`` and ``f``; ``x``, and at last ``y``."""
+    """What a forward pass leaves.
 
-    x: list[Array]
-    h: list[Array]
-    f: list[Array]
+    Attributes:
+        y: ``(T, B, Hp)``, the output.
+        after: ``(B, S)``, the rings after each row's last valid step, the oldest input first; None without a state.
+        buffers: of each block ``x``, ``h`` and ``f``; in training only.
+    """
+
+    y: Array
+    after: Array | None
+    buffers: list[Workspace]
 
 
 @dataclass(frozen=True)
@@ -102,95 +84,120 @@ class Gradients:
 
     Attributes:
         x: ``(T, B, D)``.
-        blocks: of the filters of each block.
-        past: ``(B, S)``, in the order of the ring; None where no state came in.
+        blocks: of the parameters of each block.
+        past: ``(B, S)``, in the order of the rings; None where no state came in.
     """
 
     x: Array
-    blocks: list[tuple[Filter, ...]]
+    blocks: list[Block]
     past: Array | None
 
 
-@dataclass(frozen=True)
-class Fast:
-    """The compiled functions."""
+# --- compiled functions ---------------------------------------------------------------------------
 
-    pack: Callable[..., Any]
+
+@dataclass(frozen=True)
+class Compiled:
+    """The functions that run one block, each for one part of the batch and for several."""
+
     forward: Callable[..., Any]
     forward_parallel: Callable[..., Any]
     backward: Callable[..., Any]
     backward_parallel: Callable[..., Any]
-    filter_gradients: Callable[..., Any]
 
 
 @cache
-def fast() -> Fast:
-    """Compiled at their first call, or read from the cache."""
+def fast() -> Compiled:
+    """The fast kernels; compiled at their first call, or read from the cache."""
     version = source_digest()
 
     @cached
-    def pack(V, g, transposed, packed):
+    def forward(V, g, b, x, h, f, y, T, masks, dilation, packed, training):
         made_from(version)
-        convolution.pack_filter(V, g, transposed, packed)
-
-    @cached
-    def forward(x, h, f, y, T, weights, biases, masks, taps, sizes, training):
-        made_from(version)
-        convolution.forward_rows(x, h, f, y, T, weights, biases, masks, taps, sizes, 0, x.shape[1], training)
+        weights, biases = convolution.pack_forward(V, g, b, packed)
+        convolution.forward_rows(x, h, f, y, T, V, weights, biases, masks, dilation, 0, x.shape[1], training)
 
     @cached_parallel
-    def forward_parallel(x, h, f, y, T, weights, biases, masks, taps, sizes, training, parts):
+    def forward_parallel(V, g, b, x, h, f, y, T, masks, dilation, packed, training, parts):
         made_from(version)
+        weights, biases = convolution.pack_forward(V, g, b, packed)
         for part in prange(parts):
             first, last = convolution.rows_of(x, part, parts)
-            convolution.forward_rows(x, h, f, y, T, weights, biases, masks, taps, sizes, first, last, training)
+            convolution.forward_rows(x, h, f, y, T, V, weights, biases, masks, dilation, first, last, training)
 
     @cached
-    def backward(x, y, d_y, f, h, d_h, d_x, T, weights, scale, taps, sizes, d_taps, d_biases):
+    def backward(V, g, x, h, f, y, T, d_y, d_h, d_x, scale, dilation, packed, fresh, d_taps, d_V, d_g, d_b):
         made_from(version)
-        convolution.backward_rows(y, d_y, f, h, d_h, d_x, T, weights, scale, taps, sizes, 0, x.shape[1])
-        convolution.parameter_gradients(x, d_y, f, h, d_h, T, taps, sizes, d_taps, 0, 1)
-        convolution.bias_gradients(d_y, f, d_h, T, d_taps, d_biases)
+        weights = convolution.pack_backward(V, g, packed)
+        convolution.backward_rows(h, f, y, T, d_y, d_h, d_x, V, weights, scale, dilation, 0, x.shape[1], fresh)
+        convolution.weight_gradients(x, h, f, T, d_y, d_h, V, dilation, d_taps, 0, 1)
+        convolution.parameter_gradients(f, T, d_y, d_h, V, g, d_taps, d_V, d_g, d_b)
 
     @cached_parallel
-    def backward_parallel(x, y, d_y, f, h, d_h, d_x, T, weights, scale, taps, sizes, d_taps, d_biases, parts):
+    def backward_parallel(
+        V, g, x, h, f, y, T, d_y, d_h, d_x, scale, dilation, packed, fresh, d_taps, d_V, d_g, d_b, parts
+    ):
         made_from(version)
+        weights = convolution.pack_backward(V, g, packed)
         for part in prange(parts):
             first, last = convolution.rows_of(x, part, parts)
-            convolution.backward_rows(y, d_y, f, h, d_h, d_x, T, weights, scale, taps, sizes, first, last)
+            convolution.backward_rows(h, f, y, T, d_y, d_h, d_x, V, weights, scale, dilation, first, last, fresh)
         for part in prange(parts):
-            convolution.parameter_gradients(x, d_y, f, h, d_h, T, taps, sizes, d_taps, part, parts)
-        convolution.bias_gradients(d_y, f, d_h, T, d_taps, d_biases)
+            convolution.weight_gradients(x, h, f, T, d_y, d_h, V, dilation, d_taps, part, parts)
+        convolution.parameter_gradients(f, T, d_y, d_h, V, g, d_taps, d_V, d_g, d_b)
 
-    @cached
-    def filter_gradients(V, g, d_taps, d_V, d_g):
-        made_from(version)
-        convolution.filter_gradients(V, g, d_taps, d_V, d_g)
-
-    return Fast(pack, forward, forward_parallel, backward, backward_parallel, filter_gradients)
+    return Compiled(forward, forward_parallel, backward, backward_parallel)
 
 
 @cache
-def slow() -> tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]:
-    """Forward, backward, and the taps of a filter, in plain loops."""
+def slow() -> Compiled:
+    """Plain loops, on one thread whatever is asked for."""
     version = source_digest()
 
     @cached
-    def forward(x, h, f, y, W, biases, masks, dilation, T):
+    def forward(V, g, b, x, h, f, y, T, masks, dilation, packed, training):
         made_from(version)
-        plain_convolution.plain_forward(x, h, f, y, W, biases, masks, dilation, T)
+        plain_convolution.plain_forward(V, g, b, x, h, f, y, T, masks, dilation)
 
     @cached
-    def backward(x, y, d_y, f, h, d_h, d_x, T, W, scale, dilation, d_W, d_biases):
+    def backward(V, g, x, h, f, y, T, d_y, d_h, d_x, scale, dilation, packed, fresh, d_taps, d_V, d_g, d_b):
         made_from(version)
-        plain_convolution.plain_backward(x, y, d_y, f, h, d_h, d_x, T, W, scale, dilation, d_W, d_biases)
+        plain_convolution.plain_backward(V, g, x, h, f, y, T, d_y, d_h, d_x, scale, dilation, fresh, d_V, d_g, d_b)
 
-    @cached
-    def taps(V, g, W):
-        made_from(version)
-        convolution.filter_taps(V, g, W)
+    return Compiled(forward, forward, backward, backward)
 
-    return forward, backward, taps
+
+# --- the stack ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The sizes of a call.
+
+    Attributes:
+        T: steps.
+        B: sequences.
+        dtype: of all numbers.
+        lanes: channels are rounded up to a multiple of this.
+        before: a state came in.
+        parts: of the batch, that run at the same time.
+    """
+
+    T: int
+    B: int
+    dtype: Any
+    lanes: int
+    before: bool
+    parts: int
+
+    def padded(self, n: int) -> int:
+        """``n`` rounded up to whole vectors."""
+        return -(-n // self.lanes) * self.lanes
+
+    def steps(self, C: int, block: Block | None = None) -> tuple[int, int, int]:
+        """Shape of all steps of ``C`` channels, behind what the convolutions of a block look back at."""
+        past = block.reach if block is not None and self.before else 0
+        return past + self.T, self.B, self.padded(C)
 
 
 class Kernels:
@@ -202,11 +209,12 @@ class Kernels:
 
     def __init__(self, plain: bool = False) -> None:
         self.plain = plain
+        self._run = slow() if plain else fast()
 
-    def padded(self, n: int, dtype: Any) -> int:
-        """``n`` rounded up to whole vectors; plain loops need no padding."""
-        lanes = 1 if self.plain else HOST.lanes(np.dtype(dtype).itemsize)
-        return -(-n // lanes) * lanes
+    def _frame(self, x: Array, before: Before | None, threads: int) -> Frame:
+        lanes = 1 if self.plain else HOST.lanes(x.itemsize)
+        parts = 1 if self.plain else parts_of(x.shape[1], threads)
+        return Frame(x.shape[0], x.shape[1], x.dtype, lanes, before is not None, parts)
 
     # --- forward ----------------------------------------------------------------------------------
 
@@ -224,84 +232,47 @@ class Kernels:
             training: keep what the backward pass needs.
             threads: parts of the batch that run at the same time.
         """
-        T, B, _ = x.shape
-        kept = Kept(self._inputs(x, blocks, before is not None), [], [])
-        rings = _rings(blocks)
+        frame, rings = self._frame(x, before, threads), rings_of(blocks)
+        after = None if before is None else np.empty_like(before.past)
+        kept: list[Workspace] = []
+        buffers = self._buffers(frame, blocks[0], training)
+        _put(x, buffers.arrays[0])
         for n, block in enumerate(blocks):
-            D, H = block.sizes
-            P = block.reach if before else 0
-            h = self._steps(P + T, B, H, x.dtype)
-            if before:
-                _take_past(before, rings[2 * n], P, kept.x[n], D)
-                _take_past(before, rings[2 * n + 1], P, h, H)
-            f = self._steps(T, B, H, x.dtype)
-            parts = parts_of(B, threads)
-            self._run_forward(block, kept.x[n], h, f, kept.x[n + 1], T, masks[2 * n : 2 * n + 2], training, parts)
-            kept.h.append(h)
-            kept.f.append(f)
-        return kept
+            last = n + 1 == len(blocks)
+            following = None if last else self._buffers(frame, blocks[n + 1], training)
+            y = following.arrays[0] if following else aligned(frame.steps(block.sizes[1]), x.dtype)
+            if before is not None:
+                before.enter(rings[n], buffers.arrays)
+            self._run_forward(frame, block, buffers.arrays, y, masks[2 * n : 2 * n + 2], training)
+            if before is not None:
+                before.leave(rings[n], buffers.arrays, after)
+            kept += [buffers] if training else []
+            buffers = following or buffers
+        return Kept(y, after, kept)
 
-    def _inputs(self, x: Array, blocks: Sequence[Block], with_past: bool) -> list[Array]:
-        """Every block's input, and the last output; ``x`` is there."""
-        T, B, D = x.shape
-        widths = [D] + [block.sizes[1] for block in blocks]
-        pasts = [block.reach if with_past else 0 for block in blocks] + [0]
-        found = [self._steps(P + T, B, C, x.dtype) for P, C in zip(pasts, widths, strict=True)]
-        found[0][pasts[0] :, :, :D] = x
-        return found
-
-    def _steps(self, steps: int, B: int, C: int, dtype: Any, zero: bool = False) -> Array:
-        """A buffer ``(steps, B, Cp)``; the channels beyond ``C`` are zero."""
-        Cp = self.padded(C, dtype)
-        return aligned((steps, B, Cp), dtype, zero or Cp != C)
+    def _buffers(self, frame: Frame, block: Block, training: bool) -> Workspace:
+        """``x``, ``h`` and ``f`` of a block."""
+        D, H = block.sizes
+        steps, B, Hp = frame.steps(H)
+        if not (training or self.plain):
+            steps = min(steps, int(block_steps(B // frame.parts)))
+        return Workspace(frame.dtype, [frame.steps(D, block), frame.steps(H, block), (steps, B, Hp)])
 
     def _run_forward(
-        self, block: Block, x: Array, h: Array, f: Array, y: Array, T: int, masks: Sequence[Array], training: bool,
-        parts: int,
-    ) -> None:  # fmt: skip
-        masks = tuple(self._mask(mask, x.dtype) for mask in (*masks, *(2 - len(masks)) * [None]))
-        biases = tuple(self._padded_bias(filter_, x.dtype) for filter_ in block.filters)
-        if self.plain:
-            slow()[0](x, h, f, y, self._taps(block, x.dtype), _three(biases), masks, block.dilation, T)
-            return
-        arguments = (x, h, f, y, T, self._packed(block, False, x.dtype), _three(biases), masks, block.taps, block.sizes)
-        if parts == 1:
-            fast().forward(*arguments, training)
+        self, frame: Frame, block: Block, buffers: Sequence[Array], y: Array, masks: Sequence[Array], training: bool
+    ) -> None:
+        H, nothing = block.sizes[1], (0, 0, 0)
+        shape = frame.steps(H) if masks else nothing
+        size = sum(V.size // H * frame.padded(H) for V in block.V) + 3 * frame.padded(H)
+        scratch = Workspace(frame.dtype, [(size,), shape, shape])
+        packed, *drops = scratch.arrays
+        for mask, drop in zip(masks, drops, strict=False):
+            _put(mask, drop)
+        arguments = (block.V, block.g, block.b, *buffers, y, frame.T, tuple(drops), block.dilation, packed, training)
+        if frame.parts == 1:
+            self._run.forward(*arguments)
         else:
-            fast().forward_parallel(*arguments, training, parts)
-
-    def _mask(self, mask: Array | None, dtype: Any) -> Array:
-        if mask is None:
-            return np.empty((0, 0, 0), dtype)
-        T, B, H = mask.shape
-        padded = self._steps(T, B, H, dtype)
-        padded[:, :, :H] = mask
-        return padded
-
-    def _padded_bias(self, filter_: Filter, dtype: Any) -> Array:
-        H = filter_.b.size
-        bias = aligned((self.padded(H, dtype),), dtype, zero=True)
-        bias[:H] = filter_.b
-        return bias
-
-    def _taps(self, block: Block, dtype: Any) -> tuple[Array, ...]:
-        """For plain loops: ``(K, H, D)`` of each filter."""
-        found = []
-        for filter_ in block.filters:
-            H, D, K = filter_.V.shape
-            found.append(np.empty((K, H, D), dtype))
-            slow()[2](filter_.V, filter_.g, found[-1])
-        return _three(found, 3)
-
-    def _packed(self, block: Block, transposed: bool, dtype: Any) -> tuple[Array, ...]:
-        """For the fast kernels: of each filter all taps, packed."""
-        found = []
-        for filter_ in block.filters:
-            H, D, K = filter_.V.shape
-            size = H * self.padded(D, dtype) if transposed else D * self.padded(H, dtype)
-            found.append(aligned((K * size,), dtype))
-            fast().pack(filter_.V, filter_.g, transposed, found[-1])
-        return _three(found)
+            self._run.forward_parallel(*arguments, frame.parts)
 
     # --- backward ---------------------------------------------------------------------------------
 
@@ -317,112 +288,53 @@ class Kernels:
             d_y: ``(T, B, H)``.
             scale: ``1 / (1 - p)`` of the dropout.
             before: as in ``forward``.
-            d_after: ``(B, S)``, the gradient of what ``after`` gave, or None for zeros.
+            d_after: the gradient of ``kept.after``, or None for zeros.
             threads: as in ``forward``.
         """
-        T, B, H = d_y.shape
-        dtype, rings = d_y.dtype, _rings(blocks)
-        d_past = None if before is None else np.zeros_like(before.past)
-        d_out = self._steps(T, B, H, dtype)
-        d_out[:, :, :H] = d_y
-        found: list[tuple[Filter, ...]] = []
+        frame, rings = self._frame(d_y, before, threads), rings_of(blocks)
+        d_past = None if before is None else np.empty_like(before.past)
+        found, y = [], kept.y
+        incoming = Workspace(frame.dtype, [y.shape])
+        _put(d_y, incoming.arrays[0])
+        d_out = incoming.arrays[0]
         for n in range(len(blocks) - 1, -1, -1):
-            block = blocks[n]
-            D, H = block.sizes
-            d_h = self._steps(kept.h[n].shape[0], B, H, dtype, zero=True)
-            d_x = self._steps(kept.x[n].shape[0], B, D, dtype, zero=True)
-            if before is not None and d_after is not None:
-                _add_last(before, d_after, rings[2 * n], block.reach, d_x, D)
-                _add_last(before, d_after, rings[2 * n + 1], block.reach, d_h, H)
-            arrays = (kept.x[n], kept.x[n + 1], d_out, kept.f[n], kept.h[n], d_h, d_x, T)
-            found.append(self._run_backward(block, arrays, scale, parts_of(B, threads)))
-            if before is not None and d_past is not None:
-                _give_past(before, d_past, rings[2 * n], block.reach, d_x, D)
-                _give_past(before, d_past, rings[2 * n + 1], block.reach, d_h, H)
-            d_out = d_x
-        D = blocks[0].sizes[0]
-        return Gradients(d_out[d_out.shape[0] - T :, :, :D], found[::-1], d_past)
+            x, h, f = kept.buffers[n].arrays
+            outgoing = Workspace(frame.dtype, [h.shape, x.shape if n else (0,)])
+            d_h, d_x = outgoing.arrays
+            d_x = d_x if n else aligned(x.shape, frame.dtype)  # the last one leaves
+            if before is not None:
+                before.leave_back(rings[n], (d_x, d_h), d_after)
+            found.append(self._run_backward(frame, blocks[n], (x, h, f, y), (d_out, d_h, d_x), scale))
+            if before is not None:
+                before.enter_back(rings[n], (d_x, d_h), d_past)
+            y, d_out, incoming = x, d_x, outgoing
+        past = d_out.shape[0] - frame.T
+        return Gradients(d_out[past:, :, : blocks[0].sizes[0]], found[::-1], d_past)
 
     def _run_backward(
-        self, block: Block, arrays: tuple[Any, ...], scale: float, parts: int
-    ) -> tuple[Filter, ...]:
-        dtype = arrays[0].dtype
-        d_taps, d_biases = [], []
-        for filter_ in block.filters:
-            H, D, K = filter_.V.shape
-            Hp, Dp = self.padded(H, dtype), self.padded(D, dtype)
-            d_taps.append(aligned((K, Hp, Dp), dtype, zero=True))
-            d_biases.append(aligned((Hp,), dtype, zero=True))
-        sums = (_three(d_taps, 3), _three(d_biases))
-        scale = dtype.type(scale)
-        if self.plain:
-            slow()[1](*arrays, self._taps(block, dtype), scale, block.dilation, *sums)
-        elif parts == 1:
-            fast().backward(*arrays, self._packed(block, True, dtype), scale, block.taps, block.sizes, *sums)
+        self, frame: Frame, block: Block, buffers: tuple[Array, ...], d: Three, scale: float
+    ) -> Block:
+        (D, H), dtype = block.sizes, frame.dtype
+        Dp, Hp = frame.padded(D), frame.padded(H)
+        size = sum(V.size // V.shape[1] * frame.padded(V.shape[1]) for V in block.V if V.size)
+        taps = [(V.shape[2], frame.padded(V.shape[0]), frame.padded(V.shape[1])) for V in block.V]
+        packed, *d_taps = Workspace(dtype, [(size,), *taps]).arrays
+        d_V, d_g = tuple(map(np.empty_like, block.V)), tuple(map(np.empty_like, block.g))
+        d_b = tuple(np.empty(frame.padded(b.size), dtype) for b in block.b)
+        arguments = (
+            block.V, block.g, *buffers, frame.T, *d, dtype.type(scale), block.dilation, packed, not frame.before,
+            tuple(d_taps), d_V, d_g, d_b,
+        )  # fmt: skip
+        if frame.parts == 1:
+            self._run.backward(*arguments)
         else:
-            weights = self._packed(block, True, dtype)
-            fast().backward_parallel(*arrays, weights, scale, block.taps, block.sizes, *sums, parts)
-        return tuple(_filter_gradient(f, *d) for f, *d in zip(block.filters, d_taps, d_biases, strict=True))
+            self._run.backward_parallel(*arguments, frame.parts)
+        return Block(d_V, d_g, tuple(d[: b.size] for d, b in zip(d_b, block.b, strict=True)), block.dilation)
 
 
-def _filter_gradient(filter_: Filter, d_taps: Array, d_bias: Array) -> Filter:
-    d_V, d_g = np.empty_like(filter_.V), np.empty_like(filter_.g)
-    fast().filter_gradients(filter_.V, filter_.g, d_taps, d_V, d_g)
-    return Filter(d_V, d_g, d_bias[: filter_.b.size])
-
-
-def _three(arrays: Sequence[Array], axes: int = 1) -> tuple[Array, ...]:
-    """With an empty one in the place of a 1x1 convolution that is not there."""
-    empty = np.empty((0,) * axes, arrays[0].dtype)
-    return (*arrays, empty)[:3]
-
-
-# --- the past of a convolution's input ------------------------------------------------------------
-
-
-def state_size(blocks: Sequence[Block]) -> int:
-    """``S``: of all rings together."""
-    return _rings(blocks)[-1]
-
-
-def after(kept: Kept, blocks: Sequence[Block], before: Before) -> Array:
-    """``(B, S)``: every ring after each row's last valid step, the oldest input first."""
-    rings, B = _rings(blocks), before.past.shape[0]
-    found = np.empty_like(before.past)
-    for n, block in enumerate(blocks):
-        for ring, buffer, C in ((2 * n, kept.x[n], block.sizes[0]), (2 * n + 1, kept.h[n], block.sizes[1])):
-            last = buffer[before.last(block.reach), np.arange(B)]  # (P, B, Cp)
-            _ring(found, rings[ring], block.reach, C)[:] = last[:, :, :C].transpose(1, 0, 2)
-    return found
-
-
-def _rings(blocks: Sequence[Block]) -> list[int]:
-    """Where the ring of each convolution begins, two a block, and where the last one ends."""
-    places = [0]
-    for block in blocks:
-        places += [places[-1] + block.reach * block.sizes[0]]
-        places += [places[-1] + block.reach * block.sizes[1]]
-    return places
-
-
-def _ring(past: Array, at: int, P: int, C: int) -> Array:
-    """One ring, ``(B, P, C)``."""
-    return past[:, at : at + P * C].reshape(-1, P, C)
-
-
-def _take_past(before: Before, at: int, P: int, x: Array, C: int) -> None:
-    """The first ``P`` steps of ``x (P + T, B, Cp)`` from a ring."""
-    rows = np.arange(x.shape[1])[:, None]
-    x[:P, :, :C] = _ring(before.past, at, P, C)[rows, before.oldest_first(P)].transpose(1, 0, 2)
-
-
-def _give_past(before: Before, d_past: Array, at: int, P: int, d_x: Array, C: int) -> None:
-    """The gradient of a ring from the first ``P`` steps of ``d_x``."""
-    rows = np.arange(d_x.shape[1])[:, None]
-    _ring(d_past, at, P, C)[rows, before.oldest_first(P)] = d_x[:P, :, :C].transpose(1, 0, 2)
-
-
-def _add_last(before: Before, d_after: Array, at: int, P: int, d_x: Array, C: int) -> None:
-    """The gradient of the steps that ``after`` took."""
-    rows = np.arange(d_x.shape[1])
-    d_x[before.last(P), rows, :C] += _ring(d_after, at, P, C).transpose(1, 0, 2)
+def _put(values: Array, buffer: Array) -> None:
+    """Into the last steps of a buffer, with zeros in the channels beyond."""
+    T, _, C = values.shape
+    inside = buffer[buffer.shape[0] - T :]
+    inside[:, :, :C] = values
+    inside[:, :, C:] = 0

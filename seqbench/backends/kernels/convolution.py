@@ -13,87 +13,116 @@ rounded up to whole vectors)::
     f      (T, B, Hp)        F(x) = dropout(relu(conv_2(h))); without training a block of steps, scratch
     y      (P' + T, B, Hp)   relu(f + x): the next block's x
     masks  (T, B, Hp)        0 or 1 / (1 - p) for each unit, or empty
-    W      packed (D, Hp) or, for the backward pass, (H, Dp) for each tap
+    W      packed (D, Hp) or, for the backward pass, (H, Dp), for each tap
 
-The backward pass turns ``f`` into the gradient of conv_2's sum, and ``d_h`` into that of conv_1's.
+The backward pass turns ``f`` into the gradient of conv_2's sums, and makes that of conv_1's in ``d_h``. Parameters come
+in threes: of conv_1, conv_2 and the 1x1 convolution beside them, the last one empty where there is none.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from seqbench.backends.kernels.engine import bias_gradient, block_steps, bounds_of, copy, pack_columns, pack_rows
-from seqbench.backends.kernels.gemm import BLOCK, lanes_of, multiply, multiply_transposed
+from seqbench.backends.kernels.engine import bias_gradient, block_steps, bounds_of, copy
+from seqbench.backends.kernels.gemm import lanes_of, multiply, multiply_columns
 from seqbench.backends.kernels.jit import compiled
-from seqbench.backends.kernels.vector import load, positive, relu, store
+from seqbench.backends.kernels.vector import load, number, positive, relu, spread, store
 
 # --- filters --------------------------------------------------------------------------------------
 
 
 @compiled
-def norms_of(V, norms):
-    """``|V|`` of each output channel of ``V (H, D, K)``."""
-    for n in range(V.shape[0]):
-        total = 0.0  # in float64
-        for c in range(V.shape[1]):
-            for k in range(V.shape[2]):
-                total += V[n, c, k] * V[n, c, k]
-        norms[n] = np.sqrt(total)
+def padded(n, like):
+    """``n`` rounded up to whole vectors of such numbers."""
+    lanes = lanes_of(like)
+    return -(-n // lanes) * lanes
 
 
 @compiled
-def filter_taps(V, g, taps):
-    """``taps (K, H, D)`` of ``V (H, D, K)``: ``W = g V / |V|``, or ``V`` itself if ``g`` is empty."""
-    norms = np.empty(g.size, V.dtype)
-    if g.size:
-        norms_of(V, norms)
-    for n in range(V.shape[0]):
-        scale = g[n] / norms[n] if g.size else 1
-        for c in range(V.shape[1]):
-            for k in range(V.shape[2]):
-                taps[k, n, c] = V[n, c, k] * scale
+def dot(a, a_at, b, b_at, n, scratch):
+    """``sum_i a[a_at + i] b[b_at + i]`` for ``i < n``; ``scratch`` has room for a vector."""
+    lanes = lanes_of(a)
+    whole, total = n - n % lanes, 0.0
+    if whole:
+        sums = load(a, a_at) * load(b, b_at)
+        for i in range(lanes, whole, lanes):
+            sums = sums + load(a, a_at + i) * load(b, b_at + i)
+        store(scratch, 0, sums)
+        for i in range(lanes):
+            total += scratch[i]
+    for i in range(whole, n):
+        total += number(a, a_at + i) * number(b, b_at + i)
+    return total
 
 
 @compiled
-def pack_filter(V, g, transposed, packed):
-    """All taps, one after the other; ``transposed`` as the backward pass reads them."""
+def norms_of(V, g):
+    """``|V|`` of each output channel of ``V (H, D, K)``, as many as there are in ``g``."""
+    norms, scratch = np.empty_like(g), np.empty(lanes_of(V), V.dtype)
+    n = V.shape[1] * V.shape[2]
+    for m in range(g.size):
+        norms[m] = np.sqrt(dot(V, m * n, V, m * n, n, scratch))
+    return norms
+
+
+@compiled
+def pack_filter(V, g, packed):
+    """``W = g V / |V|``, or ``V`` where ``g`` is empty: each tap as a packed ``(D, Hp)``, one after the other."""
     H, D, K = V.shape
-    lanes = lanes_of(packed)
-    Hp, Dp = -(-H // lanes) * lanes, -(-D // lanes) * lanes
-    taps = np.empty((K, H, D), V.dtype)
-    filter_taps(V, g, taps)
-    for k in range(K):
-        if transposed:
-            pack_columns(taps[k], 0, 1, H, H, D, packed, k * H * Dp)
-        else:
-            pack_rows(taps[k], 0, 1, H, Hp, D, packed, k * D * Hp)
+    lanes, norms, Hp = lanes_of(packed), norms_of(V, g), padded(H, packed)
+    for n in range(Hp):
+        panel = n - n % (2 * lanes)
+        width = min(2 * lanes, Hp - panel)
+        at = panel * D + n - panel
+        scale = g[n] / norms[n] if n < g.size else V.dtype.type(n < H)
+        for c in range(D):
+            for k in range(K):
+                packed[at + k * D * Hp + c * width] = V[min(n, H - 1), c, k] * scale
+
+
+@compiled
+def pack_transposed(V, g, packed):
+    """The same for the backward pass: each tap as a packed ``(H, Dp)``."""
+    H, D, K = V.shape
+    lanes, norms, Dp = lanes_of(packed), norms_of(V, g), padded(D, packed)
+    for n in range(H):
+        scale = g[n] / norms[n] if g.size else V.dtype.type(1)
+        for panel in range(0, Dp, 2 * lanes):
+            width = min(2 * lanes, Dp - panel)
+            at = panel * H + n * width
+            for j in range(width):
+                for k in range(K):
+                    packed[at + k * H * Dp + j] = V[n, panel + j, k] * scale if panel + j < D else 0
 
 
 @compiled
 def filter_gradients(V, g, d_taps, d_V, d_g):
     """From ``d_taps (K, Hp, Dp)``, the gradient of ``W``, those of ``V`` and ``g``.
 
-    ``d_g = V . d_W / |V|`` and ``d_V = (g / |V|) (d_W - d_g V / |V|)``, for each output channel.
+    ``d_g = V . d_W / |V|`` and ``d_V = g / |V| (d_W - d_g V / |V|)``, for each output channel.
     """
-    norms = np.empty(g.size, V.dtype)
-    if g.size:
-        norms_of(V, norms)
-    for n in range(V.shape[0]):
-        total = 0.0  # in float64
+    H, D, K = V.shape
+    norms, scratch = norms_of(V, g), np.empty(lanes_of(V), V.dtype)
+    for m in range(H):
+        for c in range(D):
+            for k in range(K):
+                d_V[m, c, k] = d_taps[k, m, c]
         if g.size:
-            for c in range(V.shape[1]):
-                for k in range(V.shape[2]):
-                    total += V[n, c, k] * d_taps[k, n, c]
-            d_g[n] = total / norms[n]
-        for c in range(V.shape[1]):
-            for k in range(V.shape[2]):
-                d = d_taps[k, n, c]
-                if g.size:
-                    d = g[n] / norms[n] * (d - d_g[n] / norms[n] * V[n, c, k])
-                d_V[n, c, k] = d
+            d_g[m] = dot(V, m * D * K, d_V, m * D * K, D * K, scratch) / norms[m]
+            scale, along = g[m] / norms[m], d_g[m] / norms[m]
+            for c in range(D):
+                for k in range(K):
+                    d_V[m, c, k] = scale * (d_V[m, c, k] - along * V[m, c, k])
 
 
 # --- one convolution ------------------------------------------------------------------------------
+
+
+@compiled
+def rows_of(x, part, parts):
+    """Bounds of one of ``parts`` parts of the batch."""
+    B = x.shape[1]
+    return B * part // parts, B * (part + 1) // parts
 
 
 @compiled
@@ -108,27 +137,25 @@ def convolve(a, W, K, C, c, c0, c1, offset, step, first, rows):
         low, high = max(c0, -shift), min(c1, a.shape[0] - shift)
         if low >= high:
             continue
-        a_at, c_at, W_at = ((low + shift) * B + first) * Ca, (low * B + first) * Cc, k * C * Cc
+        a_at, c_at = ((low + shift) * B + first) * Ca, (low * B + first) * Cc
+        outer, inner = high - low, rows
         if rows == B:  # one long run of rows
-            multiply(a, a_at, 0, Ca, 1, (high - low) * B, 1, C, W, W_at, Cc, c, c_at, 0, Cc)
-        else:
-            multiply(a, a_at, B * Ca, Ca, high - low, rows, 1, C, W, W_at, Cc, c, c_at, B * Cc, Cc)
-
-
-@compiled
-def rows_of(x, part, parts):
-    """Bounds of one of ``parts`` parts of the batch."""
-    B = x.shape[1]
-    return B * part // parts, B * (part + 1) // parts
+            outer, inner = 1, outer * rows
+        multiply(a, a_at, B * Ca, Ca, outer, inner, 1, C, W, k * C * Cc, Cc, c, c_at, B * Cc, Cc)
 
 
 @compiled
 def fill(bias, c, c0, c1, first, rows):
-    """Every row of these steps becomes the bias."""
+    """Every row of these steps becomes the bias; zero if it is empty."""
     B, C = c.shape[1], c.shape[2]
+    lanes = lanes_of(c)
     for i in range(c0, c1):
-        for b in range(first, first + rows):
-            copy(bias, 0, c, (i * B + b) * C, C)
+        for at in range((i * B + first) * C, (i * B + first + rows) * C, C):
+            if bias.size:
+                copy(bias, 0, c, at, C)
+            else:
+                for o in range(at, at + C, lanes):
+                    store(c, o, spread(load(c, o), 0))
 
 
 @compiled
@@ -149,7 +176,23 @@ def rectify(c, c_past, mask, t0, t1, first, rows):
 
 
 @compiled
-def forward_rows(x, h, f, y, T, weights, biases, masks, taps, sizes, first, last, training):
+def pack_forward(V, g, b, packed):
+    """The filters for the forward pass and the biases, in threes, in one array."""
+    H, Hp = V[0].shape[0], padded(V[0].shape[0], packed)
+    first, second, short = V[0].size // H * Hp, V[1].size // H * Hp, V[2].size // H * Hp
+    at = first + second + short
+    weights = (packed[:first], packed[first : first + second], packed[first + second : at])
+    biases = (packed[at : at + Hp], packed[at + Hp : at + 2 * Hp], packed[at + 2 * Hp : at + 3 * Hp])
+    for i in range(3):
+        if V[i].size:
+            pack_filter(V[i], g[i], weights[i])
+            biases[i][:H] = b[i]
+            biases[i][H:] = 0
+    return weights, biases
+
+
+@compiled
+def forward_rows(x, h, f, y, T, V, weights, biases, masks, dilation, first, last, training):
     """A block for the sequences ``first .. last``.
 
     Args:
@@ -158,33 +201,34 @@ def forward_rows(x, h, f, y, T, weights, biases, masks, taps, sizes, first, last
         f: see the module.
         y: its last ``T`` steps are the output.
         T: steps.
-        weights: packed, of both convolutions and the shortcut (empty: none).
-        biases: of the same, padded.
+        V: the filters, for their sizes.
+        weights: packed.
+        biases: padded.
         masks: of both dropouts.
-        taps: ``(K, dilation)``.
-        sizes: channels ``(D, H)`` without padding.
+        dilation: of both convolutions.
         first: sequence.
         last: the one after the last sequence.
         training: keep ``f``.
     """
-    (K, dilation), (D, H) = taps, sizes
-    B, rows, reach = x.shape[1], last - first, (K - 1) * dilation
+    H, D, K = V[0].shape
+    rows, reach = last - first, (K - 1) * dilation
     x_past, h_past, y_past = x.shape[0] - T, h.shape[0] - T, y.shape[0] - T
     steps = block_steps(rows)
     for t0 in range(0, T, steps):
         t1 = min(T, t0 + steps)
-        fill(biases[0], h, h_past + t0, h_past + t1, first, rows)
-        convolve(
-            x, weights[0], K, D, h, h_past + t0, h_past + t1, x_past - h_past - reach, dilation, first, rows
-        )
+        h0, h1 = h_past + t0, h_past + t1
+        fill(biases[0], h, h0, h1, first, rows)
+        convolve(x, weights[0], K, D, h, h0, h1, x_past - h_past - reach, dilation, first, rows)
         rectify(h, h_past, masks[0], t0, t1, first, rows)
         f_past = 0 if training else -t0
-        fill(biases[1], f, t0 + f_past, t1 + f_past, first, rows)
-        convolve(h, weights[1], K, H, f, t0 + f_past, t1 + f_past, h_past - f_past - reach, dilation, first, rows)
+        f0, f1 = f_past + t0, f_past + t1
+        fill(biases[1], f, f0, f1, first, rows)
+        convolve(h, weights[1], K, H, f, f0, f1, h_past - f_past - reach, dilation, first, rows)
         rectify(f, f_past, masks[1], t0, t1, first, rows)
         if weights[2].size:
-            fill(biases[2], y, y_past + t0, y_past + t1, first, rows)
-            convolve(x, weights[2], 1, D, y, y_past + t0, y_past + t1, x_past - y_past, 0, first, rows)
+            y0, y1 = y_past + t0, y_past + t1
+            fill(biases[2], y, y0, y1, first, rows)
+            convolve(x, weights[2], 1, D, y, y0, y1, x_past - y_past, 0, first, rows)
             _join(y, y_past, f, f_past, y, y_past, t0, t1, first, rows)
         else:
             _join(x, x_past, f, f_past, y, y_past, t0, t1, first, rows)
@@ -206,48 +250,65 @@ def _join(x, x_past, f, f_past, y, y_past, t0, t1, first, rows):
 
 
 @compiled
-def backward_rows(y, d_y, f, h, d_h, d_x, T, weights, scale, taps, sizes, first, last):
+def pack_backward(V, g, packed):
+    """The filters for the backward pass, in threes, in one array."""
+    H, D, K = V[0].shape
+    Hp, Dp = padded(H, packed), padded(D, packed)
+    first, second, short = K * H * Dp, K * H * Hp, V[2].size // D * Dp
+    at = first + second
+    weights = (packed[:first], packed[first:at], packed[at : at + short])
+    for i in range(3):
+        if V[i].size:
+            pack_transposed(V[i], g[i], weights[i])
+    return weights
+
+
+@compiled
+def backward_rows(h, f, y, T, d_y, d_h, d_x, V, weights, scale, dilation, first, last, fresh):
     """The gradients of both convolutions' sums and of what comes in, for the sequences ``first .. last``.
 
     Args:
-        y: the output.
-        d_y: its gradient; where there is a shortcut, afterwards that of ``f + x``.
-        f: what the forward pass kept; afterwards the gradient of the second convolution's sum.
         h: the input of the second convolution.
-        d_h: the gradient of its steps from elsewhere (zeros, or that of the state after the last step); afterwards of
-            the past, and then of the first convolution's sum.
-        d_x: the same of the block's input; afterwards its gradient.
+        f: what the forward pass kept; afterwards the gradient of the second convolution's sums.
+        y: the output.
         T: steps.
-        weights: packed for the backward pass.
+        d_y: the gradient of ``y``; where there is a shortcut, afterwards that of ``f + x``.
+        d_h: that of ``h``; afterwards, in the last ``T`` steps, that of the first convolution's sums.
+        d_x: that of the block's input.
+        V: the filters, for their sizes.
+        weights: packed.
         scale: ``1 / (1 - p)``.
-        taps: ``(K, dilation)``.
-        sizes: ``(D, H)``.
+        dilation: of both convolutions.
         first: sequence.
         last: the one after the last sequence.
+        fresh: ``d_h`` and ``d_x`` hold nothing yet; else what is there is added to.
     """
-    (K, dilation), (_, H) = taps, sizes
+    H, _, K = V[0].shape
     rows, reach = last - first, (K - 1) * dilation
     x_past, h_past, y_past = d_x.shape[0] - T, h.shape[0] - T, y.shape[0] - T
-    steps = block_steps(rows)
+    steps, nothing = block_steps(rows), np.empty(0, f.dtype)
+    d_c = d_h[h_past:]
     t1 = T
     while t1 > 0:
         t0 = max(0, t1 - steps)
+        h0, h1, x0, x1 = h_past + t0, h_past + t1, x_past + t0, x_past + t1
+        if fresh:
+            fill(nothing, d_h, h0, h1, first, rows)
+            fill(nothing, d_x, x0, x1, first, rows)
         _split(y, y_past, d_y, f, d_x, x_past, scale, weights[2].size > 0, t0, t1, first, rows)
-        convolve(f, weights[1], K, H, d_h, h_past + t0, h_past + t1, reach - h_past, -dilation, first, rows)
+        convolve(f, weights[1], K, H, d_h, h0, h1, reach - h_past, -dilation, first, rows)
         _through_relu(d_h, h, h_past, scale, t0, t1, first, rows)
-        convolve(
-            d_h[h_past:], weights[0], K, H, d_x, x_past + t0, x_past + t1, reach - x_past, -dilation, first, rows
-        )
+        convolve(d_c, weights[0], K, H, d_x, x0, x1, reach - x_past, -dilation, first, rows)
         if weights[2].size:
-            convolve(d_y, weights[2], 1, H, d_x, x_past + t0, x_past + t1, y_past - x_past, 0, first, rows)
+            convolve(d_y, weights[2], 1, H, d_x, x0, x1, y_past - x_past, 0, first, rows)
         t1 = t0
     convolve(f, weights[1], K, H, d_h, 0, h_past, reach - h_past, -dilation, first, rows)
-    convolve(d_h[h_past:], weights[0], K, H, d_x, 0, x_past, reach - x_past, -dilation, first, rows)
+    convolve(d_c, weights[0], K, H, d_x, 0, x_past, reach - x_past, -dilation, first, rows)
 
 
 @compiled
 def _split(y, y_past, d_y, f, d_x, x_past, scale, shortcut, t0, t1, first, rows):
-    """From ``y`` to ``f`` (its gradient through the rectifier and dropout, in place) and to the residual path."""
+    """From ``y`` to ``f`` (through the rectifier and dropout, in place) and to what goes past the convolutions."""
     B, C = y.shape[1], y.shape[2]
     lanes = lanes_of(y)
     for t in range(t0, t1):
@@ -273,43 +334,44 @@ def _through_relu(d_h, h, past, scale, t0, t1, first, rows):
             store(d_h, at + o, load(d_h, at + o) * positive(load(h, at + o)) * scale)
 
 
-@compiled
-def weight_gradients(x, d_c, T, dilation, d_taps, D, part, parts):
-    """``d_taps (K, Hp, Dp)`` of a convolution that reads ``x`` from the gradient ``d_c`` of its sums; a part of the rows.
+# --- gradients of the parameters ------------------------------------------------------------------
 
-    The last ``T`` steps of ``x (.., B, Dp)`` and ``d_c (.., B, Hp)`` belong together.
+
+@compiled
+def weight_gradients(x, h, f, T, d_y, d_h, V, dilation, d_taps, part, parts):
+    """``d_taps (K, Hp, Dp)`` of each convolution, after ``backward_rows``; a part of the output channels.
+
+    Split by channels, each sum is made by one thread in one order.
     """
+    _tap_gradients(x, d_h, T, dilation, d_taps[0], part, parts)
+    _tap_gradients(h, f, T, dilation, d_taps[1], part, parts)
+    if V[2].size:
+        _tap_gradients(x, d_y, T, 0, d_taps[2], part, parts)
+
+
+@compiled
+def _tap_gradients(x, d_c, T, dilation, d_taps, part, parts):
+    """Of a convolution that reads ``x`` and whose sums have the gradient ``d_c``; their last ``T`` steps match."""
     K, Hp, Dp = d_taps.shape
     B, lanes = x.shape[1], lanes_of(x)
     x_past, c_past = x.shape[0] - T, d_c.shape[0] - T
-    a_block = np.empty(BLOCK * 2 * lanes_of(x), x.dtype)
-    b_block = np.empty(BLOCK * Dp, x.dtype)
     first, last = bounds_of(Hp, lanes, part, parts)
+    d_taps[:, first:last] = 0
     for k in range(K):
         shift = (K - 1 - k) * dilation
         t0 = max(0, shift - x_past)
         if t0 < T:
-            a_at, source = (c_past + t0) * B * Hp, x[x_past + t0 - shift :]
-            multiply_transposed(
-                d_c, a_at, Hp, first, last, source, B * Dp, Dp, T - t0, B, D, d_taps[k], Dp, a_block, b_block
-            )
-
+            c_at, x_at = (c_past + t0) * B * Hp, (x_past + t0 - shift) * B * Dp
+            multiply_columns(d_c, c_at, Hp, first, last, x, x_at, Dp, (T - t0) * B, Dp, d_taps, k * Hp * Dp, Dp)
 
 
 @compiled
-def parameter_gradients(x, d_y, f, h, d_h, T, taps, sizes, d_taps, part, parts):
-    """Those of all taps of the block's convolutions, after ``backward_rows``."""
-    (_, dilation), (D, H) = taps, sizes
-    weight_gradients(x, d_h, T, dilation, d_taps[0], D, part, parts)
-    weight_gradients(h, f, T, dilation, d_taps[1], H, part, parts)
-    if d_taps[2].size:
-        weight_gradients(x, d_y, T, 0, d_taps[2], D, part, parts)
-
-
-@compiled
-def bias_gradients(d_y, f, d_h, T, d_taps, d_biases):
-    """The gradients of the sums, added over all steps of all sequences."""
-    bias_gradient(d_h[d_h.shape[0] - T :], d_biases[0])
-    bias_gradient(f, d_biases[1])
-    if d_taps[2].size:
-        bias_gradient(d_y[d_y.shape[0] - T :], d_biases[2])
+def parameter_gradients(f, T, d_y, d_h, V, g, d_taps, d_V, d_g, d_b):
+    """From the taps' gradients to those of the filters, and the biases' (with room for whole vectors)."""
+    for i in range(3):
+        d_b[i][:] = 0
+        filter_gradients(V[i], g[i], d_taps[i], d_V[i], d_g[i])
+    bias_gradient(d_h[d_h.shape[0] - T :], d_b[0])
+    bias_gradient(f, d_b[1])
+    if V[2].size:
+        bias_gradient(d_y[d_y.shape[0] - T :], d_b[2])

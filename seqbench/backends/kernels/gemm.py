@@ -231,3 +231,20 @@ def _pack_rows(b, outer_stride, inner_stride, inner, start, R, N, packed):
                 for n in range(valid, width):
                     packed[target + n] = 0
         at += R * width
+
+
+@compiled
+def multiply_columns(a, a_at, a_row, first, last, b, b_at, b_row, rows, N, c, c_at, c_row):
+    """``C[m] += sum_r A[r, m] B[r]`` for ``first <= m < last``: a weight gradient, both operands read where they lie.
+
+    Their rows are whole vectors, ``a_row`` and ``b_row`` apart and hardly longer than what is read of them, so that no
+    part of a cache line is wasted; then packing (``multiply_transposed``) only costs time. ``first``, ``last`` and ``N``
+    are multiples of a vector.
+    """
+    lanes = lanes_of(c)
+    for start in range(0, rows, BLOCK):
+        R = min(BLOCK, rows - start)
+        for column in range(0, N, 2 * lanes):
+            a_block, b_block = a_at + start * a_row + first, b_at + start * b_row + column
+            two, c_block = N - column > lanes, c_at + first * c_row + column
+            _rows(a, a_block, 1, a_row, b, b_block, b_row, two, c, c_block, c_row, last - first, R)

@@ -1,78 +1,120 @@
 """The same residual blocks in plain loops over single numbers: slow, easy to follow, the reference for the fast kernels.
 
-The buffers are those of ``convolution`` without padding; ``W (K, H, D)`` has a matrix for each tap.
+The buffers are those of ``convolution`` without padding.
 """
 
 from __future__ import annotations
 
+import numpy as np
+
 from seqbench.backends.kernels.jit import compiled
 from seqbench.backends.kernels.vector import positive, relu
 
+# --- filters --------------------------------------------------------------------------------------
+
 
 @compiled
-def plain_forward(x, h, f, y, W, biases, masks, dilation, T):
+def norm_of(V):
+    """``|V|`` of one output channel, ``V (D, K)``."""
+    total = 0.0
+    for c in range(V.shape[0]):
+        for k in range(V.shape[1]):
+            total += V[c, k] ** 2
+    return np.sqrt(total)
+
+
+@compiled
+def plain_filter(V, g):
+    """``W (H, D, K)``: ``g V / |V|`` for each output channel, or ``V`` where ``g`` is empty."""
+    W = V.copy()
+    for n in range(g.size):
+        W[n] *= g[n] / norm_of(V[n])
+    return W
+
+
+@compiled
+def plain_filter_gradients(V, g, d_W, d_V, d_g):
+    """``d_g = V . d_W / |V|`` and ``d_V = g / |V| (d_W - d_g V / |V|)``."""
+    d_V[:] = d_W
+    for n in range(g.size):
+        norm = norm_of(V[n])
+        d_g[n] = np.sum(V[n] * d_W[n]) / norm
+        d_V[n] = g[n] / norm * (d_W[n] - d_g[n] * V[n] / norm)
+
+
+# --- forward --------------------------------------------------------------------------------------
+
+
+@compiled
+def plain_forward(V, g, biases, x, h, f, y, T, masks, dilation):
     """``h = dropout(relu(conv_1(x)))``, ``f = dropout(relu(conv_2(h)))``, ``y = relu(f + x)``."""
     x_past, h_past, y_past = x.shape[0] - T, h.shape[0] - T, y.shape[0] - T
-    B, H = f.shape[1], f.shape[2]
+    W_1, W_2, W_short = plain_filter(V[0], g[0]), plain_filter(V[1], g[1]), plain_filter(V[2], g[2])
     for t in range(T):
-        for b in range(B):
-            for n in range(H):
-                h[h_past + t, b, n] = relu(convolved(x, W[0], biases[0], dilation, x_past + t, b, n))
+        for b in range(x.shape[1]):
+            for n in range(W_1.shape[0]):
+                h[h_past + t, b, n] = relu(convolved(x, W_1, biases[0], dilation, x_past + t, b, n))
                 if masks[0].size:
                     h[h_past + t, b, n] *= masks[0][t, b, n]
-            for n in range(H):
-                f[t, b, n] = relu(convolved(h, W[1], biases[1], dilation, h_past + t, b, n))
+            for n in range(W_2.shape[0]):
+                f[t, b, n] = relu(convolved(h, W_2, biases[1], dilation, h_past + t, b, n))
                 if masks[1].size:
                     f[t, b, n] *= masks[1][t, b, n]
-            for n in range(H):
-                if W[2].size:
-                    short = convolved(x, W[2], biases[2], dilation, x_past + t, b, n)
-                else:
-                    short = x[x_past + t, b, n]
-                y[y_past + t, b, n] = relu(f[t, b, n] + short)
+            for n in range(W_2.shape[0]):
+                beside = x[x_past + t, b, n]
+                if W_short.size:
+                    beside = convolved(x, W_short, biases[2], 0, x_past + t, b, n)
+                y[y_past + t, b, n] = relu(f[t, b, n] + beside)
 
 
 @compiled
 def convolved(x, W, bias, dilation, i, b, n):
-    """``bias_n + sum_{k,c} W_k[n, c] x_{i - (K-1-k) d}[c]``; before the first step, ``x`` is 0."""
-    K, _, D = W.shape
+    """``bias_n + sum_{k,c} W[n, c, k] x_{i - (K-1-k) d}[c]``; before the first step ``x`` is 0."""
+    _, D, K = W.shape
     total = bias[n]
     for k in range(K):
         j = i - (K - 1 - k) * dilation
         if j >= 0:
             for c in range(D):
-                total += W[k, n, c] * x[j, b, c]
+                total += W[n, c, k] * x[j, b, c]
     return total
 
 
+# --- backward -------------------------------------------------------------------------------------
+
+
 @compiled
-def plain_backward(x, y, d_y, f, h, d_h, d_x, T, W, scale, dilation, d_W, d_biases):
-    """Every gradient, as ``convolution.backward_rows`` and ``convolution.weight_gradients`` give them."""
+def plain_backward(V, g, x, h, f, y, T, d_y, d_h, d_x, scale, dilation, fresh, d_V, d_g, d_biases):
+    """Every gradient; ``f``, ``d_y`` and ``d_h`` become those of what the rectifiers read."""
     x_past, h_past, y_past = x.shape[0] - T, h.shape[0] - T, y.shape[0] - T
-    B, H = f.shape[1], f.shape[2]
+    if fresh:
+        d_h[:] = 0
+        d_x[:] = 0
     for t in range(T):
-        for b in range(B):
-            for n in range(H):
-                d = d_y[y_past + t, b, n] * positive(y[y_past + t, b, n])
-                d_y[y_past + t, b, n] = d
-                f[t, b, n] = d * positive(f[t, b, n]) * scale
-                if not W[2].size:
-                    d_x[x_past + t, b, n] += d
-    _convolved_back(h, W[1], dilation, f, T, d_h, d_W[1], d_biases[1])
+        for b in range(x.shape[1]):
+            for n in range(f.shape[2]):
+                d_y[y_past + t, b, n] *= positive(y[y_past + t, b, n])
+                f[t, b, n] = d_y[y_past + t, b, n] * positive(f[t, b, n]) * scale  # f > 0: not dropped either
+                if not V[2].size:
+                    d_x[x_past + t, b, n] += d_y[y_past + t, b, n]
+    plain_convolution_backward(h, V[1], g[1], dilation, f, T, d_h, d_V[1], d_g[1], d_biases[1])
     for t in range(T):
-        for b in range(B):
-            for n in range(H):
+        for b in range(x.shape[1]):
+            for n in range(f.shape[2]):
                 d_h[h_past + t, b, n] *= positive(h[h_past + t, b, n]) * scale
-    _convolved_back(x, W[0], dilation, d_h, T, d_x, d_W[0], d_biases[0])
-    if W[2].size:
-        _convolved_back(x, W[2], dilation, d_y, T, d_x, d_W[2], d_biases[2])
+    plain_convolution_backward(x, V[0], g[0], dilation, d_h, T, d_x, d_V[0], d_g[0], d_biases[0])
+    if V[2].size:
+        plain_convolution_backward(x, V[2], g[2], 0, d_y, T, d_x, d_V[2], d_g[2], d_biases[2])
 
 
 @compiled
-def _convolved_back(x, W, dilation, d_c, T, d_x, d_W, d_bias):
-    """From the gradient of the last ``T`` steps of a convolution's sums to those of its input, filter and bias."""
-    K, H, D = W.shape
+def plain_convolution_backward(x, V, g, dilation, d_c, T, d_x, d_V, d_g, d_bias):
+    """From the gradient of the last ``T`` steps of a convolution's sums to those of its input and parameters."""
+    W = plain_filter(V, g)
+    d_W = np.zeros_like(W)
+    H, D, K = W.shape
     x_past, c_past = x.shape[0] - T, d_c.shape[0] - T
+    d_bias[:] = 0
     for t in range(T):
         for b in range(x.shape[1]):
             for n in range(H):
@@ -82,5 +124,6 @@ def _convolved_back(x, W, dilation, d_c, T, d_x, d_W, d_bias):
                     j = x_past + t - (K - 1 - k) * dilation
                     if j >= 0:
                         for c in range(D):
-                            d_W[k, n, c] += d * x[j, b, c]
-                            d_x[j, b, c] += d * W[k, n, c]
+                            d_W[n, c, k] += d * x[j, b, c]
+                            d_x[j, b, c] += d * W[n, c, k]
+    plain_filter_gradients(V, g, d_W, d_V, d_g)
