@@ -13,32 +13,28 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seqbench.backends.kernels.blocks import Block, Gradients, Kept, Kernels
+from seqbench.backends.kernels.blocks import Block, Gradients, Kept, Kernels, Stepper
 from seqbench.backends.kernels.rings import Before
 from seqbench.backends.numba_calls import refuse_other, refuse_second_derivative, with_threads
-
-Parameters = tuple[Tensor | None, Tensor | None, Tensor | None]
-"""Of one convolution: the filter ``(H, D, K)``, the norms ``(H, 1, 1)`` or None where it is not normed, the bias."""
-
 
 @dataclass(frozen=True)
 class Plan:
     """What a call computes, but for its tensors.
 
     Attributes:
-        kernels: which run it.
+        plain: run plain loops.
         dilations: of each block.
         masks: two a block, ``(B, H, T)``, 0 or ``1 / (1 - p)``; empty: no dropout.
-        scale: ``1 / (1 - p)``.
+        p: the probability of being dropped.
         position: of the state, ``(B,)``, or None.
         lengths: ``(B,)``, valid steps, where a state came in.
         threads: of numba.
     """
 
-    kernels: Kernels
+    plain: bool
     dilations: Sequence[int]
     masks: Sequence[Tensor]
-    scale: float
+    p: float
     position: Tensor | None
     lengths: Tensor | None
     threads: int
@@ -49,36 +45,41 @@ class Plan:
             return None
         return Before(past.detach().contiguous().numpy(), self.position.numpy(), self.lengths.numpy())
 
-    def blocks(self, tensors: Sequence[Tensor | None]) -> list[Block]:
-        """The parameters, as the kernels read them, from nine tensors a block."""
-        arrays = [None if tensor is None else tensor.detach().contiguous().numpy() for tensor in tensors]
-        return [_block(arrays[9 * n : 9 * n + 9], dilation) for n, dilation in enumerate(self.dilations)]
-
-    def forward(self, x: Tensor, past: Tensor | None, blocks: list[Block], training: bool) -> Kept:
+    def forward(self, x: Tensor, past: Tensor | None, blocks: Sequence[Block], training: bool) -> Kept:
         """All steps of ``x (B, T, D)``."""
         masks = [mask.permute(2, 0, 1).numpy() for mask in self.masks]  # (T, B, H)
         rows = x.detach().transpose(0, 1).numpy()  # (T, B, D)
-        kept: Kept = with_threads(
-            self.threads, self.kernels.forward, rows, blocks, masks, self.before(past), training
-        )
-        return kept
+        run = Kernels(self.plain).forward
+        return with_threads(self.threads, run, rows, blocks, masks, self.before(past), training)  # type: ignore[no-any-return]
+
+    def backward(
+        self, kept: Kept, past: Tensor | None, blocks: Sequence[Block], d_y: Tensor, d_after: Tensor | None
+    ) -> Gradients:
+        """Every gradient, from those of ``y (B, T, H)`` and of the past after it."""
+        rows, scale = d_y.transpose(0, 1).numpy(), 1 / (1 - self.p) if self.p < 1 else 0.0  # (T, B, H)
+        d_rings = None if d_after is None else d_after.contiguous().numpy()
+        run = Kernels(self.plain).backward
+        return with_threads(self.threads, run, kept, blocks, rows, scale, self.before(past), d_rings)  # type: ignore[no-any-return]
+
+
+def blocks_of(tensors: Sequence[Tensor | None], dilations: Sequence[int]) -> list[Block]:
+    """The parameters, nine tensors a block, as the kernels read them."""
+    arrays = [None if tensor is None else tensor.detach().contiguous().numpy() for tensor in tensors]
+    return [_block(arrays[9 * n : 9 * n + 9], dilation) for n, dilation in enumerate(dilations)]
 
 
 def _block(arrays: list[Any], dilation: int) -> Block:
     """Three for each convolution; what is not there becomes an empty array."""
     dtype = arrays[0].dtype
-    filters, norms = np.empty((0, 0, 0), dtype), np.empty(0, dtype)
-    V, g, b = (arrays[n::3] for n in range(3))
-    return Block(
-        tuple(filters if a is None else a for a in V),
-        tuple(norms if a is None else a.reshape(-1) for a in g),
-        tuple(norms if a is None else a for a in b),
-        dilation,
-    )
+    no_filter, no_numbers = np.empty((0, 0, 0), dtype), np.empty(0, dtype)
+    V = [no_filter if a is None else a for a in arrays[::3]]
+    g = [no_numbers if a is None else a.reshape(-1) for a in arrays[1::3]]
+    b = [no_numbers if a is None else a for a in arrays[2::3]]
+    return Block((V[0], V[1], V[2]), (g[0], g[1], g[2]), (b[0], b[1], b[2]), dilation)
 
 
 def run_blocks(
-    plan: Plan, x: Tensor, past: Tensor | None, parameters: Sequence[tuple[Parameters, Parameters, Parameters]]
+    plan: Plan, x: Tensor, past: Tensor | None, parameters: Sequence[Tensor | None]
 ) -> tuple[Tensor, Tensor | None]:
     """A stack of blocks, differentiable once in ``x``, ``past`` and the parameters.
 
@@ -86,7 +87,8 @@ def run_blocks(
         plan: the rest of what is computed.
         x: ``(B, T, D)``.
         past: ``(B, S)``, what the convolutions have read before, or None: nothing.
-        parameters: of each block, of both convolutions and the 1x1 convolution, three times None where there is none.
+        parameters: nine of each block: of the first, the second and the 1x1 convolution the filter ``(H, D, K)``, its
+            norms ``(H, 1, 1)`` (None: the filter is not normed) and the bias; of a 1x1 convolution that is not there None.
 
     Returns:
         ``y (B, T, H)``, unspecified beyond the lengths, and the past after them, its position 0; None if none came in.
@@ -95,9 +97,34 @@ def run_blocks(
         Refused: a tensor is not on the CPU, or not of float32 or float64.
     """
     refuse_other(x)
-    tensors = [tensor for block in parameters for convolution in block for tensor in convolution]
-    y, past_after = _Blocks.apply(plan, x, past, *tensors)  # type: ignore[no-untyped-call]
-    return y, past_after
+    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, past, *parameters)):
+        return _Blocks.apply(plan, x, past, *parameters)  # type: ignore[no-any-return, no-untyped-call]
+    blocks = blocks_of(parameters, plan.dilations)
+    return _outputs(plan.forward(x, past, blocks, training=False), blocks)
+
+
+def stepper_of(parameters: Sequence[Tensor | None], dilations: Sequence[int]) -> Stepper:
+    """Single steps of a stack with these parameters, in the order of ``run_blocks``."""
+    return Stepper(blocks_of(parameters, dilations))
+
+
+def run_step(stepper: Stepper, x_t: Tensor, state: tuple[Tensor, Tensor]) -> Tensor:
+    """``x_t (B, D)`` to ``y_t (B, H)``, without gradient; the state, past and position, goes on in place.
+
+    Raises:
+        Refused: a tensor is not on the CPU, or not of float32 or float64.
+    """
+    refuse_other(x_t)
+    past, position = state
+    return torch.from_numpy(
+        stepper(x_t.detach().contiguous().numpy(), past.detach().numpy(), position.numpy())
+    )
+
+
+def _outputs(kept: Kept, blocks: Sequence[Block]) -> tuple[Tensor, Tensor | None]:
+    """``y (B, T, H)`` and the past after it."""
+    y = torch.from_numpy(kept.y[:, :, : blocks[-1].sizes[1]]).transpose(0, 1)  # (T, B, Hp) to (B, T, H)
+    return y, None if kept.after is None else torch.from_numpy(kept.after)
 
 
 class _Blocks(torch.autograd.Function):
@@ -108,15 +135,12 @@ class _Blocks(torch.autograd.Function):
         ctx: Any, plan: Plan, x: Tensor, past: Tensor | None, *tensors: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
         """See ``run_blocks``."""
-        training = any(ctx.needs_input_grad)
-        blocks = plan.blocks(tensors)
-        kept = plan.forward(x, past, blocks, training)
-        y = torch.from_numpy(kept.y[:, :, : blocks[-1].sizes[1]]).transpose(0, 1)  # (B, T, H)
-        if training:
-            ctx.save_for_backward(x, past, y, *tensors)
-            ctx.plan, ctx.kept = plan, kept
-            ctx.set_materialize_grads(False)
-        return y, None if kept.after is None else torch.from_numpy(kept.after)
+        ctx.plan, ctx.blocks = plan, blocks_of(tensors, plan.dilations)
+        ctx.kept = plan.forward(x, past, ctx.blocks, training=True)
+        ctx.set_materialize_grads(False)
+        y, after = _outputs(ctx.kept, ctx.blocks)
+        ctx.save_for_backward(x, past, y, *tensors)
+        return y, after
 
     @staticmethod
     def backward(ctx: Any, d_y: Tensor | None, d_after: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -126,22 +150,18 @@ class _Blocks(torch.autograd.Function):
             Refused: under ``create_graph=True``.
         """
         refuse_second_derivative()
-        x, past, y, *tensors = ctx.saved_tensors
-        plan, blocks = ctx.plan, ctx.plan.blocks(tensors)
+        x, past, y, *tensors = ctx.saved_tensors  # raises if one was changed since
+        plan, blocks = ctx.plan, ctx.blocks
         # The backward pass uses up what the forward pass kept: a second one over the same graph makes it anew.
-        kept = ctx.kept or plan.forward(x, past, blocks, True)
+        kept = ctx.kept or plan.forward(x, past, blocks, training=True)
         ctx.kept = None
-        d_y = torch.zeros_like(y) if d_y is None else d_y
-        found: Gradients = with_threads(
-            plan.threads, plan.kernels.backward, kept, blocks, d_y.transpose(0, 1).numpy(), plan.scale,
-            plan.before(past), None if d_after is None else d_after.contiguous().numpy(),
-        )  # fmt: skip
+        found = plan.backward(kept, past, blocks, torch.zeros_like(y) if d_y is None else d_y, d_after)
         d_past = None if found.past is None else torch.from_numpy(found.past)
         return None, torch.from_numpy(found.x).transpose(0, 1), d_past, *_flat(found, tensors)
 
 
 def _flat(found: Gradients, tensors: Sequence[Tensor | None]) -> Iterator[Tensor | None]:
     """The gradients in the order and the shapes of the tensors."""
-    arrays = (array for block in found.blocks for three in zip(block.V, block.g, block.b, strict=True) for array in three)
+    arrays = (a for block in found.blocks for three in zip(block.V, block.g, block.b, strict=True) for a in three)
     for array, tensor in zip(arrays, tensors, strict=True):
         yield None if tensor is None else torch.from_numpy(array).view_as(tensor)

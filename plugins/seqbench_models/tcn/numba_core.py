@@ -8,77 +8,102 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from seqbench.backends.kernels.blocks import Kernels
-from seqbench.backends.numba_convolution import Parameters, Plan, run_blocks
+from seqbench.backends.numba_convolution import Plan, run_blocks, run_step, stepper_of
+from seqbench.backends.torch_derived import Derived, Handle, handle_of, tensors_of
 from seqbench_models.tcn import torch_core
 
 if TYPE_CHECKING:
-    from seqbench.api import State
+    from seqbench.api import CoreSpec, State
+    from seqbench_models.tcn import Options
 
 
-class Core(torch_core.Core):
-    """The temporal convolutional network on the fast kernels.
+class Stack(torch_core.Stack):
+    """Blocks on the fast kernels.
 
     State: ``past (B, S)``, for each convolution a ring of its last inputs, and ``position (B,)``, the steps written.
     """
 
     plain = False
 
-    def through(self, blocks: nn.ModuleList, x: Tensor) -> Tensor:
-        """``x (B, T, D)`` through all blocks to ``(B, T, C)``."""
-        return run_blocks(self._plan(blocks, x), x, None, _parameters(blocks))[0]
+    def __init__(self, spec: CoreSpec, options: Options, channels: int) -> None:
+        super().__init__(spec, options, channels)
+        self._handles = [handle for block in self for handle in _handles(block)]
+        self._dilations = [block.conv1.dilation for block in self]
+        self._channels = [conv.outputs for block in self for conv in (block.conv1, block.conv2)]
+        self._dropout, self._stepper = spec.dropout, Derived()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """A whole sequence, ``x (B, T, D)`` to ``(B, T, C)``."""
+        return run_blocks(self._plan(x), x, None, tensors_of(self._handles))[0]
 
     def chunk(self, x: Tensor, state: Any, lengths: Tensor | None) -> tuple[Tensor, State]:
-        """The next chunk, ``(B, T, D)`` to ``(B, T, C)``; the rings begin anew with their oldest input."""
+        """The next chunk, ``(B, T, D)`` to ``(B, T, C)``; afterwards the rings begin with their oldest input."""
         past, position = state
         consumed = torch.full((x.shape[0],), x.shape[1]) if lengths is None else lengths
-        plan = self._plan(self.blocks, x, position, consumed)
-        y, past = run_blocks(plan, x, past, _parameters(self.blocks))
+        y, past = run_blocks(self._plan(x, position, consumed), x, past, tensors_of(self._handles))
         return y, (past, torch.zeros_like(position))
 
-    def initial_state(self, B: int, capacity: int) -> State:  # noqa: ARG002 - the past that counts does not grow
+    def step(self, x_t: Tensor, state: Any) -> tuple[Tensor, State]:
+        """One step, ``x_t (B, D)`` to ``y_t (B, C)``; the state's tensors are written to."""
+        if self.plain or (self.training and self._dropout):
+            y, after = self.chunk(x_t.unsqueeze(1), state, None)
+            return y.squeeze(1), after
+        if self.training:
+            self._stepper.forget()
+        tensors = tensors_of(self._handles)
+        stepper = self._stepper.get(tensors, lambda: stepper_of(tensors, self._dilations))
+        return run_step(stepper, x_t, state), state
+
+    def initial_state(self, B: int) -> State:
         """Zeros: nothing before the first step."""
-        self._refuse_state()
-        size = sum(conv.past * conv.inputs for block in self.blocks for conv in (block.conv1, block.conv2))
+        size = sum(conv.past * conv.inputs for block in self for conv in (block.conv1, block.conv2))
         parameter = next(self.parameters())
         return parameter.new_zeros(B, size), parameter.new_zeros(B, dtype=torch.int64)
 
-    @torch.no_grad()
-    def step(self, x_t: Tensor, state: Any) -> tuple[Tensor, State]:
-        """One step without gradient: ``x_t (B, D)`` to ``y_t (B, C)``."""
-        y, after = self.chunk(x_t.unsqueeze(1), state, None)
-        return y.squeeze(1), after
+    def train(self, mode: bool = True) -> Stack:
+        """Forget the packed parameters on every change of mode."""
+        self._stepper.forget()
+        super().train(mode)
+        return self
 
-    def _plan(
-        self, blocks: nn.ModuleList, x: Tensor, position: Tensor | None = None, lengths: Tensor | None = None
-    ) -> Plan:
-        masks, p = _masks(blocks, x), blocks[0].dropout.p if self.training else 0.0
-        dilations = [block.conv1.dilation for block in blocks]
-        scale = 1 / (1 - p) if p < 1 else 0.0
-        return Plan(Kernels(self.plain), dilations, masks, scale, position, lengths, torch.get_num_threads())
+    def _plan(self, x: Tensor, position: Tensor | None = None, lengths: Tensor | None = None) -> Plan:
+        p = self._dropout if self.training else 0.0
+        return Plan(self.plain, self._dilations, self._masks(x, p), p, position, lengths, torch.get_num_threads())
+
+    def _masks(self, x: Tensor, p: float) -> list[Tensor]:
+        """Of every dropout, ``(B, C, T)``, drawn as the torch core draws them; none where nothing is dropped."""
+        B, T, _ = x.shape
+        return [functional.dropout(x.new_ones(B, C, T), p) for C in self._channels] if p else []
 
 
-class Reference(Core):
+class PlainStack(Stack):
     """The same in plain loops."""
 
     plain = True
 
 
-def _masks(blocks: nn.ModuleList, x: Tensor) -> list[Tensor]:
-    """Of every dropout, ``(B, C, T)``, drawn as the torch core draws them; none where nothing is dropped."""
-    B, T, _ = x.shape
-    drops = [(block.conv1.outputs, block.dropout) for block in blocks for _ in range(2)]
-    return [
-        functional.dropout(x.new_ones(B, C, T), dropout.p) for C, dropout in drops if dropout.training and dropout.p
-    ]
+class Core(torch_core.Core):
+    """The temporal convolutional network on the fast kernels."""
+
+    make_stack = Stack
 
 
-def _parameters(blocks: nn.ModuleList) -> list[tuple[Parameters, Parameters, Parameters]]:
-    """Of each block, as ``run_blocks`` takes them."""
-    return [(block.conv1.parts(), block.conv2.parts(), _shortcut(block)) for block in blocks]
+class Reference(torch_core.Core):
+    """The same in plain loops."""
+
+    make_stack = PlainStack
 
 
-def _shortcut(block: Any) -> Parameters:
-    if isinstance(block.shortcut, nn.Conv1d):
-        return block.shortcut.weight, None, block.shortcut.bias
-    return None, None, None
+def _handles(block: Any) -> list[Handle | None]:
+    """Three for each convolution, as ``run_blocks`` wants the parameters."""
+    found: list[Handle | None] = []
+    for conv in (block.conv1, block.conv2):
+        if conv.normed:
+            parts = conv.conv.parametrizations.weight
+            found += [handle_of(parts, "original1"), handle_of(parts, "original0")]
+        else:
+            found += [handle_of(conv.conv, "weight"), None]
+        found.append(handle_of(conv.conv, "bias"))
+    if not isinstance(block.shortcut, nn.Conv1d):
+        return [*found, None, None, None]
+    return [*found, handle_of(block.shortcut, "weight"), None, handle_of(block.shortcut, "bias")]

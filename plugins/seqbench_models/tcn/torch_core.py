@@ -11,6 +11,7 @@ from torch.nn.functional import linear, pad
 from torch.nn.utils.parametrizations import weight_norm
 
 from seqbench.api import CoreSpec, Refused, State
+from seqbench.backends.torch_derived import Derived
 from seqbench.backends.torch_sequence import last_valid, reverse_valid, window, zero_beyond
 
 if TYPE_CHECKING:
@@ -28,8 +29,7 @@ class CausalConv(nn.Module):
         self.normed = options.weight_norm
         if self.normed:
             weight_norm(self.conv)
-        self._matrix: Tensor | None = None
-        self._made_from: list[tuple[Tensor, int]] = []
+        self._matrix = Derived()
 
     def forward(self, x: Tensor) -> Tensor:
         """``x (B, C, T)`` after zeros to ``(B, C', T)``."""
@@ -51,15 +51,14 @@ class CausalConv(nn.Module):
 
     def _step_matrix(self) -> Tensor:
         """The filter as ``(C', K * C)``, made anew only when a parameter has changed since."""
+        if self.training:
+            self._matrix.forget()
         filter_, norms, _ = self.parts()
-        now = [(p, p._version) for p in (filter_, norms) if p is not None]  # noqa: SLF001 - counts in-place changes
-        same = len(now) == len(self._made_from) and all(
-            a is b and m == n for (a, m), (b, n) in zip(now, self._made_from, strict=True)
-        )
-        if self._matrix is None or self.training or not same:
-            self._matrix = self.conv.weight.detach().transpose(1, 2).flatten(1)  # (C', C, K) to (C', K * C)
-            self._made_from = now
-        return self._matrix
+        made: Tensor = self._matrix.get([filter_, norms], self._make_step_matrix)
+        return made
+
+    def _make_step_matrix(self) -> Tensor:
+        return self.conv.weight.detach().transpose(1, 2).flatten(1)  # (C', C, K) to (C', K * C)
 
     def parts(self) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """The filter's direction ``(C', C, K)`` with its norms ``(C', 1, 1)``, or itself with None; the bias ``(C',)``."""
@@ -69,8 +68,8 @@ class CausalConv(nn.Module):
         return parts.original1, parts.original0, self.conv.bias
 
     def train(self, mode: bool = True) -> CausalConv:
-        """Forget the step matrix on every change of mode: writes through ``.data`` leave no other trace."""
-        self._matrix = None
+        """Forget the step matrix on every change of mode."""
+        self._matrix.forget()
         super().train(mode)
         return self
 
@@ -109,34 +108,21 @@ class Block(nn.Module):
         return x_t
 
 
-class Core(nn.Module):
-    """The temporal convolutional network; see the card for its equations.
+class Stack(nn.ModuleList):
+    """Blocks whose dilation doubles; state: one of each block."""
 
-    Asked for both directions, a second stack runs over each row reversed within its length, so padding never enters it.
-    """
-
-    def __init__(self, spec: CoreSpec, options: Options) -> None:
-        super().__init__()
-        self.causal, self.channels = spec.causal, options.last_channels or spec.width
-        self.output_size = self.channels if spec.causal else 2 * self.channels
-        self.max_length: int | None = None
-        self.kernel = options.kernel
-        self.blocks = self._stack(spec, options)
-        self.backward_blocks = nn.ModuleList() if spec.causal else self._stack(spec, options)
-
-    def _stack(self, spec: CoreSpec, options: Options) -> nn.ModuleList:
-        sizes = [spec.input_size] + [spec.width] * (spec.layers - 1) + [self.channels]
-        return nn.ModuleList(
+    def __init__(self, spec: CoreSpec, options: Options, channels: int) -> None:
+        sizes = [spec.input_size] + [spec.width] * (spec.layers - 1) + [channels]
+        super().__init__(
             Block(inputs, outputs, 2**i, spec, options) for i, (inputs, outputs) in enumerate(pairwise(sizes))
         )
 
-    def forward(self, x: Tensor, state: Any = None, lengths: Tensor | None = None) -> tuple[Tensor, State]:
-        """A whole sequence or the next chunk of one; see ``seqbench.api.Core``."""
-        if state is None:
-            return zero_beyond(self._stateless(x, lengths), lengths), None
-        self._refuse_state()
-        y, after = self.chunk(x, state, lengths)  # (B, T, C)
-        return zero_beyond(y, lengths), after
+    def forward(self, x: Tensor) -> Tensor:
+        """A whole sequence, ``x (B, T, D)`` to ``(B, T, C)``."""
+        x = x.transpose(1, 2)  # (B, D, T)
+        for block in self:
+            x = block(x)  # (B, C, T)
+        return x.transpose(1, 2)
 
     def chunk(self, x: Tensor, state: Any, lengths: Tensor | None) -> tuple[Tensor, State]:
         """The next chunk, ``(B, T, D)`` to ``(B, T, C)``; unspecified beyond ``lengths``."""
@@ -146,36 +132,65 @@ class Core(nn.Module):
             after.append(new)
         return x.transpose(1, 2), tuple(after)  # (B, T, C)
 
-    def through(self, blocks: nn.ModuleList, x: Tensor) -> Tensor:
-        """``x (B, T, D)`` through all blocks to ``(B, T, C)``."""
-        x = x.transpose(1, 2)  # (B, D, T)
-        for block in blocks:
-            x = block(x)  # (B, C, T)
-        return x.transpose(1, 2)
-
-    def _stateless(self, x: Tensor, lengths: Tensor | None) -> Tensor:
-        y = self.through(self.blocks, x)  # (B, T, C)
-        if self.causal:
-            return y
-        back = self.through(self.backward_blocks, reverse_valid(x, lengths))
-        return torch.cat([y, reverse_valid(back, lengths)], dim=-1)  # (B, T, 2C)
-
-    def initial_state(self, B: int, capacity: int) -> State:  # noqa: ARG002 - the past that counts does not grow
-        """Zeros: nothing before the first step."""
-        self._refuse_state()
-        return tuple((self._zeros(B, block.conv1), self._zeros(B, block.conv2)) for block in self._blocks())
-
-    def _zeros(self, B: int, conv: CausalConv) -> Tensor:
-        return next(self.parameters()).new_zeros(B, conv.past, conv.inputs)
-
-    @torch.no_grad()
     def step(self, x_t: Tensor, state: Any) -> tuple[Tensor, State]:
-        """One step without gradient: ``x_t (B, D)`` to ``y_t (B, C)``."""
+        """One step, ``x_t (B, D)`` to ``y_t (B, C)``."""
         after = []
         for block, before in zip(self._blocks(), state, strict=True):
             x_t, new = block.step(x_t, before)  # (B, C)
             after.append(new)
         return x_t, tuple(after)
+
+    def initial_state(self, B: int) -> State:
+        """Zeros: nothing before the first step."""
+        zeros = next(self.parameters()).new_zeros
+        convs = [(block.conv1, block.conv2) for block in self._blocks()]
+        return tuple(tuple(zeros(B, conv.past, conv.inputs) for conv in pair) for pair in convs)
+
+    def _blocks(self) -> Any:
+        return self
+
+
+class Core(nn.Module):
+    """The temporal convolutional network; see the card for its equations.
+
+    Asked for both directions, a second stack runs over each row reversed within its length, so padding never enters it.
+    """
+
+    make_stack: type[Stack] = Stack
+
+    def __init__(self, spec: CoreSpec, options: Options) -> None:
+        super().__init__()
+        self.causal, self.channels = spec.causal, options.last_channels or spec.width
+        self.output_size = self.channels if spec.causal else 2 * self.channels
+        self.max_length: int | None = None
+        self.kernel = options.kernel
+        self.blocks = self.make_stack(spec, options, self.channels)
+        self.backward_blocks = nn.ModuleList() if spec.causal else self.make_stack(spec, options, self.channels)
+
+    def forward(self, x: Tensor, state: Any = None, lengths: Tensor | None = None) -> tuple[Tensor, State]:
+        """A whole sequence or the next chunk of one; see ``seqbench.api.Core``."""
+        if state is None:
+            return zero_beyond(self._stateless(x, lengths), lengths), None
+        self._refuse_state()
+        y, after = self.blocks.chunk(x, state, lengths)  # (B, T, C)
+        return zero_beyond(y, lengths), after
+
+    def _stateless(self, x: Tensor, lengths: Tensor | None) -> Tensor:
+        y: Tensor = self.blocks(x)  # (B, T, C)
+        if self.causal:
+            return y
+        back = self.backward_blocks(reverse_valid(x, lengths))
+        return torch.cat([y, reverse_valid(back, lengths)], dim=-1)  # (B, T, 2C)
+
+    def initial_state(self, B: int, capacity: int) -> State:  # noqa: ARG002 - the past that counts does not grow
+        """Nothing before the first step."""
+        self._refuse_state()
+        return self.blocks.initial_state(B)
+
+    @torch.no_grad()
+    def step(self, x_t: Tensor, state: Any) -> tuple[Tensor, State]:
+        """One step without gradient: ``x_t (B, D)`` to ``y_t (B, C)``."""
+        return self.blocks.step(x_t, state)
 
     def summary(self, y: Tensor, lengths: Tensor | None) -> Tensor:
         """The last valid step, ``(B, C)``; of the backward direction the first, where it has read the whole row."""
@@ -185,9 +200,6 @@ class Core(nn.Module):
     def flops(self, B: int, T: int) -> int:
         """Every tap of every convolution at every step, the padding's zeros included."""
         return sum(2 * B * T * _weights(block, self.kernel) for block in [*self.blocks, *self.backward_blocks])
-
-    def _blocks(self) -> Any:
-        return self.blocks
 
     def _refuse_state(self) -> None:
         if not self.causal:

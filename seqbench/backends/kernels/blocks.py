@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from seqbench.backends.kernels import convolution, plain_convolution
+from seqbench.backends.kernels import convolution, convolution_step, plain_convolution
 from seqbench.backends.kernels.engine import block_steps
 from seqbench.backends.kernels.jit import cached, cached_parallel, made_from, prange, source_digest
 from seqbench.backends.kernels.recurrent import aligned, parts_of
@@ -165,6 +165,24 @@ def slow() -> Compiled:
         plain_convolution.plain_backward(V, g, x, h, f, y, T, d_y, d_h, d_x, scale, dilation, fresh, d_V, d_g, d_b)
 
     return Compiled(forward, forward, backward, backward)
+
+
+@cache
+def stepping() -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """Packing of the tape, and one step."""
+    version = source_digest()
+
+    @cached
+    def pack(V, g, b, tape):
+        made_from(version)
+        convolution_step.pack_tape(V, g, b, tape)
+
+    @cached
+    def step(x, past, position, sizes, dilations, K, tape, y):
+        made_from(version)
+        convolution_step.step(x, past, position, sizes, dilations, K, tape, y)
+
+    return pack, step
 
 
 # --- the stack ------------------------------------------------------------------------------------
@@ -338,3 +356,30 @@ def _put(values: Array, buffer: Array) -> None:
     inside = buffer[buffer.shape[0] - T :]
     inside[:, :, :C] = values
     inside[:, :, C:] = 0
+
+
+class Stepper:
+    """Single steps of a stack on the fast kernels, its parameters packed once.
+
+    Args:
+        blocks: the parameters.
+    """
+
+    def __init__(self, blocks: Sequence[Block]) -> None:
+        dtype = blocks[0].V[0].dtype
+        lanes = HOST.lanes(dtype.itemsize)
+        sizes = [convolution_step.tape_size(block.V, -(-block.sizes[1] // lanes) * lanes) for block in blocks]
+        pack, self._step = stepping()
+        self._tape, at = aligned((sum(sizes),), dtype), 0
+        for block, size in zip(blocks, sizes, strict=True):
+            pack(block.V, block.g, block.b, self._tape[at : at + size])
+            at += size
+        self._sizes = np.array([blocks[0].sizes[0]] + [block.sizes[1] for block in blocks])
+        self._dilations = np.array([block.dilation for block in blocks])
+        self._K = blocks[0].V[0].shape[2]
+
+    def __call__(self, x: Array, past: Array, position: Array) -> Array:
+        """``x (B, D)`` to ``y (B, C)``; ``past`` and ``position`` go on, in place."""
+        y = np.empty((x.shape[0], int(self._sizes[-1])), x.dtype)
+        self._step(x, past, position, self._sizes, self._dilations, self._K, self._tape, y)
+        return y

@@ -66,18 +66,21 @@ def norms_of(V, g):
 
 
 @compiled
-def pack_filter(V, g, packed):
-    """``W = g V / |V|``, or ``V`` where ``g`` is empty: each tap as a packed ``(D, Hp)``, one after the other."""
+def pack_filter(V, g, together, packed):
+    """``W = g V / |V|``, or ``V`` where ``g`` is empty: each tap as a packed ``(D, Hp)``, one after the other.
+
+    Or all taps ``together`` as one packed ``(K * D, Hp)``.
+    """
     H, D, K = V.shape
     lanes, norms, Hp = lanes_of(packed), norms_of(V, g), padded(H, packed)
     for n in range(Hp):
         panel = n - n % (2 * lanes)
         width = min(2 * lanes, Hp - panel)
-        at = panel * D + n - panel
+        at, tap = panel * (K * D if together else D) + n - panel, D * (width if together else Hp)
         scale = g[n] / norms[n] if n < g.size else V.dtype.type(n < H)
         for c in range(D):
             for k in range(K):
-                packed[at + k * D * Hp + c * width] = V[min(n, H - 1), c, k] * scale
+                packed[at + k * tap + c * width] = V[min(n, H - 1), c, k] * scale
 
 
 @compiled
@@ -185,7 +188,7 @@ def pack_forward(V, g, b, packed):
     biases = (packed[at : at + Hp], packed[at + Hp : at + 2 * Hp], packed[at + 2 * Hp : at + 3 * Hp])
     for i in range(3):
         if V[i].size:
-            pack_filter(V[i], g[i], weights[i])
+            pack_filter(V[i], g[i], False, weights[i])
             biases[i][:H] = b[i]
             biases[i][H:] = 0
     return weights, biases

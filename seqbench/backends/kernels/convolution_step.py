@@ -1,0 +1,104 @@
+"""One step of a stack of residual blocks: for each convolution the taps that count, from a ring of inputs, in one row.
+
+Channels ``sizes (L + 1)``, the input's first; state as in ``rings``. All filters and biases lie in one array, the tape::
+
+    of each block: conv_1 (K * D, Hp) packed, its bias (Hp), conv_2 (K * H, Hp), its bias, and where D != H: 1x1, its bias
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from seqbench.backends.kernels.convolution import pack_filter, padded
+from seqbench.backends.kernels.engine import copy
+from seqbench.backends.kernels.gemm import lanes_of, multiply
+from seqbench.backends.kernels.jit import compiled
+from seqbench.backends.kernels.vector import load, relu, store
+
+
+def tape_size(V, Hp):
+    """Of one block with these filters."""
+    return sum(v.size // v.shape[0] * Hp + Hp for v in V if v.size)
+
+
+@compiled
+def pack_tape(V, g, b, tape):
+    """Of one block."""
+    H, at = V[0].shape[0], 0
+    Hp = padded(H, tape)
+    for i in range(3):
+        if V[i].size:
+            size = V[i].size // H * Hp
+            pack_filter(V[i], g[i], True, tape[at : at + size])
+            at += size
+            for n in range(Hp):
+                tape[at + n] = b[i][n] if n < H else 0
+            at += Hp
+
+
+@compiled
+def step(x, past, position, sizes, dilations, K, tape, y):
+    """``x (B, D)`` to ``y (B, C)``; every ring gets its input, in the place of the oldest, and ``position`` goes on."""
+    B, widest = x.shape[0], padded(sizes.max(), tape)
+    taps, h, f = np.empty((B, K * widest), x.dtype), np.empty(B * widest, x.dtype), np.empty(B * widest, x.dtype)
+    incoming, outgoing = np.empty(B * widest, x.dtype), np.empty(B * widest, x.dtype)
+    for b in range(B):
+        for c in range(sizes[0]):
+            incoming[b * padded(sizes[0], tape) + c] = x[b, c]
+    ring, at = 0, 0
+    for n in range(dilations.size):
+        D, H, P = sizes[n], sizes[n + 1], (K - 1) * dilations[n]
+        Dp, Hp = padded(D, tape), padded(H, tape)
+        _turn(incoming, Dp, past, ring, position, K, dilations[n], D, taps)
+        at = _product(taps, K * widest, K * D, tape, at, B, Hp, h)
+        _rectify(h, B * Hp)
+        _turn(h, Hp, past, ring + P * D, position, K, dilations[n], H, taps)
+        at = _product(taps, K * widest, K * H, tape, at, B, Hp, f)
+        _rectify(f, B * Hp)
+        if D != H:
+            at = _product(incoming, Dp, D, tape, at, B, Hp, outgoing)
+            incoming, outgoing = outgoing, incoming
+        _join(f, incoming, B * Hp)
+        ring += P * (D + H)
+    for b in range(B):
+        position[b] += 1
+        for c in range(y.shape[1]):
+            y[b, c] = incoming[b * padded(y.shape[1], tape) + c]
+
+
+@compiled
+def _turn(x, row, past, at, position, K, dilation, C, taps):
+    """The taps of every sequence next to one another, oldest first; the current input takes the oldest one's place."""
+    P = (K - 1) * dilation
+    for b in range(position.size):
+        for k in range(K - 1):
+            source = at + (position[b] + k * dilation) % P * C
+            for c in range(C):
+                taps[b, k * C + c] = past[b, source + c]
+        target = at + position[b] % P * C
+        for c in range(C):
+            value = x[b * row + c]
+            taps[b, (K - 1) * C + c] = value
+            past[b, target + c] = value
+
+
+@compiled
+def _product(a, row, C, tape, at, B, Hp, c):
+    """``c (B, Hp)``: a product with the next filter on the tape, and its bias; returns where the one after begins."""
+    for b in range(B):
+        copy(tape, at + C * Hp, c, b * Hp, Hp)
+    multiply(a, 0, 0, row, 1, B, 1, C, tape, at, Hp, c, 0, 0, Hp)
+    return at + (C + 1) * Hp
+
+
+@compiled
+def _rectify(c, n):
+    for o in range(0, n, lanes_of(c)):
+        store(c, o, relu(load(c, o)))
+
+
+@compiled
+def _join(f, x, n):
+    """``x = relu(f + x)``."""
+    for o in range(0, n, lanes_of(x)):
+        store(x, o, relu(load(f, o) + load(x, o)))
