@@ -109,16 +109,9 @@ def stepper_of(parameters: Sequence[Tensor | None], dilations: Sequence[int]) ->
 
 
 def run_step(stepper: Stepper, x_t: Tensor, state: tuple[Tensor, Tensor]) -> Tensor:
-    """``x_t (B, D)`` to ``y_t (B, H)``, without gradient; the state, past and position, goes on in place.
-
-    Raises:
-        Refused: a tensor is not on the CPU, or not of float32 or float64.
-    """
-    refuse_other(x_t)
+    """``x_t (B, D)`` to ``y_t (B, H)``, without gradient; the state, past and position, goes on in place."""
     past, position = state
-    return torch.from_numpy(
-        stepper(x_t.detach().contiguous().numpy(), past.detach().numpy(), position.numpy())
-    )
+    return torch.from_numpy(stepper(x_t.detach().contiguous().numpy(), past.detach().numpy(), position.numpy()))
 
 
 def _outputs(kept: Kept, blocks: Sequence[Block]) -> tuple[Tensor, Tensor | None]:
