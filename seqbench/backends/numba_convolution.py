@@ -15,7 +15,8 @@ from torch import Tensor
 
 from seqbench.backends.kernels.blocks import Block, Gradients, Kept, Kernels, Stepper
 from seqbench.backends.kernels.rings import Before
-from seqbench.backends.numba_calls import refuse_other, refuse_second_derivative, with_threads
+from seqbench.backends.numba_arrays import refuse_others, refuse_second_derivative
+from seqbench.backends.numba_threads import numba_threads
 
 @dataclass(frozen=True)
 class Plan:
@@ -49,8 +50,8 @@ class Plan:
         """All steps of ``x (B, T, D)``."""
         masks = [mask.permute(2, 0, 1).numpy() for mask in self.masks]  # (T, B, H)
         rows = x.detach().transpose(0, 1).numpy()  # (T, B, D)
-        run = Kernels(self.plain).forward
-        return with_threads(self.threads, run, rows, blocks, masks, self.before(past), training)  # type: ignore[no-any-return]
+        with numba_threads(self.threads):
+            return Kernels(self.plain).forward(rows, blocks, masks, self.before(past), training, self.threads)
 
     def backward(
         self, kept: Kept, past: Tensor | None, blocks: Sequence[Block], d_y: Tensor, d_after: Tensor | None
@@ -58,8 +59,8 @@ class Plan:
         """Every gradient, from those of ``y (B, T, H)`` and of the past after it."""
         rows, scale = d_y.transpose(0, 1).numpy(), 1 / (1 - self.p) if self.p < 1 else 0.0  # (T, B, H)
         d_rings = None if d_after is None else d_after.contiguous().numpy()
-        run = Kernels(self.plain).backward
-        return with_threads(self.threads, run, kept, blocks, rows, scale, self.before(past), d_rings)  # type: ignore[no-any-return]
+        with numba_threads(self.threads):
+            return Kernels(self.plain).backward(kept, blocks, rows, scale, self.before(past), d_rings, self.threads)
 
 
 def blocks_of(tensors: Sequence[Tensor | None], dilations: Sequence[int]) -> list[Block]:
@@ -96,7 +97,7 @@ def run_blocks(
     Raises:
         Refused: a tensor is not on the CPU, or not of float32 or float64.
     """
-    refuse_other(x)
+    refuse_others(x)
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, past, *parameters)):
         return _Blocks.apply(plan, x, past, *parameters)  # type: ignore[no-any-return, no-untyped-call]
     blocks = blocks_of(parameters, plan.dilations)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from seqbench.backends.numba_calls import refuse_other
+from seqbench.backends.numba_arrays import refuse_others
 from seqbench.backends.numba_convolution import Plan, run_blocks, run_step, stepper_of
 from seqbench.backends.torch_derived import Derived, Handle, handle_of, tensors_of
 from seqbench_models.tcn import torch_core
@@ -49,7 +49,7 @@ class Stack(torch_core.Stack):
         if self.plain or (self.training and self._dropout):
             y, after = self.chunk(x_t.unsqueeze(1), state, None)
             return y.squeeze(1), after
-        refuse_other(x_t)
+        refuse_others(x_t)
         if self.training:
             self._stepper.forget()
         tensors = tensors_of(self._handles)

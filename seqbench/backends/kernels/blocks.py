@@ -14,9 +14,10 @@ import numpy as np
 
 from seqbench.backends.kernels import convolution, convolution_step, plain_convolution
 from seqbench.backends.kernels.engine import block_steps
-from seqbench.backends.kernels.jit import cached, cached_parallel, made_from, prange, source_digest
+from seqbench.backends.kernels.jit import cached, cached_parallel, prange
 from seqbench.backends.kernels.recurrent import aligned, parts_of
 from seqbench.backends.kernels.rings import Before, Ring
+from seqbench.backends.kernels.sources import kernel_sources
 from seqbench.backends.kernels.target import HOST
 from seqbench.backends.kernels.workspace import Workspace
 
@@ -109,17 +110,18 @@ class Compiled:
 @cache
 def fast() -> Compiled:
     """The fast kernels; compiled at their first call, or read from the cache."""
-    version = source_digest()
+    digest = kernel_sources()
 
     @cached
     def forward(V, g, b, x, h, f, y, T, masks, dilation, packed, training):
-        made_from(version)
+        _ = digest
         weights, biases = convolution.pack_forward(V, g, b, packed)
-        convolution.forward_rows(x, h, f, y, T, V, weights, biases, masks, dilation, 0, x.shape[1], training)
+        first, last = convolution.rows_of(x, 0, 1)
+        convolution.forward_rows(x, h, f, y, T, V, weights, biases, masks, dilation, first, last, training)
 
     @cached_parallel
     def forward_parallel(V, g, b, x, h, f, y, T, masks, dilation, packed, training, parts):
-        made_from(version)
+        _ = digest
         weights, biases = convolution.pack_forward(V, g, b, packed)
         for part in prange(parts):
             first, last = convolution.rows_of(x, part, parts)
@@ -127,9 +129,10 @@ def fast() -> Compiled:
 
     @cached
     def backward(V, g, x, h, f, y, T, d_y, d_h, d_x, scale, dilation, packed, fresh, d_taps, d_V, d_g, d_b):
-        made_from(version)
+        _ = digest
         weights = convolution.pack_backward(V, g, packed)
-        convolution.backward_rows(h, f, y, T, d_y, d_h, d_x, V, weights, scale, dilation, 0, x.shape[1], fresh)
+        first, last = convolution.rows_of(x, 0, 1)
+        convolution.backward_rows(h, f, y, T, d_y, d_h, d_x, V, weights, scale, dilation, first, last, fresh)
         convolution.weight_gradients(x, h, f, T, d_y, d_h, V, dilation, d_taps, 0, 1)
         convolution.parameter_gradients(f, T, d_y, d_h, V, g, d_taps, d_V, d_g, d_b)
 
@@ -137,7 +140,7 @@ def fast() -> Compiled:
     def backward_parallel(
         V, g, x, h, f, y, T, d_y, d_h, d_x, scale, dilation, packed, fresh, d_taps, d_V, d_g, d_b, parts
     ):
-        made_from(version)
+        _ = digest
         weights = convolution.pack_backward(V, g, packed)
         for part in prange(parts):
             first, last = convolution.rows_of(x, part, parts)
@@ -152,16 +155,16 @@ def fast() -> Compiled:
 @cache
 def slow() -> Compiled:
     """Plain loops, on one thread whatever is asked for."""
-    version = source_digest()
+    digest = kernel_sources()
 
     @cached
     def forward(V, g, b, x, h, f, y, T, masks, dilation, packed, training):
-        made_from(version)
+        _ = digest
         plain_convolution.plain_forward(V, g, b, x, h, f, y, T, masks, dilation)
 
     @cached
     def backward(V, g, x, h, f, y, T, d_y, d_h, d_x, scale, dilation, packed, fresh, d_taps, d_V, d_g, d_b):
-        made_from(version)
+        _ = digest
         plain_convolution.plain_backward(V, g, x, h, f, y, T, d_y, d_h, d_x, scale, dilation, fresh, d_V, d_g, d_b)
 
     return Compiled(forward, forward, backward, backward)
@@ -170,17 +173,17 @@ def slow() -> Compiled:
 @cache
 def stepping() -> tuple[Callable[..., Any], Callable[..., Any]]:
     """Packing of the tape, and one step."""
-    version = source_digest()
+    digest = kernel_sources()
 
     @cached
     def pack(V, g, b, tape):
-        made_from(version)
+        _ = digest
         convolution_step.pack_tape(V, g, b, tape)
 
     @cached
-    def step(x, past, position, sizes, dilations, K, tape, y):
-        made_from(version)
-        convolution_step.step(x, past, position, sizes, dilations, K, tape, y)
+    def step(x, past, position, sizes, dilations, K, tape, scratch, y):
+        _ = digest
+        convolution_step.step(x, past, position, sizes, dilations, K, tape, scratch, y)
 
     return pack, step
 
@@ -368,18 +371,22 @@ class Stepper:
     def __init__(self, blocks: Sequence[Block]) -> None:
         dtype = blocks[0].V[0].dtype
         lanes = HOST.lanes(dtype.itemsize)
-        sizes = [convolution_step.tape_size(block.V, -(-block.sizes[1] // lanes) * lanes) for block in blocks]
+        channels = [blocks[0].sizes[0]] + [block.sizes[1] for block in blocks]
+        rounded = [-(-C // lanes) * lanes for C in channels]
+        sizes = [convolution_step.tape_size(block.V, Hp) for block, Hp in zip(blocks, rounded[1:], strict=True)]
         pack, self._step = stepping()
         self._tape, at = aligned((sum(sizes),), dtype), 0
         for block, size in zip(blocks, sizes, strict=True):
             pack(block.V, block.g, block.b, self._tape[at : at + size])
             at += size
-        self._sizes = np.array([blocks[0].sizes[0]] + [block.sizes[1] for block in blocks])
+        self._sizes, self._outputs = np.array(channels), channels[-1]
         self._dilations = np.array([block.dilation for block in blocks])
         self._K = blocks[0].V[0].shape[2]
+        self._scratch = (self._K + 4) * max(rounded)
 
     def __call__(self, x: Array, past: Array, position: Array) -> Array:
         """``x (B, D)`` to ``y (B, C)``; ``past`` and ``position`` go on, in place."""
-        y = np.empty((x.shape[0], int(self._sizes[-1])), x.dtype)
-        self._step(x, past, position, self._sizes, self._dilations, self._K, self._tape, y)
+        B, dtype = x.shape[0], x.dtype
+        y, scratch = np.empty((B, self._outputs), dtype), np.empty(B * self._scratch, dtype)
+        self._step(x, past, position, self._sizes, self._dilations, self._K, self._tape, scratch, y)
         return y

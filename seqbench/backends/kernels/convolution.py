@@ -25,20 +25,20 @@ import numpy as np
 
 from seqbench.backends.kernels.engine import bias_gradient, block_steps, bounds_of, copy
 from seqbench.backends.kernels.gemm import lanes_of, multiply, multiply_columns
-from seqbench.backends.kernels.jit import compiled
+from seqbench.backends.kernels.jit import inner
 from seqbench.backends.kernels.vector import load, number, positive, relu, spread, store
 
 # --- filters --------------------------------------------------------------------------------------
 
 
-@compiled
+@inner
 def padded(n, like):
     """``n`` rounded up to whole vectors of such numbers."""
     lanes = lanes_of(like)
     return -(-n // lanes) * lanes
 
 
-@compiled
+@inner
 def dot(a, a_at, b, b_at, n, scratch):
     """``sum_i a[a_at + i] b[b_at + i]`` for ``i < n``; ``scratch`` has room for a vector."""
     lanes = lanes_of(a)
@@ -55,7 +55,7 @@ def dot(a, a_at, b, b_at, n, scratch):
     return total
 
 
-@compiled
+@inner
 def norms_of(V, g):
     """``|V|`` of each output channel of ``V (H, D, K)``, as many as there are in ``g``."""
     norms, scratch = np.empty_like(g), np.empty(lanes_of(V), V.dtype)
@@ -65,7 +65,7 @@ def norms_of(V, g):
     return norms
 
 
-@compiled
+@inner
 def pack_filter(V, g, together, packed):
     """``W = g V / |V|``, or ``V`` where ``g`` is empty: each tap as a packed ``(D, Hp)``, one after the other.
 
@@ -83,7 +83,14 @@ def pack_filter(V, g, together, packed):
                 packed[at + k * tap + c * width] = V[min(n, H - 1), c, k] * scale
 
 
-@compiled
+@inner
+def pack_bias(b, packed):
+    """With zeros behind."""
+    for n in range(packed.size):
+        packed[n] = b[n] if n < b.size else 0
+
+
+@inner
 def pack_transposed(V, g, packed):
     """The same for the backward pass: each tap as a packed ``(H, Dp)``."""
     H, D, K = V.shape
@@ -98,7 +105,7 @@ def pack_transposed(V, g, packed):
                     packed[at + k * H * Dp + j] = V[n, panel + j, k] * scale if panel + j < D else 0
 
 
-@compiled
+@inner
 def filter_gradients(V, g, d_taps, d_V, d_g):
     """From ``d_taps (K, Hp, Dp)``, the gradient of ``W``, those of ``V`` and ``g``.
 
@@ -121,23 +128,23 @@ def filter_gradients(V, g, d_taps, d_V, d_g):
 # --- one convolution ------------------------------------------------------------------------------
 
 
-@compiled
+@inner
 def rows_of(x, part, parts):
     """Bounds of one of ``parts`` parts of the batch."""
     B = x.shape[1]
     return B * part // parts, B * (part + 1) // parts
 
 
-@compiled
-def convolve(a, W, K, C, c, c0, c1, offset, step, first, rows):
-    """``c[i] += sum_k W_k a[i + offset + k * step]`` for ``c0 <= i < c1``, where ``a`` has such a step.
+@inner
+def convolve(a, a0, W, K, C, c, c0, c1, offset, step, first, rows):
+    """``c[i] += sum_k W_k a[i + offset + k * step]`` for ``c0 <= i < c1``, where ``a`` has such a step from ``a0`` on.
 
     ``a (steps, B, Ca)`` and ``c (steps, B, Cc)``; ``C`` of ``a``'s columns count; sequences ``first .. first + rows``.
     """
     B, Ca, Cc = a.shape[1], a.shape[2], c.shape[2]
     for k in range(K):
         shift = offset + k * step
-        low, high = max(c0, -shift), min(c1, a.shape[0] - shift)
+        low, high = max(c0, a0 - shift), min(c1, a.shape[0] - shift)
         if low >= high:
             continue
         a_at, c_at = ((low + shift) * B + first) * Ca, (low * B + first) * Cc
@@ -147,7 +154,7 @@ def convolve(a, W, K, C, c, c0, c1, offset, step, first, rows):
         multiply(a, a_at, B * Ca, Ca, outer, inner, 1, C, W, k * C * Cc, Cc, c, c_at, B * Cc, Cc)
 
 
-@compiled
+@inner
 def fill(bias, c, c0, c1, first, rows):
     """Every row of these steps becomes the bias; zero if it is empty."""
     B, C = c.shape[1], c.shape[2]
@@ -161,7 +168,7 @@ def fill(bias, c, c0, c1, first, rows):
                     store(c, o, spread(load(c, o), 0))
 
 
-@compiled
+@inner
 def rectify(c, c_past, mask, t0, t1, first, rows):
     """``c = relu(c) * mask`` at the steps ``t0 .. t1``, before which ``c`` has ``c_past`` more; no mask if empty."""
     B, C = c.shape[1], c.shape[2]
@@ -178,7 +185,7 @@ def rectify(c, c_past, mask, t0, t1, first, rows):
 # --- a block, forward -----------------------------------------------------------------------------
 
 
-@compiled
+@inner
 def pack_forward(V, g, b, packed):
     """The filters for the forward pass and the biases, in threes, in one array."""
     H, Hp = V[0].shape[0], padded(V[0].shape[0], packed)
@@ -189,12 +196,11 @@ def pack_forward(V, g, b, packed):
     for i in range(3):
         if V[i].size:
             pack_filter(V[i], g[i], False, weights[i])
-            biases[i][:H] = b[i]
-            biases[i][H:] = 0
+            pack_bias(b[i], biases[i])
     return weights, biases
 
 
-@compiled
+@inner
 def forward_rows(x, h, f, y, T, V, weights, biases, masks, dilation, first, last, training):
     """A block for the sequences ``first .. last``.
 
@@ -216,28 +222,28 @@ def forward_rows(x, h, f, y, T, V, weights, biases, masks, dilation, first, last
     H, D, K = V[0].shape
     rows, reach = last - first, (K - 1) * dilation
     x_past, h_past, y_past = x.shape[0] - T, h.shape[0] - T, y.shape[0] - T
-    steps = block_steps(rows)
+    steps, start = block_steps(rows), np.intp(0)  # of a literal, numba would compile what it is passed to once more
     for t0 in range(0, T, steps):
         t1 = min(T, t0 + steps)
         h0, h1 = h_past + t0, h_past + t1
         fill(biases[0], h, h0, h1, first, rows)
-        convolve(x, weights[0], K, D, h, h0, h1, x_past - h_past - reach, dilation, first, rows)
+        convolve(x, start, weights[0], K, D, h, h0, h1, x_past - h_past - reach, dilation, first, rows)
         rectify(h, h_past, masks[0], t0, t1, first, rows)
         f_past = 0 if training else -t0
         f0, f1 = f_past + t0, f_past + t1
         fill(biases[1], f, f0, f1, first, rows)
-        convolve(h, weights[1], K, H, f, f0, f1, h_past - f_past - reach, dilation, first, rows)
+        convolve(h, start, weights[1], K, H, f, f0, f1, h_past - f_past - reach, dilation, first, rows)
         rectify(f, f_past, masks[1], t0, t1, first, rows)
         if weights[2].size:
             y0, y1 = y_past + t0, y_past + t1
             fill(biases[2], y, y0, y1, first, rows)
-            convolve(x, weights[2], 1, D, y, y0, y1, x_past - y_past, 0, first, rows)
+            convolve(x, start, weights[2], V[2].shape[2], D, y, y0, y1, x_past - y_past, dilation, first, rows)
             _join(y, y_past, f, f_past, y, y_past, t0, t1, first, rows)
         else:
             _join(x, x_past, f, f_past, y, y_past, t0, t1, first, rows)
 
 
-@compiled
+@inner
 def _join(x, x_past, f, f_past, y, y_past, t0, t1, first, rows):
     """``y = relu(f + x)``."""
     B, C = y.shape[1], y.shape[2]
@@ -252,7 +258,7 @@ def _join(x, x_past, f, f_past, y, y_past, t0, t1, first, rows):
 # --- a block, backward ----------------------------------------------------------------------------
 
 
-@compiled
+@inner
 def pack_backward(V, g, packed):
     """The filters for the backward pass, in threes, in one array."""
     H, D, K = V[0].shape
@@ -266,7 +272,7 @@ def pack_backward(V, g, packed):
     return weights
 
 
-@compiled
+@inner
 def backward_rows(h, f, y, T, d_y, d_h, d_x, V, weights, scale, dilation, first, last, fresh):
     """The gradients of both convolutions' sums and of what comes in, for the sequences ``first .. last``.
 
@@ -289,8 +295,7 @@ def backward_rows(h, f, y, T, d_y, d_h, d_x, V, weights, scale, dilation, first,
     H, _, K = V[0].shape
     rows, reach = last - first, (K - 1) * dilation
     x_past, h_past, y_past = d_x.shape[0] - T, h.shape[0] - T, y.shape[0] - T
-    steps, nothing = block_steps(rows), np.empty(0, f.dtype)
-    d_c = d_h[h_past:]
+    steps, start, nothing = block_steps(rows), np.intp(0), np.empty(0, f.dtype)
     t1 = T
     while t1 > 0:
         t0 = max(0, t1 - steps)
@@ -299,17 +304,17 @@ def backward_rows(h, f, y, T, d_y, d_h, d_x, V, weights, scale, dilation, first,
             fill(nothing, d_h, h0, h1, first, rows)
             fill(nothing, d_x, x0, x1, first, rows)
         _split(y, y_past, d_y, f, d_x, x_past, scale, weights[2].size > 0, t0, t1, first, rows)
-        convolve(f, weights[1], K, H, d_h, h0, h1, reach - h_past, -dilation, first, rows)
+        convolve(f, start, weights[1], K, H, d_h, h0, h1, reach - h_past, -dilation, first, rows)
         _through_relu(d_h, h, h_past, scale, t0, t1, first, rows)
-        convolve(d_c, weights[0], K, H, d_x, x0, x1, reach - x_past, -dilation, first, rows)
+        convolve(d_h, h_past, weights[0], K, H, d_x, x0, x1, reach + h_past - x_past, -dilation, first, rows)
         if weights[2].size:
-            convolve(d_y, weights[2], 1, H, d_x, x0, x1, y_past - x_past, 0, first, rows)
+            convolve(d_y, y_past, weights[2], V[2].shape[2], H, d_x, x0, x1, y_past - x_past, dilation, first, rows)
         t1 = t0
-    convolve(f, weights[1], K, H, d_h, 0, h_past, reach - h_past, -dilation, first, rows)
-    convolve(d_c, weights[0], K, H, d_x, 0, x_past, reach - x_past, -dilation, first, rows)
+    convolve(f, start, weights[1], K, H, d_h, start, h_past, reach - h_past, -dilation, first, rows)
+    convolve(d_h, h_past, weights[0], K, H, d_x, start, x_past, reach + h_past - x_past, -dilation, first, rows)
 
 
-@compiled
+@inner
 def _split(y, y_past, d_y, f, d_x, x_past, scale, shortcut, t0, t1, first, rows):
     """From ``y`` to ``f`` (through the rectifier and dropout, in place) and to what goes past the convolutions."""
     B, C = y.shape[1], y.shape[2]
@@ -326,7 +331,7 @@ def _split(y, y_past, d_y, f, d_x, x_past, scale, shortcut, t0, t1, first, rows)
                 store(d_x, at_x + o, load(d_x, at_x + o) + d)
 
 
-@compiled
+@inner
 def _through_relu(d_h, h, past, scale, t0, t1, first, rows):
     """Where a unit was on: ``h > 0`` says that it was neither negative nor dropped."""
     B, C = h.shape[1], h.shape[2]
@@ -340,7 +345,7 @@ def _through_relu(d_h, h, past, scale, t0, t1, first, rows):
 # --- gradients of the parameters ------------------------------------------------------------------
 
 
-@compiled
+@inner
 def weight_gradients(x, h, f, T, d_y, d_h, V, dilation, d_taps, part, parts):
     """``d_taps (K, Hp, Dp)`` of each convolution, after ``backward_rows``; a part of the output channels.
 
@@ -349,17 +354,19 @@ def weight_gradients(x, h, f, T, d_y, d_h, V, dilation, d_taps, part, parts):
     _tap_gradients(x, d_h, T, dilation, d_taps[0], part, parts)
     _tap_gradients(h, f, T, dilation, d_taps[1], part, parts)
     if V[2].size:
-        _tap_gradients(x, d_y, T, 0, d_taps[2], part, parts)
+        _tap_gradients(x, d_y, T, dilation, d_taps[2], part, parts)
 
 
-@compiled
+@inner
 def _tap_gradients(x, d_c, T, dilation, d_taps, part, parts):
     """Of a convolution that reads ``x`` and whose sums have the gradient ``d_c``; their last ``T`` steps match."""
     K, Hp, Dp = d_taps.shape
     B, lanes = x.shape[1], lanes_of(x)
     x_past, c_past = x.shape[0] - T, d_c.shape[0] - T
     first, last = bounds_of(Hp, lanes, part, parts)
-    d_taps[:, first:last] = 0
+    for k in range(K):
+        for at in range((k * Hp + first) * Dp, (k * Hp + last) * Dp, lanes):
+            store(d_taps, at, spread(load(d_taps, at), 0))
     for k in range(K):
         shift = (K - 1 - k) * dilation
         t0 = max(0, shift - x_past)
@@ -368,13 +375,20 @@ def _tap_gradients(x, d_c, T, dilation, d_taps, part, parts):
             multiply_columns(d_c, c_at, Hp, first, last, x, x_at, Dp, (T - t0) * B, Dp, d_taps, k * Hp * Dp, Dp)
 
 
-@compiled
+@inner
 def parameter_gradients(f, T, d_y, d_h, V, g, d_taps, d_V, d_g, d_b):
     """From the taps' gradients to those of the filters, and the biases' (with room for whole vectors)."""
     for i in range(3):
-        d_b[i][:] = 0
         filter_gradients(V[i], g[i], d_taps[i], d_V[i], d_g[i])
-    bias_gradient(d_h[d_h.shape[0] - T :], d_b[0])
-    bias_gradient(f, d_b[1])
+    sum_rows(d_h, d_h.shape[0] - T, d_b[0])
+    sum_rows(f, f.shape[0] - T, d_b[1])
     if V[2].size:
-        bias_gradient(d_y[d_y.shape[0] - T :], d_b[2])
+        sum_rows(d_y, d_y.shape[0] - T, d_b[2])
+
+
+@inner
+def sum_rows(d_c, first, d_b):
+    """``d_b (Hp)``: ``d_c`` from step ``first`` on, summed over all steps of all sequences."""
+    for n in range(d_b.size):
+        d_b[n] = 0
+    bias_gradient(d_c[first:], d_b)

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from seqbench.backends.kernels.convolution import pack_filter, padded
+from seqbench.backends.kernels.convolution import pack_bias, pack_filter, padded
 from seqbench.backends.kernels.engine import copy
 from seqbench.backends.kernels.gemm import lanes_of, multiply
-from seqbench.backends.kernels.jit import compiled
+from seqbench.backends.kernels.jit import inner
 from seqbench.backends.kernels.vector import load, relu, store
 
 
@@ -21,39 +21,41 @@ def tape_size(V, Hp):
     return sum(v.size // v.shape[0] * Hp + Hp for v in V if v.size)
 
 
-@compiled
+@inner
 def pack_tape(V, g, b, tape):
     """Of one block."""
-    H, at = V[0].shape[0], 0
+    at, H = 0, V[0].shape[0]
     Hp = padded(H, tape)
     for i in range(3):
         if V[i].size:
             size = V[i].size // H * Hp
             pack_filter(V[i], g[i], True, tape[at : at + size])
-            at += size
-            for n in range(Hp):
-                tape[at + n] = b[i][n] if n < H else 0
-            at += Hp
+            pack_bias(b[i], tape[at + size : at + size + Hp])
+            at += size + Hp
 
 
-@compiled
-def step(x, past, position, sizes, dilations, K, tape, y):
-    """``x (B, D)`` to ``y (B, C)``; every ring gets its input, in the place of the oldest, and ``position`` goes on."""
-    B, widest = x.shape[0], padded(sizes.max(), tape)
-    taps, h, f = np.empty((B, K * widest), x.dtype), np.empty(B * widest, x.dtype), np.empty(B * widest, x.dtype)
-    incoming, outgoing = np.empty(B * widest, x.dtype), np.empty(B * widest, x.dtype)
+@inner
+def step(x, past, position, sizes, dilations, K, tape, scratch, y):
+    """``x (B, D)`` to ``y (B, C)``; every ring gets its input, in the place of the oldest, and ``position`` goes on.
+
+    ``scratch`` has room for ``K + 4`` rows of the widest layer, padded, of every sequence.
+    """
+    B = x.shape[0]
+    room = scratch.size // (K + 4)
+    taps, h, f = scratch[4 * room :], scratch[:room], scratch[room : 2 * room]
+    incoming, outgoing = scratch[2 * room : 3 * room], scratch[3 * room : 4 * room]
     for b in range(B):
         for c in range(sizes[0]):
             incoming[b * padded(sizes[0], tape) + c] = x[b, c]
-    ring, at = 0, 0
+    ring, at = np.intp(0), np.intp(0)  # no literals, for which numba would compile functions once more
     for n in range(dilations.size):
         D, H, P = sizes[n], sizes[n + 1], (K - 1) * dilations[n]
         Dp, Hp = padded(D, tape), padded(H, tape)
         _turn(incoming, Dp, past, ring, position, K, dilations[n], D, taps)
-        at = _product(taps, K * widest, K * D, tape, at, B, Hp, h)
+        at = _product(taps, K * D, K * D, tape, at, B, Hp, h)
         _rectify(h, B * Hp)
         _turn(h, Hp, past, ring + P * D, position, K, dilations[n], H, taps)
-        at = _product(taps, K * widest, K * H, tape, at, B, Hp, f)
+        at = _product(taps, K * H, K * H, tape, at, B, Hp, f)
         _rectify(f, B * Hp)
         if D != H:
             at = _product(incoming, Dp, D, tape, at, B, Hp, outgoing)
@@ -66,23 +68,22 @@ def step(x, past, position, sizes, dilations, K, tape, y):
             y[b, c] = incoming[b * padded(y.shape[1], tape) + c]
 
 
-@compiled
+@inner
 def _turn(x, row, past, at, position, K, dilation, C, taps):
     """The taps of every sequence next to one another, oldest first; the current input takes the oldest one's place."""
     P = (K - 1) * dilation
     for b in range(position.size):
         for k in range(K - 1):
-            source = at + (position[b] + k * dilation) % P * C
+            source, to = at + (position[b] + k * dilation) % P * C, (b * K + k) * C
             for c in range(C):
-                taps[b, k * C + c] = past[b, source + c]
-        target = at + position[b] % P * C
+                taps[to + c] = past[b, source + c]
+        target, to = at + position[b] % P * C, (b * K + K - 1) * C
         for c in range(C):
-            value = x[b * row + c]
-            taps[b, (K - 1) * C + c] = value
-            past[b, target + c] = value
+            taps[to + c] = x[b * row + c]
+            past[b, target + c] = x[b * row + c]
 
 
-@compiled
+@inner
 def _product(a, row, C, tape, at, B, Hp, c):
     """``c (B, Hp)``: a product with the next filter on the tape, and its bias; returns where the one after begins."""
     for b in range(B):
@@ -91,13 +92,13 @@ def _product(a, row, C, tape, at, B, Hp, c):
     return at + (C + 1) * Hp
 
 
-@compiled
+@inner
 def _rectify(c, n):
     for o in range(0, n, lanes_of(c)):
         store(c, o, relu(load(c, o)))
 
 
-@compiled
+@inner
 def _join(f, x, n):
     """``x = relu(f + x)``."""
     for o in range(0, n, lanes_of(x)):

@@ -5,47 +5,59 @@ The buffers are those of ``convolution`` without padding.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
-from seqbench.backends.kernels.jit import compiled
+from seqbench.backends.kernels.jit import inner
 from seqbench.backends.kernels.vector import positive, relu
 
 # --- filters --------------------------------------------------------------------------------------
 
 
-@compiled
-def norm_of(V):
-    """``|V|`` of one output channel, ``V (D, K)``."""
+@inner
+def norm_of(V, n):
+    """``|V|`` of output channel ``n`` of ``V (H, D, K)``."""
     total = 0.0
-    for c in range(V.shape[0]):
-        for k in range(V.shape[1]):
-            total += V[c, k] ** 2
-    return np.sqrt(total)
+    for c in range(V.shape[1]):
+        for k in range(V.shape[2]):
+            total += V[n, c, k] ** 2
+    return math.sqrt(total)
 
 
-@compiled
+@inner
 def plain_filter(V, g):
     """``W (H, D, K)``: ``g V / |V|`` for each output channel, or ``V`` where ``g`` is empty."""
-    W = V.copy()
-    for n in range(g.size):
-        W[n] *= g[n] / norm_of(V[n])
+    W = np.empty(V.shape, V.dtype)
+    for n in range(V.shape[0]):
+        scale = g[n] / norm_of(V, n) if g.size else 1.0
+        for c in range(V.shape[1]):
+            for k in range(V.shape[2]):
+                W[n, c, k] = scale * V[n, c, k]
     return W
 
 
-@compiled
+@inner
 def plain_filter_gradients(V, g, d_W, d_V, d_g):
-    """``d_g = V . d_W / |V|`` and ``d_V = g / |V| (d_W - d_g V / |V|)``."""
-    d_V[:] = d_W
-    for n in range(g.size):
-        norm = norm_of(V[n])
-        d_g[n] = np.sum(V[n] * d_W[n]) / norm
-        d_V[n] = g[n] / norm * (d_W[n] - d_g[n] * V[n] / norm)
+    """``d_g = V . d_W / |V|`` and ``d_V = g / |V| (d_W - d_g V / |V|)``, for each output channel."""
+    for n in range(V.shape[0]):
+        norm = scale = 1.0
+        along = 0.0
+        if g.size:
+            norm = norm_of(V, n)
+            for c in range(V.shape[1]):
+                for k in range(V.shape[2]):
+                    along += V[n, c, k] * d_W[n, c, k] / norm
+            d_g[n], scale = along, g[n] / norm
+        for c in range(V.shape[1]):
+            for k in range(V.shape[2]):
+                d_V[n, c, k] = scale * (d_W[n, c, k] - along * V[n, c, k] / norm)
 
 
 # --- forward --------------------------------------------------------------------------------------
 
 
-@compiled
+@inner
 def plain_forward(V, g, biases, x, h, f, y, T, masks, dilation):
     """``h = dropout(relu(conv_1(x)))``, ``f = dropout(relu(conv_2(h)))``, ``y = relu(f + x)``."""
     x_past, h_past, y_past = x.shape[0] - T, h.shape[0] - T, y.shape[0] - T
@@ -67,7 +79,7 @@ def plain_forward(V, g, biases, x, h, f, y, T, masks, dilation):
                 y[y_past + t, b, n] = relu(f[t, b, n] + beside)
 
 
-@compiled
+@inner
 def convolved(x, W, bias, dilation, i, b, n):
     """``bias_n + sum_{k,c} W[n, c, k] x_{i - (K-1-k) d}[c]``; before the first step ``x`` is 0."""
     _, D, K = W.shape
@@ -83,13 +95,13 @@ def convolved(x, W, bias, dilation, i, b, n):
 # --- backward -------------------------------------------------------------------------------------
 
 
-@compiled
+@inner
 def plain_backward(V, g, x, h, f, y, T, d_y, d_h, d_x, scale, dilation, fresh, d_V, d_g, d_biases):
     """Every gradient; ``f``, ``d_y`` and ``d_h`` become those of what the rectifiers read."""
     x_past, h_past, y_past = x.shape[0] - T, h.shape[0] - T, y.shape[0] - T
     if fresh:
-        d_h[:] = 0
-        d_x[:] = 0
+        clear(d_h)
+        clear(d_x)
     for t in range(T):
         for b in range(x.shape[1]):
             for n in range(f.shape[2]):
@@ -107,14 +119,24 @@ def plain_backward(V, g, x, h, f, y, T, d_y, d_h, d_x, scale, dilation, fresh, d
         plain_convolution_backward(x, V[2], g[2], 0, d_y, T, d_x, d_V[2], d_g[2], d_biases[2])
 
 
-@compiled
+@inner
+def clear(d):
+    """Zeros."""
+    for t in range(d.shape[0]):
+        for b in range(d.shape[1]):
+            for n in range(d.shape[2]):
+                d[t, b, n] = 0
+
+
+@inner
 def plain_convolution_backward(x, V, g, dilation, d_c, T, d_x, d_V, d_g, d_bias):
     """From the gradient of the last ``T`` steps of a convolution's sums to those of its input and parameters."""
-    W = plain_filter(V, g)
-    d_W = np.zeros_like(W)
+    W, d_W = plain_filter(V, g), np.empty(V.shape, V.dtype)
+    clear(d_W)
     H, D, K = W.shape
     x_past, c_past = x.shape[0] - T, d_c.shape[0] - T
-    d_bias[:] = 0
+    for n in range(H):
+        d_bias[n] = 0
     for t in range(T):
         for b in range(x.shape[1]):
             for n in range(H):
