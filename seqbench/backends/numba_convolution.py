@@ -18,6 +18,7 @@ from seqbench.backends.kernels.rings import Before
 from seqbench.backends.numba_arrays import refuse_others, refuse_second_derivative
 from seqbench.backends.numba_threads import numba_threads
 
+
 @dataclass(frozen=True)
 class Plan:
     """What a call computes, but for its tensors.
@@ -89,7 +90,7 @@ def run_blocks(
         x: ``(B, T, D)``.
         past: ``(B, S)``, what the convolutions have read before, or None: nothing.
         parameters: nine of each block: of the first, the second and the 1x1 convolution the filter ``(H, D, K)``, its
-            norms ``(H, 1, 1)`` (None: the filter is not normed) and the bias; of a 1x1 convolution that is not there None.
+            norms ``(H, 1, 1)`` (None: the filter is not normed) and the bias; three times None where there is no 1x1.
 
     Returns:
         ``y (B, T, H)``, unspecified beyond the lengths, and the past after them, its position 0; None if none came in.
@@ -158,4 +159,4 @@ def _flat(found: Gradients, tensors: Sequence[Tensor | None]) -> Iterator[Tensor
     """The gradients in the order and the shapes of the tensors."""
     arrays = (a for block in found.blocks for three in zip(block.V, block.g, block.b, strict=True) for a in three)
     for array, tensor in zip(arrays, tensors, strict=True):
-        yield None if tensor is None else torch.from_numpy(array).view_as(tensor)
+        yield None if tensor is None else torch.from_numpy(array.reshape(tensor.shape))

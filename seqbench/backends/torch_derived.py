@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from operator import is_
 from typing import Any
 
 from torch import Tensor, nn
@@ -11,22 +12,21 @@ from torch import Tensor, nn
 class Derived:
     """One such value.
 
-    Changes are seen by the version that torch counts for every tensor; writes through ``.data`` leave no trace there, so
-    ``forget`` on every change of mode.
+    Changes are seen by the version that torch counts for every tensor; writes through ``.data`` leave no trace there,
+    so ``forget`` on every change of mode.
     """
 
     def __init__(self) -> None:
         self._value: Any = None
-        self._made_from: list[tuple[Tensor, int]] = []
+        self._parameters: list[Tensor] = []
+        self._versions: list[int] = []
 
-    def get(self, parameters: Sequence[Tensor | None], make: Callable[[], Any]) -> Any:
+    def get(self, parameters: list[Tensor], make: Callable[[], Any]) -> Any:
         """What was kept, or ``make()`` if a parameter is another one, or changed, since."""
-        now = [(p, p._version) for p in parameters if p is not None]  # noqa: SLF001 - counts in-place changes
-        same = len(now) == len(self._made_from) and all(
-            a is b and m == n for (a, m), (b, n) in zip(now, self._made_from, strict=True)
-        )
+        versions = [p._version for p in parameters]  # noqa: SLF001 - counts in-place changes
+        same = versions == self._versions and all(map(is_, parameters, self._parameters))
         if self._value is None or not same:
-            self._value, self._made_from = make(), now
+            self._value, self._parameters, self._versions = make(), parameters, versions
         return self._value
 
     def forget(self) -> None:

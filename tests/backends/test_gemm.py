@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seqbench.backends.kernels.engine import pack_columns, pack_rows
-from seqbench.backends.kernels.gemm import BLOCK, multiply, multiply_transposed
+from seqbench.backends.kernels.gemm import BLOCK, multiply, multiply_columns, multiply_transposed
 from seqbench.backends.kernels.target import HOST
 
 DTYPES = {np.float32: 2e-5, np.float64: 1e-13}
@@ -82,3 +82,21 @@ def test_adds_the_transposed_product(dtype: type, parts: int, outer: int, inner:
     want = 1 + A[:, lanes : lanes + M].T.astype(float) @ B.reshape(-1, N).astype(float)
     np.testing.assert_allclose(C[:, :N], want, rtol=0, atol=DTYPES[dtype] * (outer * inner) ** 0.5)
     np.testing.assert_array_equal(C[:, N:], 1)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("parts", [1, 3])
+@pytest.mark.parametrize("rows", [1, 7, BLOCK + 5])
+@pytest.mark.parametrize("vectors", [1, 2, 5])
+def test_adds_the_transposed_product_of_what_lies_in_rows(dtype: type, parts: int, rows: int, vectors: int) -> None:
+    """``C += A' B``, neither packed, in parts that make the same bits as the whole."""
+    rng, lanes = np.random.default_rng(rows), HOST.lanes(np.dtype(dtype).itemsize)
+    M, N = 3 * lanes, vectors * lanes
+    A, B = rng.normal(size=(rows, M + lanes)).astype(dtype), rng.normal(size=(rows + 2, N)).astype(dtype)
+    C = np.ones((M + lanes, N), dtype)
+    for part in range(parts):
+        first, last = (M // lanes * p // parts * lanes for p in (part, part + 1))
+        multiply_columns(A, 0, M + lanes, first, last, B, 2 * N, N, rows, N, C, 0, N)
+    want = 1 + A[:, :M].T.astype(float) @ B[2:].astype(float)
+    np.testing.assert_allclose(C[:M], want, rtol=0, atol=DTYPES[dtype] * rows**0.5)
+    np.testing.assert_array_equal(C[M:], 1)

@@ -45,7 +45,9 @@ def leaves_of(after: Any, past: list[Tensor]) -> list[Tensor]:
         return list(leaves(after))
     rings, position = after
     assert not position.any()
-    return [r.unflatten(1, p.shape[1:]) for r, p in zip(rings.split([p[0].numel() for p in past], 1), past, strict=True)]
+    return [
+        r.unflatten(1, p.shape[1:]) for r, p in zip(rings.split([p[0].numel() for p in past], 1), past, strict=True)
+    ]
 
 
 def outcome(core: Any, x: Tensor, lengths: Tensor | None = None, position: Tensor | None = None) -> list[Tensor]:
@@ -155,8 +157,8 @@ def test_the_fast_kernels_lose_no_more_than_torch_in_float32(
 ) -> None:
     """1e-5 in the norm against float64, and at most three times torch's own error.
 
-    On data where no rectifier is so near to its kink that rounding could carry it to the other side: one that is changes
-    a gradient altogether, in torch as here.
+    On data where no rectifier is so near to its kink that rounding could carry it to the other side: one that is
+    changes a gradient altogether, in torch as here.
     """
     spec = CoreSpec(D, H, 2)
     theirs = core_of(card, options, "torch", spec, torch.float64)

@@ -29,8 +29,8 @@ class Stack(torch_core.Stack):
     def __init__(self, spec: CoreSpec, options: Options, channels: int) -> None:
         super().__init__(spec, options, channels)
         self._handles = [handle for block in self for handle in _handles(block)]
-        self._dilations = [block.conv1.dilation for block in self]
-        self._channels = [conv.outputs for block in self for conv in (block.conv1, block.conv2)]
+        self._dilations = [2**i for i in range(spec.layers)]
+        self._channels = [conv.outputs for conv in self.convolutions()]
         self._dropout, self._stepper = spec.dropout, Derived()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -53,12 +53,13 @@ class Stack(torch_core.Stack):
         if self.training:
             self._stepper.forget()
         tensors = tensors_of(self._handles)
-        stepper = self._stepper.get(tensors, lambda: stepper_of(tensors, self._dilations))
+        there = [tensor for tensor in tensors if tensor is not None]
+        stepper = self._stepper.get(there, lambda: stepper_of(tensors, self._dilations))
         return run_step(stepper, x_t, state), state
 
     def initial_state(self, B: int) -> State:
         """Zeros: nothing before the first step."""
-        size = sum(conv.past * conv.inputs for block in self for conv in (block.conv1, block.conv2))
+        size = sum(conv.past * conv.inputs for conv in self.convolutions())
         parameter = next(self.parameters())
         return parameter.new_zeros(B, size), parameter.new_zeros(B, dtype=torch.int64)
 

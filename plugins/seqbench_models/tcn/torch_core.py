@@ -54,14 +54,14 @@ class CausalConv(nn.Module):
         if self.training:
             self._matrix.forget()
         filter_, norms, _ = self.parts()
-        made: Tensor = self._matrix.get([filter_, norms], self._make_step_matrix)
+        made: Tensor = self._matrix.get([filter_] if norms is None else [filter_, norms], self._make_step_matrix)
         return made
 
     def _make_step_matrix(self) -> Tensor:
         return self.conv.weight.detach().transpose(1, 2).flatten(1)  # (C', C, K) to (C', K * C)
 
     def parts(self) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """The filter's direction ``(C', C, K)`` with its norms ``(C', 1, 1)``, or itself with None; the bias ``(C',)``."""
+        """The filter's direction ``(C', C, K)`` and norms ``(C', 1, 1)``, or itself and None; the bias ``(C',)``."""
         if not self.normed:
             return self.conv.weight, None, self.conv.bias
         parts: Any = self.conv.parametrizations.weight  # type: ignore[union-attr]
@@ -145,6 +145,10 @@ class Stack(nn.ModuleList):
         zeros = next(self.parameters()).new_zeros
         convs = [(block.conv1, block.conv2) for block in self._blocks()]
         return tuple(tuple(zeros(B, conv.past, conv.inputs) for conv in pair) for pair in convs)
+
+    def convolutions(self) -> list[CausalConv]:
+        """Two of each block, in order."""
+        return [conv for block in self._blocks() for conv in (block.conv1, block.conv2)]
 
     def _blocks(self) -> Any:
         return self

@@ -5,7 +5,7 @@ The buffers are described in ``convolution``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -51,7 +51,7 @@ class Block:
     @property
     def reach(self) -> int:
         """``P``, how many steps a convolution looks back."""
-        return (self.V[0].shape[2] - 1) * self.dilation
+        return int(self.V[0].shape[2] - 1) * self.dilation
 
 
 def rings_of(blocks: Sequence[Block]) -> list[tuple[Ring, Ring]]:
@@ -200,7 +200,7 @@ class Frame:
         B: sequences.
         dtype: of all numbers.
         lanes: channels are rounded up to a multiple of this.
-        before: a state came in.
+        has_past: a state came in.
         parts: of the batch, that run at the same time.
     """
 
@@ -208,7 +208,7 @@ class Frame:
     B: int
     dtype: Any
     lanes: int
-    before: bool
+    has_past: bool
     parts: int
 
     def padded(self, n: int) -> int:
@@ -217,8 +217,17 @@ class Frame:
 
     def steps(self, C: int, block: Block | None = None) -> tuple[int, int, int]:
         """Shape of all steps of ``C`` channels, behind what the convolutions of a block look back at."""
-        past = block.reach if block is not None and self.before else 0
+        past = block.reach if block is not None and self.has_past else 0
         return past + self.T, self.B, self.padded(C)
+
+    def packed(self, block: Block) -> int:
+        """Numbers of the filters and biases for the forward pass."""
+        _, H = block.sizes
+        return (sum(int(V.size) // H for V in block.V) + 3) * self.padded(H)
+
+    def packed_back(self, block: Block) -> int:
+        """Numbers of the filters for the backward pass."""
+        return sum(int(V.size) // V.shape[1] * self.padded(V.shape[1]) for V in block.V if V.size)
 
 
 class Kernels:
@@ -282,10 +291,8 @@ class Kernels:
     def _run_forward(
         self, frame: Frame, block: Block, buffers: Sequence[Array], y: Array, masks: Sequence[Array], training: bool
     ) -> None:
-        H, nothing = block.sizes[1], (0, 0, 0)
-        shape = frame.steps(H) if masks else nothing
-        size = sum(V.size // H * frame.padded(H) for V in block.V) + 3 * frame.padded(H)
-        scratch = Workspace(frame.dtype, [(size,), shape, shape])
+        shape = frame.steps(block.sizes[1]) if masks else (0, 0, 0)
+        scratch = Workspace(frame.dtype, [(frame.packed(block),), shape, shape])
         packed, *drops = scratch.arrays
         for mask, drop in zip(masks, drops, strict=False):
             _put(mask, drop)
@@ -332,25 +339,26 @@ class Kernels:
         past = d_out.shape[0] - frame.T
         return Gradients(d_out[past:, :, : blocks[0].sizes[0]], found[::-1], d_past)
 
-    def _run_backward(
-        self, frame: Frame, block: Block, buffers: tuple[Array, ...], d: Three, scale: float
-    ) -> Block:
-        (D, H), dtype = block.sizes, frame.dtype
-        Dp, Hp = frame.padded(D), frame.padded(H)
-        size = sum(V.size // V.shape[1] * frame.padded(V.shape[1]) for V in block.V if V.size)
-        taps = [(V.shape[2], frame.padded(V.shape[0]), frame.padded(V.shape[1])) for V in block.V]
-        packed, *d_taps = Workspace(dtype, [(size,), *taps]).arrays
-        d_V, d_g = tuple(map(np.empty_like, block.V)), tuple(map(np.empty_like, block.g))
-        d_b = tuple(np.empty(frame.padded(b.size), dtype) for b in block.b)
+    def _run_backward(self, frame: Frame, block: Block, buffers: tuple[Array, ...], d: Three, scale: float) -> Block:
+        shapes = [(V.shape[2], frame.padded(V.shape[0]), frame.padded(V.shape[1])) for V in block.V]
+        scratch = Workspace(frame.dtype, [(frame.packed_back(block),), *shapes])
+        packed, *d_taps = scratch.arrays
+        d_V, d_g = _three(map(np.empty_like, block.V)), _three(map(np.empty_like, block.g))
+        d_b = _three(np.empty(frame.padded(b.size), frame.dtype) for b in block.b)
         arguments = (
-            block.V, block.g, *buffers, frame.T, *d, dtype.type(scale), block.dilation, packed, not frame.before,
-            tuple(d_taps), d_V, d_g, d_b,
+            block.V, block.g, *buffers, frame.T, *d, frame.dtype.type(scale), block.dilation, packed,
+            not frame.has_past, tuple(d_taps), d_V, d_g, d_b,
         )  # fmt: skip
         if frame.parts == 1:
             self._run.backward(*arguments)
         else:
             self._run.backward_parallel(*arguments, frame.parts)
-        return Block(d_V, d_g, tuple(d[: b.size] for d, b in zip(d_b, block.b, strict=True)), block.dilation)
+        return Block(d_V, d_g, _three(d[: b.size] for d, b in zip(d_b, block.b, strict=True)), block.dilation)
+
+
+def _three(arrays: Iterable[Array]) -> Three:
+    first, second, beside = arrays
+    return first, second, beside
 
 
 def _put(values: Array, buffer: Array) -> None:

@@ -4,9 +4,9 @@ A convolution is one matrix product for each of its ``K`` taps, over the same ro
 
     c[t] += sum_k W_k a[t - (K-1-k) d]
 
-Time comes first, so that a shift by ``s`` steps of ``B`` sequences is a shift by ``s * B`` rows, and the steps that a tap
-does not reach, before the first input, cost nothing. Buffers, in elements (``Dp``, ``Hp``: input and output channels
-rounded up to whole vectors)::
+Time comes first, so that a shift by ``s`` steps of ``B`` sequences is a shift by ``s * B`` rows; what a tap would read
+before the first input costs nothing. Buffers, in elements (``Dp``, ``Hp``: input and output channels rounded up to
+whole vectors)::
 
     x      (P + T, B, Dp)    a block's input. In front what came before, if a state came in; else P = 0
     h      (P + T, B, Hp)    what conv_2 reads: dropout(relu(conv_1(x)))

@@ -1,8 +1,8 @@
 """One step of a stack of residual blocks: for each convolution the taps that count, from a ring of inputs, in one row.
 
-Channels ``sizes (L + 1)``, the input's first; state as in ``rings``. All filters and biases lie in one array, the tape::
-
-    of each block: conv_1 (K * D, Hp) packed, its bias (Hp), conv_2 (K * H, Hp), its bias, and where D != H: 1x1, its bias
+Channels ``sizes (L + 1)``, the input's first; state as in ``rings``. All filters and biases lie in one array, the
+tape; of each block, packed, conv_1 as ``(K * D, Hp)`` and its bias ``(Hp)``, conv_2 as ``(K * H, Hp)`` and its bias,
+and where the widths differ the 1x1 convolution as ``(D, Hp)`` and its bias.
 """
 
 from __future__ import annotations

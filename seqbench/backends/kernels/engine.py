@@ -170,6 +170,7 @@ def _one_step(cell, constants, U, states, gates, mid, t, g, first, rows, H, trai
 
 @compiled
 def copy(source, at, target, to, n):
+    """``target[to:to + n] = source[at:at + n]``, whole vectors."""
     for o in range(0, n, lanes_of(target)):
         store(target, to + o, load(source, at + o))
 

@@ -237,9 +237,9 @@ def _pack_rows(b, outer_stride, inner_stride, inner, start, R, N, packed):
 def multiply_columns(a, a_at, a_row, first, last, b, b_at, b_row, rows, N, c, c_at, c_row):
     """``C[m] += sum_r A[r, m] B[r]`` for ``first <= m < last``: a weight gradient, both operands read where they lie.
 
-    Their rows are whole vectors, ``a_row`` and ``b_row`` apart and hardly longer than what is read of them, so that no
-    part of a cache line is wasted; then packing (``multiply_transposed``) only costs time. ``first``, ``last`` and ``N``
-    are multiples of a vector.
+    Their rows are whole vectors, ``a_row`` and ``b_row`` apart and read to the end or nearly so, so that no part of a
+    cache line is wasted; then packing (``multiply_transposed``) only costs time. ``first``, ``last`` and ``N`` are
+    multiples of a vector.
     """
     lanes = lanes_of(c)
     for start in range(0, rows, BLOCK):

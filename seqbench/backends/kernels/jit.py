@@ -7,16 +7,18 @@ from typing import Any
 import numba
 import numba.extending
 
-compiled: Any = numba.njit(error_model="numpy")
+_njit: Any = numba.njit  # its type stubs leave out two of its options
+
+compiled: Any = _njit(error_model="numpy")
 """Compiled as a part of what calls it."""
 
-inner: Any = numba.njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
+inner: Any = _njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
 """The same, but compiled functions alone can call it; the door for Python, left out, takes as long to compile."""
 
-cached: Any = numba.njit(error_model="numpy", cache=True, no_cfunc_wrapper=True)
+cached: Any = _njit(error_model="numpy", cache=True, no_cfunc_wrapper=True)
 """Called from Python: kept on disk, next to the source, or in the user's cache where that cannot be written."""
 
-cached_parallel: Any = numba.njit(error_model="numpy", cache=True, parallel=True, no_cfunc_wrapper=True)
+cached_parallel: Any = _njit(error_model="numpy", cache=True, parallel=True, no_cfunc_wrapper=True)
 """The same, with loops whose turns run at the same time."""
 
 prange: Any = numba.prange

@@ -1,4 +1,4 @@
-"""The same residual blocks in plain loops over single numbers: slow, easy to follow, the reference for the fast kernels.
+"""The same residual blocks in plain loops over single numbers: slow, easy to follow, the reference for the fast ones.
 
 The buffers are those of ``convolution`` without padding.
 """

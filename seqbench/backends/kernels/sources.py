@@ -1,7 +1,7 @@
 """What the compiled code on disk goes by, besides its own file.
 
-numba's cache knows of changes in the file of the outermost function only, and of what that function closes over. So each
-function that is kept on disk closes over something that changes with all the source it is compiled from.
+numba's cache knows of changes in the file of the outermost function only, and of what that function closes over. So
+each function that is kept on disk closes over something that changes with all the source it is compiled from.
 """
 
 from __future__ import annotations
