@@ -11,12 +11,59 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from seqbench.backends.kernels.blocks import Block, Gradients, Kept, Kernels, Stepper
 from seqbench.backends.kernels.rings import Before
 from seqbench.backends.numba_arrays import refuse_others, refuse_second_derivative
 from seqbench.backends.numba_threads import numba_threads
+
+
+class Filters:
+    """The parameters of a stack, nine of each block, where its modules hold them, and as the kernels read them.
+
+    Of the first, the second and the 1x1 convolution the filter ``(H, D, K)``, its norms ``(H, 1, 1)`` (None: the filter
+    is not normed) and the bias; three times None where there is no 1x1 convolution.
+
+    Args:
+        places: module and name of each; asking modules for attributes takes longer than the smallest stacks compute.
+        dilations: of each block.
+    """
+
+    def __init__(self, places: Sequence[tuple[nn.Module, str] | None], dilations: Sequence[int]) -> None:
+        self._holders = [place and (place[0]._parameters, place[1]) for place in places]  # noqa: SLF001 - see above
+        self._dilations = dilations
+        self._blocks: list[Block] = []
+        self._addresses: list[int] = []
+
+    def tensors(self) -> list[Tensor | None]:
+        """What the modules hold now."""
+        return [None if holder is None else holder[0][holder[1]] for holder in self._holders]
+
+    def blocks(self, tensors: Sequence[Tensor | None]) -> list[Block]:
+        """The same numbers as arrays, which stay the same while the tensors lie where they do."""
+        addresses = [0 if tensor is None else tensor.data_ptr() for tensor in tensors]
+        if addresses == self._addresses:
+            return self._blocks
+        arrays = [None if tensor is None else tensor.detach().contiguous().numpy() for tensor in tensors]
+        blocks = [_block(arrays[9 * n : 9 * n + 9], dilation) for n, dilation in enumerate(self._dilations)]
+        if all(tensor is None or tensor.is_contiguous() for tensor in tensors):  # else an array is a copy
+            self._blocks, self._addresses = blocks, addresses
+        return blocks
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies: without the arrays, which would be copies too."""
+        return self.__dict__ | {"_blocks": [], "_addresses": []}
+
+
+def _block(arrays: list[Any], dilation: int) -> Block:
+    """Three for each convolution; what is not there becomes an empty array."""
+    dtype = arrays[0].dtype
+    no_filter, no_numbers = np.empty((0, 0, 0), dtype), np.empty(0, dtype)
+    V = [no_filter if a is None else a for a in arrays[::3]]
+    g = [no_numbers if a is None else a.reshape(-1) for a in arrays[1::3]]
+    b = [no_numbers if a is None else a for a in arrays[2::3]]
+    return Block((V[0], V[1], V[2]), (g[0], g[1], g[2]), (b[0], b[1], b[2]), dilation)
 
 
 @dataclass(frozen=True)
@@ -25,7 +72,7 @@ class Plan:
 
     Attributes:
         plain: run plain loops.
-        dilations: of each block.
+        filters: the parameters.
         masks: two a block, ``(B, H, T)``, 0 or ``1 / (1 - p)``; empty: no dropout.
         p: the probability of being dropped.
         position: of the state, ``(B,)``, or None.
@@ -34,7 +81,7 @@ class Plan:
     """
 
     plain: bool
-    dilations: Sequence[int]
+    filters: Filters
     masks: Sequence[Tensor]
     p: float
     position: Tensor | None
@@ -64,33 +111,13 @@ class Plan:
             return Kernels(self.plain).backward(kept, blocks, rows, scale, self.before(past), d_rings, self.threads)
 
 
-def blocks_of(tensors: Sequence[Tensor | None], dilations: Sequence[int]) -> list[Block]:
-    """The parameters, nine tensors a block, as the kernels read them."""
-    arrays = [None if tensor is None else tensor.detach().contiguous().numpy() for tensor in tensors]
-    return [_block(arrays[9 * n : 9 * n + 9], dilation) for n, dilation in enumerate(dilations)]
-
-
-def _block(arrays: list[Any], dilation: int) -> Block:
-    """Three for each convolution; what is not there becomes an empty array."""
-    dtype = arrays[0].dtype
-    no_filter, no_numbers = np.empty((0, 0, 0), dtype), np.empty(0, dtype)
-    V = [no_filter if a is None else a for a in arrays[::3]]
-    g = [no_numbers if a is None else a.reshape(-1) for a in arrays[1::3]]
-    b = [no_numbers if a is None else a for a in arrays[2::3]]
-    return Block((V[0], V[1], V[2]), (g[0], g[1], g[2]), (b[0], b[1], b[2]), dilation)
-
-
-def run_blocks(
-    plan: Plan, x: Tensor, past: Tensor | None, parameters: Sequence[Tensor | None]
-) -> tuple[Tensor, Tensor | None]:
+def run_blocks(plan: Plan, x: Tensor, past: Tensor | None) -> tuple[Tensor, Tensor | None]:
     """A stack of blocks, differentiable once in ``x``, ``past`` and the parameters.
 
     Args:
         plan: the rest of what is computed.
         x: ``(B, T, D)``.
         past: ``(B, S)``, what the convolutions have read before, or None: nothing.
-        parameters: nine of each block: of the first, the second and the 1x1 convolution the filter ``(H, D, K)``, its
-            norms ``(H, 1, 1)`` (None: the filter is not normed) and the bias; three times None where there is no 1x1.
 
     Returns:
         ``y (B, T, H)``, unspecified beyond the lengths, and the past after them, its position 0; None if none came in.
@@ -99,15 +126,11 @@ def run_blocks(
         Refused: a tensor is not on the CPU, or not of float32 or float64.
     """
     refuse_others(x)
+    parameters = plan.filters.tensors()
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, past, *parameters)):
         return _Blocks.apply(plan, x, past, *parameters)  # type: ignore[no-any-return, no-untyped-call]
-    blocks = blocks_of(parameters, plan.dilations)
+    blocks = plan.filters.blocks(parameters)
     return _outputs(plan.forward(x, past, blocks, training=False), blocks)
-
-
-def stepper_of(parameters: Sequence[Tensor | None], dilations: Sequence[int]) -> Stepper:
-    """Single steps of a stack with these parameters, in the order of ``run_blocks``."""
-    return Stepper(blocks_of(parameters, dilations))
 
 
 def run_step(stepper: Stepper, x_t: Tensor, state: tuple[Tensor, Tensor]) -> Tensor:
@@ -130,7 +153,7 @@ class _Blocks(torch.autograd.Function):
         ctx: Any, plan: Plan, x: Tensor, past: Tensor | None, *tensors: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
         """See ``run_blocks``."""
-        ctx.plan, ctx.blocks = plan, blocks_of(tensors, plan.dilations)
+        ctx.plan, ctx.blocks = plan, plan.filters.blocks(tensors)
         ctx.kept = plan.forward(x, past, ctx.blocks, training=True)
         ctx.set_materialize_grads(False)
         y, after = _outputs(ctx.kept, ctx.blocks)

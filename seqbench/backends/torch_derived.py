@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from operator import is_
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 
 class Derived:
@@ -32,17 +32,3 @@ class Derived:
     def forget(self) -> None:
         """Make it anew the next time."""
         self._value = None
-
-
-Handle = tuple[dict[str, Any], str]
-"""The dictionary that holds a parameter of a module, and its name there."""
-
-
-def handle_of(module: nn.Module, name: str) -> Handle:
-    """Of one parameter."""
-    return module._parameters, name  # noqa: SLF001 - asking a module for an attribute takes 30 times as long
-
-
-def tensors_of(handles: Sequence[Handle | None]) -> list[Tensor | None]:
-    """What the modules hold now; None stays None."""
-    return [None if handle is None else handle[0][handle[1]] for handle in handles]

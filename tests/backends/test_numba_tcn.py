@@ -14,6 +14,7 @@ from torch import Tensor
 
 from seqbench import conformance
 from seqbench.api import CoreSpec, Refused
+from seqbench.backends.kernels.blocks import Kernels
 from seqbench.registry import Registry
 from seqbench.states import leaves, map_leaves
 from seqbench_models.tcn import card
@@ -302,6 +303,24 @@ def test_calls_before_the_backward_pass_do_not_disturb_it() -> None:
     for loss, want in zip(losses, alone, strict=True):
         for a, b in zip(torch.autograd.grad(loss, list(core.parameters())), want, strict=True):
             assert torch.equal(a, b)
+
+
+def test_a_call_without_gradients_keeps_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Although the parameters ask for gradients."""
+    kept = []
+
+    def forward(*arguments: Any, **named: Any) -> Any:
+        kept.append(run(*arguments, **named))
+        return kept[-1]
+
+    run = Kernels.forward
+    monkeypatch.setattr(Kernels, "forward", forward)
+    core = core_of(card, {}, "numba", CoreSpec(5, 6, 2), torch.float64)
+    x = torch.randn(2, 4, 5, dtype=torch.float64)
+    core(x)
+    with torch.no_grad():
+        core(x)
+    assert [len(k.buffers) for k in kept] == [2, 0]
 
 
 def test_a_parameter_changed_before_the_backward_pass_is_an_error() -> None:

@@ -22,8 +22,6 @@ from torch.nn import functional
 
 from seqbench.api import CoreSpec
 from seqbench.backends.kernels.blocks import Kernels
-from seqbench.backends.numba_convolution import blocks_of
-from seqbench.backends.torch_derived import tensors_of
 from seqbench_models.tcn import card, numba_core, torch_core
 
 SHAPES = [(1, 128, 64), (16, 128, 64), (32, 128, 128), (32, 256, 128), (64, 128, 512)]
@@ -40,8 +38,9 @@ class Case:
         self.torch_core, self.core = torch_core.Core(spec, card.options()), numba_core.Core(spec, card.options())
         self.core.load_state_dict(self.torch_core.state_dict())
         self.x, self.dy = torch.randn(B, T, H).requires_grad_(), torch.randn(B, T, H)
-        stack: Any = self.core.blocks
-        self.blocks = blocks_of(tensors_of(stack._handles), stack._dilations)
+        self.ours, self.theirs = ([self.x, *core.parameters()] for core in (self.core, self.torch_core))
+        filters = self.core.blocks._filters
+        self.blocks = filters.blocks(filters.tensors())
         self.rows, self.d_rows = self.x.detach().transpose(0, 1).numpy(), self.dy.transpose(0, 1).numpy()
         self.ways = {"Conv1d": self.conv1d, "channels last": self.channels_last, "taps side by side": self.side_by_side}
         steps = sum(max(0, T - (K - 1 - k) * 2**n) for n in range(LAYERS) for k in range(K))
@@ -82,7 +81,7 @@ class Case:
         return Kernels().backward(kept, self.blocks, self.d_rows, 1.0, None, None)
 
     def autograd_both(self) -> Any:
-        return torch.autograd.grad(self.core(self.x)[0], [self.x, *self.core.parameters()], self.dy)
+        return torch.autograd.grad(self.core(self.x)[0], self.ours, self.dy)
 
     def torch_forward(self, way: Callable[[Tensor], Tensor]) -> Run:
         def run() -> Tensor:
@@ -92,7 +91,7 @@ class Case:
         return run
 
     def torch_both(self, way: Callable[[Tensor], Tensor]) -> Run:
-        return lambda: torch.autograd.grad(way(self.x), [self.x, *self.torch_core.parameters()], self.dy)
+        return lambda: torch.autograd.grad(way(self.x), self.theirs, self.dy)
 
     def check(self) -> None:
         """All compute the same: otherwise there is nothing to compare."""

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from seqbench.backends.kernels.blocks import Stepper
 from seqbench.backends.numba_arrays import refuse_others
-from seqbench.backends.numba_convolution import Plan, run_blocks, run_step, stepper_of
-from seqbench.backends.torch_derived import Derived, Handle, handle_of, tensors_of
+from seqbench.backends.numba_convolution import Filters, Plan, run_blocks, run_step
+from seqbench.backends.torch_derived import Derived
 from seqbench_models.tcn import torch_core
 
 if TYPE_CHECKING:
@@ -28,20 +29,20 @@ class Stack(torch_core.Stack):
 
     def __init__(self, spec: CoreSpec, options: Options, channels: int) -> None:
         super().__init__(spec, options, channels)
-        self._handles = [handle for block in self for handle in _handles(block)]
-        self._dilations = [2**i for i in range(spec.layers)]
+        places = [place for block in self for place in _places(block)]
+        self._filters = Filters(places, [2**i for i in range(spec.layers)])
         self._channels = [conv.outputs for conv in self.convolutions()]
         self._dropout, self._stepper = spec.dropout, Derived()
 
     def forward(self, x: Tensor) -> Tensor:
         """A whole sequence, ``x (B, T, D)`` to ``(B, T, C)``."""
-        return run_blocks(self._plan(x), x, None, tensors_of(self._handles))[0]
+        return run_blocks(self._plan(x), x, None)[0]
 
     def chunk(self, x: Tensor, state: Any, lengths: Tensor | None) -> tuple[Tensor, State]:
         """The next chunk, ``(B, T, D)`` to ``(B, T, C)``; afterwards the rings begin with their oldest input."""
         past, position = state
         consumed = torch.full((x.shape[0],), x.shape[1]) if lengths is None else lengths
-        y, past = run_blocks(self._plan(x, position, consumed), x, past, tensors_of(self._handles))
+        y, past = run_blocks(self._plan(x, position, consumed), x, past)
         return y, (past, torch.zeros_like(position))
 
     def step(self, x_t: Tensor, state: Any) -> tuple[Tensor, State]:
@@ -52,9 +53,9 @@ class Stack(torch_core.Stack):
         refuse_others(x_t)
         if self.training:
             self._stepper.forget()
-        tensors = tensors_of(self._handles)
+        tensors = self._filters.tensors()
         there = [tensor for tensor in tensors if tensor is not None]
-        stepper = self._stepper.get(there, lambda: stepper_of(tensors, self._dilations))
+        stepper = self._stepper.get(there, lambda: Stepper(self._filters.blocks(tensors)))
         return run_step(stepper, x_t, state), state
 
     def initial_state(self, B: int) -> State:
@@ -71,7 +72,7 @@ class Stack(torch_core.Stack):
 
     def _plan(self, x: Tensor, position: Tensor | None = None, lengths: Tensor | None = None) -> Plan:
         p = self._dropout if self.training else 0.0
-        return Plan(self.plain, self._dilations, self._masks(x, p), p, position, lengths, torch.get_num_threads())
+        return Plan(self.plain, self._filters, self._masks(x, p), p, position, lengths, torch.get_num_threads())
 
     def _masks(self, x: Tensor, p: float) -> list[Tensor]:
         """Of every dropout, ``(B, C, T)``, drawn as the torch core draws them; none where nothing is dropped."""
@@ -97,16 +98,16 @@ class Reference(torch_core.Core):
     make_stack = PlainStack
 
 
-def _handles(block: Any) -> list[Handle | None]:
-    """Three for each convolution, as ``run_blocks`` wants the parameters."""
-    found: list[Handle | None] = []
+def _places(block: Any) -> list[tuple[nn.Module, str] | None]:
+    """Where a block's parameters are, in the order of ``Filters``."""
+    found: list[tuple[nn.Module, str] | None] = []
     for conv in (block.conv1, block.conv2):
         if conv.normed:
             parts = conv.conv.parametrizations.weight
-            found += [handle_of(parts, "original1"), handle_of(parts, "original0")]
+            found += [(parts, "original1"), (parts, "original0")]
         else:
-            found += [handle_of(conv.conv, "weight"), None]
-        found.append(handle_of(conv.conv, "bias"))
-    if not isinstance(block.shortcut, nn.Conv1d):
-        return [*found, None, None, None]
-    return [*found, handle_of(block.shortcut, "weight"), None, handle_of(block.shortcut, "bias")]
+            found += [(conv.conv, "weight"), None]
+        found.append((conv.conv, "bias"))
+    if isinstance(block.shortcut, nn.Conv1d):
+        return [*found, (block.shortcut, "weight"), None, (block.shortcut, "bias")]
+    return [*found, None, None, None]
