@@ -10,13 +10,13 @@ from abc import abstractmethod
 from functools import cached_property
 from typing import Any
 
-import numba
 import torch
 from torch import Tensor, nn
 
-from seqbench.api import Refused
 from seqbench.backends.kernels.cells import Cell
 from seqbench.backends.kernels.recurrent import Kept, Kernels, Parameters
+from seqbench.backends.numba_arrays import refuse_others, refuse_second_derivative
+from seqbench.backends.numba_threads import numba_threads
 from seqbench.backends.torch_recurrent import RecurrentLayer, uniform_
 from seqbench.backends.torch_sequence import last_valid
 
@@ -132,12 +132,7 @@ def run_sequence(
     Raises:
         Refused: a tensor is not on the CPU, or not of float32 or float64.
     """
-    if x.device.type != "cpu":
-        raise Refused(
-            f"the numba backend runs on the CPU, not on {x.device.type}: use --device cpu, or --backend torch"
-        )
-    if x.dtype not in (torch.float32, torch.float64):
-        raise Refused(f"the numba backend computes in float32 or float64, not in {x.dtype}")
+    refuse_others(x)
     outputs = kernels.cell.states if every_state else 1
     # Inside the function all of this is known no more: there ``needs_input_grad`` stays true under ``no_grad``.
     learns = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, *matrices, *start))
@@ -154,8 +149,8 @@ class _Sequence(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, kernels: Kernels, outputs: int, learns: bool, x: Tensor, W: Tensor, U: Tensor, b_x: Tensor, b_h: Tensor | None,
-        *start: Tensor,
+        ctx: Any, kernels: Kernels, outputs: int, learns: bool, x: Tensor, W: Tensor, U: Tensor, b_x: Tensor,
+        b_h: Tensor | None, *start: Tensor,
     ) -> Tensor | tuple[Tensor, ...]:  # fmt: skip
         """See ``run_sequence``."""
         ctx.kernels, ctx.outputs, ctx.threads = kernels, outputs, torch.get_num_threads()
@@ -176,14 +171,14 @@ class _Sequence(torch.autograd.Function):
         Raises:
             Refused: under ``create_graph=True``.
         """
-        if torch.is_grad_enabled():
-            raise Refused("this core's derivative is written by hand and has none itself: leave out create_graph=True")
+        refuse_second_derivative()
         x, _, _, _, b_h, *start = ctx.saved_tensors  # an error, if one of them has been written to since
         # The backward pass uses up what the forward pass kept: a second one over the same graph makes it anew.
         kept: Kept = ctx.kept or _forward(ctx, True, x, tuple(start))[1]
         ctx.kept = None
         d_y, time_first = _in_memory_order(_stacked(d_outputs))
-        found = _with_threads(ctx.threads, ctx.kernels.backward, kept, ctx.parameters, d_y, time_first)
+        with numba_threads(ctx.threads):
+            found = ctx.kernels.backward(kept, ctx.parameters, d_y, time_first, ctx.threads)
         dx, p = torch.from_numpy(found.x), found.parameters
         return (
             None,
@@ -202,7 +197,8 @@ def _forward(ctx: Any, training: bool, x: Tensor, start: tuple[Tensor, ...]) -> 
     rows, time_first = _in_memory_order(x)
     first = torch.stack(start).numpy() if start else _NO_START[x.dtype]
     arguments = (rows, time_first, ctx.parameters, first, ctx.outputs, training)
-    return _with_threads(ctx.threads, ctx.kernels.forward, *arguments)  # type: ignore[no-any-return]
+    with numba_threads(ctx.threads):
+        return ctx.kernels.forward(*arguments, threads=ctx.threads)  # type: ignore[no-any-return]
 
 
 _NO_START = {dtype: torch.empty(0, 0, 0, dtype=dtype).numpy() for dtype in (torch.float32, torch.float64)}
@@ -230,16 +226,3 @@ def _stacked(d_outputs: tuple[Tensor | None, ...]) -> Tensor:
     n = max(k + 1 for k, d in enumerate(d_outputs) if d is not None)
     known = next(d for d in d_outputs if d is not None)
     return torch.stack([torch.zeros_like(known) if d is None else d for d in d_outputs[:n]])
-
-
-def _with_threads(threads: int, function: Any, *arguments: Any) -> Any:
-    """Call with that many threads of numba; its threading layer sets torch's number too, which is put back."""
-    if threads == 1:
-        return function(*arguments)
-    most: Any = numba.config
-    numba.set_num_threads(min(threads, most.NUMBA_NUM_THREADS))
-    try:
-        return function(*arguments, threads=threads)
-    finally:
-        if torch.get_num_threads() != threads:
-            torch.set_num_threads(threads)
