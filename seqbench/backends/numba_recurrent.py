@@ -10,6 +10,7 @@ from abc import abstractmethod
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -201,8 +202,9 @@ def _forward(ctx: Any, training: bool, x: Tensor, start: tuple[Tensor, ...]) -> 
         return ctx.kernels.forward(*arguments, threads=ctx.threads)  # type: ignore[no-any-return]
 
 
-_NO_START = {dtype: torch.empty(0, 0, 0, dtype=dtype).numpy() for dtype in (torch.float32, torch.float64)}
-_NO_BIAS = {dtype: torch.empty(0, dtype=dtype).numpy() for dtype in (torch.float32, torch.float64)}
+_DTYPES = {torch.float32: np.float32, torch.float64: np.float64}
+_NO_START = {dtype: np.empty((0, 0, 0), same) for dtype, same in _DTYPES.items()}
+_NO_BIAS = {dtype: np.empty(0, same) for dtype, same in _DTYPES.items()}
 
 
 def _array(tensor: Tensor) -> Any:
