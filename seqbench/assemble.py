@@ -61,6 +61,19 @@ def has_own_decoder(card: Model, backend: str, form: DecoderForm) -> bool:
     return backend in card.decoders and form.attention != "none"
 
 
+def chosen_backend(card: Model, device: str, form: Form) -> tuple[str, str]:
+    """What ``--backend auto`` stands for, and why: numba on the CPU where the model has it, else torch.
+
+    A model with a decoder of its own must have that on numba too. One that has neither backend gets its first.
+    """
+    own = form.decoder is not None and has_own_decoder(card, "torch", form.decoder)
+    has_it = "numba" in card.cores and (not own or "numba" in card.decoders)
+    if device == "cpu" and has_it:
+        return "numba", "which is made for the CPU"
+    backend = "torch" if "torch" in card.cores else next(iter(card.cores))
+    return backend, f"for {card.name} has no numba core" if device == "cpu" else f"since the device is {device}"
+
+
 def _decoder(card: Model, backend: str, spec: CoreSpec, options: Any, form: Form) -> Any:
     """The model's own decoder, or the bridge around a core."""
     assert form.decoder is not None

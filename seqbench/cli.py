@@ -88,7 +88,7 @@ def _registry(plugins: Sequence[str] = ()) -> Registry:
 @click.option("--budget", help="Training of each trial: 2000steps, 60s or 5min. Default: the task's number of steps.")
 @click.option("--lr", type=float, help="Peak learning rate. Default: the task's.")
 @click.option("--batch", type=int, help="Sequences in a training batch. Default: the task's.")
-@click.option("--backend", multiple=True, help="Backend. Repeatable: one row each. Default: torch.")
+@click.option("--backend", multiple=True, help="Backend, or auto. Repeatable: one row each. Default: torch.")
 @click.option("--device", help="auto, cpu or cuda. Default: auto.")
 @click.option("--threads", type=int, help="CPU threads of each trial. Default: 1.")
 @click.option("--jobs", type=int, help="Trials that run at a time. Default: as many as cores allow; 1 on a GPU.")
@@ -143,6 +143,8 @@ def _watch(trials: Sequence[Trial], folder: RunFolder) -> Observer:
 
 
 def _print_plan(plan: Plan, *, full: bool) -> None:
+    from seqbench.spec import AUTO
+
     trials = plan.trials
     if full:
         click.echo(f"{'trial':<58} {'width':>5} {'layers':>6} {'params':>9} {'of which core':>13} {'error':>6}")
@@ -156,6 +158,16 @@ def _print_plan(plan: Plan, *, full: bool) -> None:
     first = trials[0]
     schedule = ", ".join(dict.fromkeys(f"{t.task}: {t.training.budget}, lr {t.training.lr:g}" for t in trials))
     click.echo(f"{len(trials)} trials on {first.device}, {first.threads} thread(s) each; {schedule}")
+    if AUTO in plan.spec.backend:
+        click.echo(f"backend auto: {_chosen(trials)}")
+
+
+def _chosen(trials: Sequence[Trial]) -> str:
+    """``numba for gru, lstm; torch for mine``."""
+    models: dict[str, dict[str, None]] = {}
+    for trial in trials:
+        models.setdefault(trial.backend, {})[trial.label] = None
+    return "; ".join(f"{backend} for {', '.join(labels)}" for backend, labels in models.items())
 
 
 def _finish(results: Results) -> None:

@@ -12,6 +12,7 @@ from seqbench.errors import SpecError, UnknownName
 from seqbench.options import build_options, changed, to_dict
 from seqbench.registry import Registry
 from seqbench.spec import (
+    AUTO,
     PARAMETER_TOLERANCE,
     Budget,
     Choice,
@@ -37,7 +38,7 @@ class Row:
         model: name.
         model_options: typed, every option of the card.
         label: the model with what differs from its defaults.
-        backend: name.
+        backend: name, or "auto", which sizing turns into a name.
         width: as asked for; None: solved from the budget.
         layers: as asked for; None: the card's default.
         dropout: probability.
@@ -62,7 +63,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Sized:
-    """What a row came to, or why it cannot run."""
+    """What a row came to, or why it cannot run; ``backend`` is what "auto" came to, else empty."""
 
     width: int = 0
     layers: int = 0
@@ -71,6 +72,7 @@ class Sized:
     core_parameters: int = 0
     advice: str = ""
     blocked: Mapping[str, str] | None = None
+    backend: str = ""
 
 
 @dataclass(frozen=True)
@@ -116,8 +118,8 @@ def rows_of(spec: RunSpec, registry: Registry) -> list[Row]:
 def _check_backends(backends: Sequence[str], registry: Registry) -> None:
     known = {backend for card in registry.models.values() for backend in card.cores}
     for backend in backends:
-        if backend not in known:
-            raise UnknownName("backend", backend, known)
+        if backend != AUTO and backend not in known:
+            raise UnknownName("backend", backend, {*known, AUTO})
 
 
 def _tasks(spec: RunSpec, registry: Registry) -> Iterator[tuple[TaskCard, Any, Dataset]]:
@@ -219,7 +221,7 @@ def trials_of(
             model=row.model,
             model_options=size.model_options or row.model_options,
             label=row.label,
-            backend=row.backend,
+            backend=size.backend or row.backend,
             device=device,
             width=size.width,
             layers=size.layers,

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.live import Live
 
+COMPILING = 2.0
+"""A first step of so many seconds has compiled something; those of torch, and from numba's cache, take less."""
+
 REFRESH = 2
 """Times per second: each looks at the logs of the running trials."""
 
@@ -45,8 +48,10 @@ class Lines:
     def finished(self, trial: Trial, record: dict[str, Any]) -> None:
         """Say how it ended and how long it took."""
         self._done += 1
-        seconds = (record.get("speed") or {}).get("seconds")
-        took = f" ({seconds:.1f} s)" if seconds else ""
+        speed = record.get("speed") or {}
+        seconds, first = speed.get("seconds"), speed.get("first_step_seconds") or 0.0
+        compiling = f", {first:.1f} s of it compiling" if first >= COMPILING else ""
+        took = f" ({seconds:.1f} s{compiling})" if seconds else ""
         name = f"{trial.task_label} {trial.label} {trial.backend} seed {trial.seed}"
         self._write(f"[{self._done}/{self._total}] {name}: {score_text(record)}{took}")
 
@@ -98,10 +103,12 @@ class Table:
         rows: dict[tuple[str, str, str], dict[int, Trial]] = {}
         for trial in self._trials:
             rows.setdefault((trial.task_label, trial.label, trial.backend), {})[trial.seed] = trial
-        for (task, label, _), of_seed in rows.items():
+        several = len({backend for _, _, backend in rows}) > 1
+        for (task, label, backend), of_seed in rows.items():
             # Text, because brackets in a plain string would be read as markup
+            name = f"{label} · {backend}" if several else label
             table.add_row(
-                Text(task), Text(label), *(self._cell_of(of_seed[seed]) if seed in of_seed else "" for seed in seeds)
+                Text(task), Text(name), *(self._cell_of(of_seed[seed]) if seed in of_seed else "" for seed in seeds)
             )
         return table
 
@@ -111,7 +118,10 @@ class Table:
         if trial.id not in self._running:
             return "[dim]waiting[/dim]"
         at = progress(self._folder, trial)
-        return "[cyan]starting[/cyan]" if at is None else f"[cyan]{at[0] / at[1]:.0%}[/cyan]"
+        if at is None:
+            return "[cyan]starting[/cyan]"
+        step, steps = at
+        return f"[cyan]{step / steps:.0%}[/cyan]" if steps else "[cyan]compiling[/cyan]"
 
 
 def _cell(record: dict[str, Any]) -> str:

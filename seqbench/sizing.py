@@ -5,17 +5,19 @@ from __future__ import annotations
 import platform
 import traceback
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from seqbench import registry
 from seqbench.api import Form
-from seqbench.assemble import has_own_decoder
+from seqbench.assemble import chosen_backend, has_own_decoder
 from seqbench.budget import Question, Size, solve
 from seqbench.errors import DataError, Refused, UsageError
 from seqbench.options import build_options, to_dict
 from seqbench.plan import Answer, Row, Sized
+from seqbench.spec import AUTO
 from seqbench.trial import prepare_task
 
 
@@ -25,7 +27,7 @@ def size_all(rows: Sequence[Row], plugins: Sequence[str], data_dir: str | None, 
         chosen = choose_device(device)
         cards = registry.load(plugins)
         forms = {label: _form(row, cards, data_dir) for label, row in {row.task_label: row for row in rows}.items()}
-        sizes = tuple(_size(row, cards, forms[row.task_label]) for row in rows)
+        sizes = tuple(_size_on(chosen, row, cards, forms[row.task_label]) for row in rows)
     except (UsageError, DataError) as error:
         return Answer(error=str(error))
     return Answer("", chosen, sizes, describe_torch(chosen))
@@ -39,6 +41,16 @@ def _form(row: Row, cards: registry.Registry, data_dir: str | None) -> Form | Ex
         raise  # the user can mend this before the run starts
     except Exception as error:  # noqa: BLE001 - a stranger's task may raise anything
         return error
+
+
+def _size_on(device: str, row: Row, cards: registry.Registry, form: Form | Exception) -> Sized:
+    """The row's size on a device, which decides what the backend "auto" stands for."""
+    if row.backend != AUTO or isinstance(form, Exception):
+        return _size(row, cards, form)
+    backend, why = chosen_backend(cards.model(row.model), device, form)
+    size = _size(replace(row, backend=backend), cards, form)
+    said = f"backend auto: {backend}, {why}"
+    return replace(size, backend=backend, advice=f"{size.advice}; {said}" if size.advice else said)
 
 
 def _size(row: Row, cards: registry.Registry, form: Form | Exception) -> Sized:

@@ -21,6 +21,12 @@ from seqbench.errors import SpecError
 STEP = "seqbench: step"
 """How a trial's log tells how far it is: ``seqbench: step 120/1000 loss 0.31``."""
 
+FIRST_STEP = "seqbench: first step"
+"""How it tells that kernels are being compiled or read from disk: the first step of training, which is not timed."""
+
+AUTO = "auto"
+"""The backend that stands for the fastest one that a model has on the device: see ``assemble.chosen_backend``."""
+
 PARAMETER_TOLERANCE = 0.02
 """A parameter count further from its target than this share gets a warning."""
 
@@ -184,6 +190,9 @@ class RunSpec:
             raise SpecError("No task: say which, for example --task copy (seqbench list shows all).")
         if not self.backend:
             raise SpecError("No backend: say which, for example --backend torch (seqbench info MODEL shows all).")
+        if AUTO in self.backend and len(self.backend) > 1:
+            others = ", ".join(name for name in self.backend if name != AUTO)
+            raise SpecError(f"--backend auto chooses one backend for each model; leave out {others or 'the second'}.")
         parse_seeds(self.seeds)
         if self.params is not None:
             parse_count(self.params, "--params")

@@ -23,7 +23,7 @@ from seqbench.measure.clock import Stopwatch, per_second
 from seqbench.measure.memory import PeakMemory
 from seqbench.options import build_options
 from seqbench.predict import NetworkPredictor
-from seqbench.spec import STEP, Trial, record_of
+from seqbench.spec import FIRST_STEP, STEP, Trial, record_of
 from seqbench.store import RunFolder
 from seqbench.streams import stream, torch_seed
 from seqbench.train import Problem, Trained, first_step, fit, steps_in
@@ -63,6 +63,7 @@ def _run(trial: Trial, folder: RunFolder) -> dict[str, Any]:
     known, symbols = _known_before_training(cast, network), cast.task.symbols()
     problem = Problem(network, cast.form, loss_of(cast.task, cast.form))
     predict = NetworkPredictor(network, cast.card, cast.form, problem.loss)
+    print(FIRST_STEP, flush=True)  # noqa: T201 - into the log
     compiled = first_step(problem, trial.training, training_batches(trial, cast))
     steps = _steps(trial, folder, problem, cast)
     memory.restart()  # neither that step nor timing the budget is part of training

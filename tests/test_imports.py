@@ -57,7 +57,7 @@ GRAPH = {
     "train": "api assemble errors losses measure network predict spec",
     "trial": "api assemble data errors losses measure options predict registry spec store streams train",
     "budget": "api assemble errors spec",
-    "sizing": "api assemble budget errors options plan registry trial",
+    "sizing": "api assemble budget errors options plan registry spec trial",
     "process": "registry",
     "executors": "executors process spec store",
     "progress": "executors spec store",

@@ -195,6 +195,7 @@ class Model:
         """
         check_name("model", self.name)
         check(bool(self.cores), f"model {self.name!r} names no core: give cores={{'torch': 'module:Class'}}")
+        check("auto" not in self.cores, f"model {self.name!r}: no backend can be called 'auto', which chooses one")
         for backend, factory in [*self.cores.items(), *self.decoders.items()]:
             check_factory(f"model {self.name!r}, backend {backend!r}", factory)
         if self.recurrence is not None:

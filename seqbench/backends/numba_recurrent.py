@@ -7,18 +7,20 @@ computes is exchanged. Arrays go between torch and numba without copies.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any, Self
 
-import numba
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from seqbench.api import CoreSpec, Refused
+from seqbench.api import CoreSpec
 from seqbench.backends.kernels.cells import Cell
 from seqbench.backends.kernels.recurrent import Kept, Kernels, Parameters
+from seqbench.backends.numba_arrays import refuse_others, refuse_second_derivative
+from seqbench.backends.numba_threads import numba_threads
 from seqbench.backends.recurrence import Recurrence
+from seqbench.backends.torch_derived import Derived
 from seqbench.backends.torch_recurrent import RecurrentCore, RecurrentLayer, uniform_
 from seqbench.backends.torch_sequence import last_valid
 
@@ -31,8 +33,6 @@ class KernelLayer(RecurrentLayer):
     """
 
     plain = False
-    _kept: tuple[Parameters, Any] | None = None
-    _kept_from: Sequence[tuple[Tensor, int]] = ()
 
     @property
     @abstractmethod
@@ -74,33 +74,41 @@ class KernelLayer(RecurrentLayer):
     @torch.no_grad()
     def step(self, x_t: Tensor, state: Any) -> tuple[Tensor, Any]:
         """One step: ``x_t (B, D)`` to ``y_t (B, H)``; the matrices stay packed from step to step."""
-        check_input(x_t)
-        matrices = self.matrices()
-        now = [(m, m._version) for m in matrices if m is not None]  # noqa: SLF001 - counts in-place changes
-        kept = self._kept if self._unchanged_since(now) else None
-        p, packed = kept or self._to_be_packed(matrices, x_t.dtype)
+        refuse_others(x_t)
+        kept, threads = self._kept_matrices(x_t.dtype), torch.get_num_threads()
         x, start = x_t.unsqueeze(1).contiguous().numpy(), torch.stack(_leaves(state)).numpy()  # (B, 1, D), (n, B, H)
-        forward = partial(self.kernels.forward, packed=packed, fresh=kept is None)
-        y, _ = _with_threads(torch.get_num_threads(), forward, x, False, p, start, len(start), False)
-        self._kept, self._kept_from = (p, packed), now
+        with numba_threads(threads):
+            y, _ = self.kernels.forward(
+                x, False, kept.parameters, start, len(start), False, threads, kept.packed, kept.fresh
+            )
+        kept.fresh = False
         after = torch.from_numpy(y).squeeze(2).unbind(0)  # (n, B, 1, H) to n x (B, H)
         return after[0], after if isinstance(state, tuple) else after[0]
 
-    def _unchanged_since(self, now: list[tuple[Tensor, int]]) -> bool:
-        """Whether the matrices are those that were packed last; in training nobody can tell."""
-        same = len(now) == len(self._kept_from) and all(
-            a is b and m == n for (a, m), (b, n) in zip(now, self._kept_from, strict=True)
-        )
-        return same and not self.training
+    @cached_property
+    def _derived(self) -> Derived:
+        return Derived()
 
-    def _to_be_packed(self, matrices: tuple[Tensor | None, ...], dtype: torch.dtype) -> tuple[Parameters, Any]:
-        p = _parameters(matrices, dtype)
-        return p, self.kernels.room_for_matrices(p)
+    def _kept_matrices(self, dtype: torch.dtype) -> _Matrices:
+        """The parameters, and where they lie packed, made anew when one has changed; at every step in training."""
+        matrices = self.matrices()
+        if self.training:
+            self._derived.forget()
+        there = [matrix for matrix in matrices if matrix is not None]
+        made: _Matrices = self._derived.get(there, lambda: _Matrices(_parameters(matrices, dtype), self.kernels))
+        return made
 
     def train(self, mode: bool = True) -> Self:
-        """Forget the packed matrices on every change of mode: writes through ``.data`` leave no other trace."""
-        self._kept = None
+        """Forget the packed matrices on every change of mode."""
+        self._derived.forget()
         return super().train(mode)
+
+
+class _Matrices:
+    """A layer's parameters, and memory for them in packed form; ``fresh`` until they are packed."""
+
+    def __init__(self, parameters: Parameters, kernels: Kernels) -> None:
+        self.parameters, self.packed, self.fresh = parameters, kernels.room_for_matrices(parameters), True
 
 
 class CellLayer(KernelLayer):
@@ -180,26 +188,12 @@ def run_sequence(
     Raises:
         Refused: a tensor is not on the CPU, or not of float32 or float64.
     """
-    check_input(x)
+    refuse_others(x)
     outputs = kernels.cell.states if every_state else 1
     # Inside the function all of this is known no more: there ``needs_input_grad`` stays true under ``no_grad``.
     learns = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, *matrices, *start))
     found = _Sequence.apply(kernels, outputs, learns, x, *matrices, *start)  # type: ignore[no-untyped-call]
     return (found,) if outputs == 1 else found
-
-
-def check_input(x: Tensor) -> None:
-    """Whether the kernels can read ``x``.
-
-    Raises:
-        Refused: it is not on the CPU, or not of float32 or float64.
-    """
-    if x.device.type != "cpu":
-        raise Refused(
-            f"the numba backend runs on the CPU, not on {x.device.type}: use --device cpu, or --backend torch"
-        )
-    if x.dtype not in (torch.float32, torch.float64):
-        raise Refused(f"the numba backend computes in float32 or float64, not in {x.dtype}")
 
 
 class _Sequence(torch.autograd.Function):
@@ -233,14 +227,14 @@ class _Sequence(torch.autograd.Function):
         Raises:
             Refused: under ``create_graph=True``.
         """
-        if torch.is_grad_enabled():
-            raise Refused("this core's derivative is written by hand and has none itself: leave out create_graph=True")
+        refuse_second_derivative()
         x, _, _, _, b_h, *start = ctx.saved_tensors  # an error, if one of them has been written to since
         # The backward pass uses up what the forward pass kept: a second one over the same graph makes it anew.
         kept: Kept = ctx.kept or _forward(ctx, True, x, tuple(start))[1]
         ctx.kept = None
         d_y, time_first = _in_memory_order(_stacked(d_outputs))
-        found = _with_threads(ctx.threads, ctx.kernels.backward, kept, ctx.parameters, d_y, time_first)
+        with numba_threads(ctx.threads):
+            found = ctx.kernels.backward(kept, ctx.parameters, d_y, time_first, ctx.threads)
         dx, p = torch.from_numpy(found.x), found.parameters
         return (
             None,
@@ -259,11 +253,13 @@ def _forward(ctx: Any, training: bool, x: Tensor, start: tuple[Tensor, ...]) -> 
     rows, time_first = _in_memory_order(x)
     first = torch.stack(start).numpy() if start else _NO_START[x.dtype]
     arguments = (rows, time_first, ctx.parameters, first, ctx.outputs, training)
-    return _with_threads(ctx.threads, ctx.kernels.forward, *arguments)  # type: ignore[no-any-return]
+    with numba_threads(ctx.threads):
+        return ctx.kernels.forward(*arguments, threads=ctx.threads)  # type: ignore[no-any-return]
 
 
-_NO_START = {dtype: torch.empty(0, 0, 0, dtype=dtype).numpy() for dtype in (torch.float32, torch.float64)}
-_NO_BIAS = {dtype: torch.empty(0, dtype=dtype).numpy() for dtype in (torch.float32, torch.float64)}
+_DTYPES = {torch.float32: np.float32, torch.float64: np.float64}
+_NO_START = {dtype: np.empty((0, 0, 0), same) for dtype, same in _DTYPES.items()}
+_NO_BIAS = {dtype: np.empty(0, same) for dtype, same in _DTYPES.items()}
 
 
 def _parameters(matrices: tuple[Tensor | None, ...], dtype: torch.dtype) -> Parameters:
@@ -287,16 +283,3 @@ def _stacked(d_outputs: tuple[Tensor | None, ...]) -> Tensor:
     n = max(k + 1 for k, d in enumerate(d_outputs) if d is not None)
     known = next(d for d in d_outputs if d is not None)
     return torch.stack([torch.zeros_like(known) if d is None else d for d in d_outputs[:n]])
-
-
-def _with_threads(threads: int, function: Any, *arguments: Any) -> Any:
-    """Call with that many threads of numba; its threading layer sets torch's number too, which is put back."""
-    if threads == 1:
-        return function(*arguments)
-    most: Any = numba.config
-    numba.set_num_threads(min(threads, most.NUMBA_NUM_THREADS))
-    try:
-        return function(*arguments, threads=threads)
-    finally:
-        if torch.get_num_threads() != threads:
-            torch.set_num_threads(threads)

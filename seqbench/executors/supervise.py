@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from seqbench.process import Outcome, run_in_child
-from seqbench.spec import STEP, Trial, record_of
+from seqbench.spec import FIRST_STEP, STEP, Trial, record_of
 from seqbench.store import RunFolder
 
 TAIL = 4000
@@ -49,9 +49,15 @@ def run_trial_supervised(
 
 
 def progress(folder: RunFolder, trial: Trial) -> tuple[int, int] | None:
-    """The step at which a running trial last reported, and how many it has; None before the first."""
-    found = _STEP.findall(_tail(folder.log_path(trial.id)))
-    return (int(found[-1][0]), int(found[-1][1])) if found else None
+    """The step at which a running trial last reported, and how many it has; None before the first.
+
+    While kernels are compiled for the first step it is at step 0 of 0.
+    """
+    log = _tail(folder.log_path(trial.id))
+    found = _STEP.findall(log)
+    if found:
+        return int(found[-1][0]), int(found[-1][1])
+    return (0, 0) if FIRST_STEP in log.splitlines() else None
 
 
 def _death(outcome: Outcome, limit: float) -> dict[str, Any]:

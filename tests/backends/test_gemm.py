@@ -7,7 +7,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seqbench.backends.kernels.gemm import BLOCK, multiply, multiply_transposed
+from seqbench.backends.kernels.gemm import (
+    BLOCK,
+    CHUNK,
+    multiply,
+    multiply_blocks,
+    multiply_columns,
+    multiply_transposed,
+    pack_block,
+)
 from seqbench.backends.kernels.packing import pack_columns, pack_rows
 from seqbench.backends.kernels.target import HOST
 
@@ -78,4 +86,50 @@ def test_adds_the_transposed_product(dtype: type, parts: int, outer: int, inner:
         multiply_transposed(A, lanes, M + 2 * lanes, first, last, B, *b_strides, outer, inner, N, C.reshape(-1), Np)
     want = 1 + A[:, lanes : lanes + M].T.astype(float) @ B.reshape(-1, N).astype(float)
     np.testing.assert_allclose(C[:, :N], want, rtol=0, atol=DTYPES[dtype] * (outer * inner) ** 0.5)
+    np.testing.assert_array_equal(C[:, N:], 1)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("parts", [1, 3])
+@pytest.mark.parametrize("rows", [1, 7, BLOCK + 5])
+@pytest.mark.parametrize("vectors", [1, 2, 5])
+def test_adds_the_transposed_product_of_what_lies_in_rows(dtype: type, parts: int, rows: int, vectors: int) -> None:
+    """``C += A' B``, neither packed, in parts that make the same bits as the whole."""
+    rng, lanes = np.random.default_rng(rows), HOST.lanes(np.dtype(dtype).itemsize)
+    M, N = 3 * lanes, vectors * lanes
+    A, B = rng.normal(size=(rows, M + lanes)).astype(dtype), rng.normal(size=(rows + 2, N)).astype(dtype)
+    C = np.ones((M + lanes, N), dtype)
+    for part in range(parts):
+        first, last = (M // lanes * p // parts * lanes for p in (part, part + 1))
+        multiply_columns(A, 0, M + lanes, first, last, B, 2 * N, N, rows, N, C, 0, N)
+    want = 1 + A[:, :M].T.astype(float) @ B[2:].astype(float)
+    np.testing.assert_allclose(C[:M], want, rtol=0, atol=DTYPES[dtype] * rows**0.5)
+    np.testing.assert_array_equal(C[M:], 1)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_more_columns_than_are_packed_at_a_time(dtype: type) -> None:
+    rng, lanes = np.random.default_rng(0), HOST.lanes(np.dtype(dtype).itemsize)
+    M, rows, N = CHUNK + lanes, 5, 2 * lanes
+    A, B = rng.normal(size=(rows, M)).astype(dtype), rng.normal(size=(rows, N)).astype(dtype)
+    C = np.zeros((M, N), dtype)
+    multiply_transposed(A, 0, M, 0, M, B, 0, N, 1, rows, N, C.reshape(-1), N)
+    np.testing.assert_allclose(C, A.T.astype(float) @ B.astype(float), rtol=0, atol=DTYPES[dtype] * 3)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("first", "last"), [(0, 5), (1, 4), (3, 5), (4, 5), (1, 2)])
+def test_a_block_multiplies_some_of_its_columns(dtype: type, first: int, last: int) -> None:
+    """``first`` and ``last`` in vectors, within a panel of two and at its ends."""
+    rng, lanes, R, N = np.random.default_rng(0), HOST.lanes(np.dtype(dtype).itemsize), 7, 21
+    M, Np = 5 * lanes, padded(N, dtype)
+    A, B = rng.normal(size=(R, M)).astype(dtype), rng.normal(size=(R, N)).astype(dtype)
+    a, b = np.full(R * M, np.nan, dtype), np.full(R * Np, np.nan, dtype)
+    pack_block(A, 0, M, M, R, 0, R, M, a)
+    pack_block(B, 0, N, N, R, 0, R, N, b)
+    C = np.ones(((last - first) * lanes + 1, Np), dtype)
+    multiply_blocks(a, M, first * lanes, last * lanes, b, N, R, C.reshape(-1), 0, Np)
+    want = 1 + A[:, first * lanes : last * lanes].T.astype(float) @ B.astype(float)
+    np.testing.assert_allclose(C[:-1, :N], want, rtol=0, atol=DTYPES[dtype])
+    np.testing.assert_array_equal(C[-1], 1)
     np.testing.assert_array_equal(C[:, N:], 1)

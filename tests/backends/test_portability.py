@@ -13,29 +13,34 @@ PROGRAM = """
 import torch
 from seqbench.api import CoreSpec
 from seqbench.backends.kernels.target import HOST
-from seqbench_models.rnn import card, numba_core, torch_core
+from seqbench_models import rnn, tcn
+from seqbench_models.rnn import numba_core as numba_rnn, torch_core as torch_rnn
+from seqbench_models.tcn import numba_core as numba_tcn, torch_core as torch_tcn
 
 torch.set_num_threads(1)
-spec, options = CoreSpec(13, 21), card.options()
-ours, theirs = numba_core.Core(spec, options), torch_core.Core(spec, options)
-theirs.load_state_dict(ours.state_dict())
-x = torch.randn(7, 9, 13, requires_grad=True)
-for core in (ours, theirs):
-    y, _ = core(x)
-    core.found = [y, *torch.autograd.grad(y.pow(2).sum(), [x, *core.parameters()])]
-worst = max(float((a - b).detach().abs().max()) for a, b in zip(ours.found, theirs.found))
+x, worst = torch.randn(7, 9, 13, requires_grad=True), 0.0
+for card, ours, theirs in ((rnn.card, numba_rnn, torch_rnn), (tcn.card, numba_tcn, torch_tcn)):
+    cores = [module.Core(CoreSpec(13, 21, 2), card.options()).eval() for module in (ours, theirs)]
+    cores[1].load_state_dict(cores[0].state_dict())
+    found = []
+    for core in cores:
+        y, _ = core(x)
+        y_t, _ = core.step(x[:, 0], core.initial_state(7, 1))
+        found.append([y, y_t, *torch.autograd.grad(y.pow(2).sum(), [x, *core.parameters()])])
+    worst = max(worst, *(float((a - b).detach().abs().max()) for a, b in zip(*found)))
 
 import numpy as np
 from seqbench.backends.kernels.recurrent import Parameters
 from seqbench.backends.kernels.row import rounded, widened
 from seqbench.backends.kernels.streaming import Stack, Streamer
 
+theirs = torch_rnn.Core(CoreSpec(13, 21), rnn.card.options())
 found = [p.detach().numpy() for p in theirs.parameters()]
 for narrow in (False, True):
     if narrow:  # the oracle's matrices as bfloat16 holds them
         for p in found[:2]:
             p[...] = widened(rounded(p))
-    stack, out = Stack(numba_core.CELLS["tanh"], (), (Parameters(*found),)), np.empty(21, np.float32)
+    stack, out = Stack(numba_rnn.CELLS["tanh"], (), (Parameters(*found),)), np.empty(21, np.float32)
     step = Streamer(stack, narrow=narrow).step
     for x_t in x[0].detach().numpy():
         step(0, x_t, out)

@@ -1,4 +1,4 @@
-"""One step at batch 1, one Python call a step: our kernels, onnxruntime, torch; writes two tables of docs/performance.md.
+"""One step at batch 1, one Python call a step: our kernels, onnxruntime, torch; two tables of docs/performance.md.
 
     OMP_NUM_THREADS=1 python tests/benchmarks/bench_streaming.py [--rounds 31] [--write docs/performance.md]
 

@@ -35,8 +35,8 @@ def test_card_says_what_it_is(name: str) -> None:
     assert card.equations.strip()
     assert any(word in card.citation for word in ("doi:", "arXiv:"))
     assert card.state_is_summary == (name in NAMES[:4])
-    recurrent = {"numba", "numba-ref"} if name in NAMES[:4] else set()
-    assert set(card.cores) == {"torch"} | recurrent
+    ours = {"numba", "numba-ref"} if name != "transformer" else set()
+    assert set(card.cores) == {"torch"} | ours
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -55,7 +55,11 @@ card = Model(
         "networks for sequence modeling. arXiv:1803.01271"
     ),
     equations=EQUATIONS,
-    cores={"torch": "seqbench_models.tcn.torch_core:Core"},
+    cores={
+        "torch": "seqbench_models.tcn.torch_core:Core",
+        "numba": "seqbench_models.tcn.numba_core:Core",
+        "numba-ref": "seqbench_models.tcn.numba_core:Reference",
+    },
     options=Options,
     can=frozenset({"causal", "bidirectional", "step"}),
     fine="last_channels",

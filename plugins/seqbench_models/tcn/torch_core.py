@@ -11,6 +11,7 @@ from torch.nn.functional import linear, pad
 from torch.nn.utils.parametrizations import weight_norm
 
 from seqbench.api import CoreSpec, Refused, State
+from seqbench.backends.torch_derived import Derived
 from seqbench.backends.torch_sequence import last_valid, reverse_valid, window, zero_beyond
 
 if TYPE_CHECKING:
@@ -22,13 +23,13 @@ class CausalConv(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, dilation: int, options: Options) -> None:
         super().__init__()
-        self.inputs, self.dilation, self.past = inputs, dilation, (options.kernel - 1) * dilation
+        self.inputs, self.outputs, self.dilation = inputs, outputs, dilation
+        self.past = (options.kernel - 1) * dilation
         self.conv = nn.Conv1d(inputs, outputs, options.kernel, dilation=dilation)
         self.normed = options.weight_norm
         if self.normed:
             weight_norm(self.conv)
-        self._matrix: Tensor | None = None
-        self._made_from: list[tuple[Tensor, int]] = []
+        self._matrix = Derived()
 
     def forward(self, x: Tensor) -> Tensor:
         """``x (B, C, T)`` after zeros to ``(B, C', T)``."""
@@ -50,24 +51,25 @@ class CausalConv(nn.Module):
 
     def _step_matrix(self) -> Tensor:
         """The filter as ``(C', K * C)``, made anew only when a parameter has changed since."""
-        now = [(p, p._version) for p in self._filter_parameters()]  # noqa: SLF001 - counts in-place changes
-        same = len(now) == len(self._made_from) and all(
-            a is b and m == n for (a, m), (b, n) in zip(now, self._made_from, strict=True)
-        )
-        if self._matrix is None or self.training or not same:
-            self._matrix = self.conv.weight.detach().transpose(1, 2).flatten(1)  # (C', C, K) to (C', K * C)
-            self._made_from = now
-        return self._matrix
+        if self.training:
+            self._matrix.forget()
+        filter_, norms, _ = self.parts()
+        made: Tensor = self._matrix.get([filter_] if norms is None else [filter_, norms], self._make_step_matrix)
+        return made
 
-    def _filter_parameters(self) -> list[Tensor]:
+    def _make_step_matrix(self) -> Tensor:
+        return self.conv.weight.detach().transpose(1, 2).flatten(1)  # (C', C, K) to (C', K * C)
+
+    def parts(self) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """The filter's direction ``(C', C, K)`` and norms ``(C', 1, 1)``, or itself and None; the bias ``(C',)``."""
         if not self.normed:
-            return [self.conv.weight]
+            return self.conv.weight, None, self.conv.bias
         parts: Any = self.conv.parametrizations.weight  # type: ignore[union-attr]
-        return [parts.original0, parts.original1]
+        return parts.original1, parts.original0, self.conv.bias
 
     def train(self, mode: bool = True) -> CausalConv:
-        """Forget the step matrix on every change of mode: writes through ``.data`` leave no other trace."""
-        self._matrix = None
+        """Forget the step matrix on every change of mode."""
+        self._matrix.forget()
         super().train(mode)
         return self
 
@@ -106,11 +108,59 @@ class Block(nn.Module):
         return x_t
 
 
+class Stack(nn.ModuleList):
+    """Blocks whose dilation doubles; state: one of each block."""
+
+    def __init__(self, spec: CoreSpec, options: Options, channels: int) -> None:
+        sizes = [spec.input_size] + [spec.width] * (spec.layers - 1) + [channels]
+        super().__init__(
+            Block(inputs, outputs, 2**i, spec, options) for i, (inputs, outputs) in enumerate(pairwise(sizes))
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """A whole sequence, ``x (B, T, D)`` to ``(B, T, C)``."""
+        x = x.transpose(1, 2)  # (B, D, T)
+        for block in self:
+            x = block(x)  # (B, C, T)
+        return x.transpose(1, 2)
+
+    def chunk(self, x: Tensor, state: Any, lengths: Tensor | None) -> tuple[Tensor, State]:
+        """The next chunk, ``(B, T, D)`` to ``(B, T, C)``; unspecified beyond ``lengths``."""
+        x, after = x.transpose(1, 2), []  # (B, D, T)
+        for block, before in zip(self._blocks(), state, strict=True):
+            x, new = block.chunk(x, before, lengths)  # (B, C, T)
+            after.append(new)
+        return x.transpose(1, 2), tuple(after)  # (B, T, C)
+
+    def step(self, x_t: Tensor, state: Any) -> tuple[Tensor, State]:
+        """One step, ``x_t (B, D)`` to ``y_t (B, C)``."""
+        after = []
+        for block, before in zip(self._blocks(), state, strict=True):
+            x_t, new = block.step(x_t, before)  # (B, C)
+            after.append(new)
+        return x_t, tuple(after)
+
+    def initial_state(self, B: int) -> State:
+        """Zeros: nothing before the first step."""
+        zeros = next(self.parameters()).new_zeros
+        convs = [(block.conv1, block.conv2) for block in self._blocks()]
+        return tuple(tuple(zeros(B, conv.past, conv.inputs) for conv in pair) for pair in convs)
+
+    def convolutions(self) -> list[CausalConv]:
+        """Two of each block, in order."""
+        return [conv for block in self._blocks() for conv in (block.conv1, block.conv2)]
+
+    def _blocks(self) -> Any:
+        return self
+
+
 class Core(nn.Module):
     """The temporal convolutional network; see the card for its equations.
 
     Asked for both directions, a second stack runs over each row reversed within its length, so padding never enters it.
     """
+
+    make_stack: type[Stack] = Stack
 
     def __init__(self, spec: CoreSpec, options: Options) -> None:
         super().__init__()
@@ -118,49 +168,33 @@ class Core(nn.Module):
         self.output_size = self.channels if spec.causal else 2 * self.channels
         self.max_length: int | None = None
         self.kernel = options.kernel
-        self.blocks = self._stack(spec, options)
-        self.backward_blocks = nn.ModuleList() if spec.causal else self._stack(spec, options)
-
-    def _stack(self, spec: CoreSpec, options: Options) -> nn.ModuleList:
-        sizes = [spec.input_size] + [spec.width] * (spec.layers - 1) + [self.channels]
-        return nn.ModuleList(
-            Block(inputs, outputs, 2**i, spec, options) for i, (inputs, outputs) in enumerate(pairwise(sizes))
-        )
+        self.blocks = self.make_stack(spec, options, self.channels)
+        self.backward_blocks = nn.ModuleList() if spec.causal else self.make_stack(spec, options, self.channels)
 
     def forward(self, x: Tensor, state: Any = None, lengths: Tensor | None = None) -> tuple[Tensor, State]:
         """A whole sequence or the next chunk of one; see ``seqbench.api.Core``."""
         if state is None:
             return zero_beyond(self._stateless(x, lengths), lengths), None
         self._refuse_state()
-        x, after = x.transpose(1, 2), []  # (B, D, T)
-        for block, before in zip(self._blocks(), state, strict=True):
-            x, new = block.chunk(x, before, lengths)  # (B, C, T)
-            after.append(new)
-        return zero_beyond(x.transpose(1, 2), lengths), tuple(after)  # (B, T, C)
+        y, after = self.blocks.chunk(x, state, lengths)  # (B, T, C)
+        return zero_beyond(y, lengths), after
 
     def _stateless(self, x: Tensor, lengths: Tensor | None) -> Tensor:
-        y = _through(self.blocks, x)  # (B, T, C)
+        y: Tensor = self.blocks(x)  # (B, T, C)
         if self.causal:
             return y
-        back = _through(self.backward_blocks, reverse_valid(x, lengths))
+        back = self.backward_blocks(reverse_valid(x, lengths))
         return torch.cat([y, reverse_valid(back, lengths)], dim=-1)  # (B, T, 2C)
 
     def initial_state(self, B: int, capacity: int) -> State:  # noqa: ARG002 - the past that counts does not grow
-        """Zeros: nothing before the first step."""
+        """Nothing before the first step."""
         self._refuse_state()
-        return tuple((self._zeros(B, block.conv1), self._zeros(B, block.conv2)) for block in self._blocks())
-
-    def _zeros(self, B: int, conv: CausalConv) -> Tensor:
-        return next(self.parameters()).new_zeros(B, conv.past, conv.inputs)
+        return self.blocks.initial_state(B)
 
     @torch.no_grad()
     def step(self, x_t: Tensor, state: Any) -> tuple[Tensor, State]:
         """One step without gradient: ``x_t (B, D)`` to ``y_t (B, C)``."""
-        after = []
-        for block, before in zip(self._blocks(), state, strict=True):
-            x_t, new = block.step(x_t, before)  # (B, C)
-            after.append(new)
-        return x_t, tuple(after)
+        return self.blocks.step(x_t, state)
 
     def summary(self, y: Tensor, lengths: Tensor | None) -> Tensor:
         """The last valid step, ``(B, C)``; of the backward direction the first, where it has read the whole row."""
@@ -171,20 +205,9 @@ class Core(nn.Module):
         """Every tap of every convolution at every step, the padding's zeros included."""
         return sum(2 * B * T * _weights(block, self.kernel) for block in [*self.blocks, *self.backward_blocks])
 
-    def _blocks(self) -> Any:
-        return self.blocks
-
     def _refuse_state(self) -> None:
         if not self.causal:
             raise Refused("a bidirectional core has no state: it must read the whole sequence before its first output")
-
-
-def _through(blocks: nn.ModuleList, x: Tensor) -> Tensor:
-    """``x (B, T, D)`` through all blocks to ``(B, T, C)``."""
-    x = x.transpose(1, 2)  # (B, D, T)
-    for block in blocks:
-        x = block(x)  # (B, C, T)
-    return x.transpose(1, 2)
 
 
 def _weights(block: Any, kernel: int) -> int:

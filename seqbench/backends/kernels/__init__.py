@@ -1,4 +1,4 @@
-"""CPU kernels in numba: a vector type, matrix products with packed operands, recurrent cells over time.
+"""CPU kernels in numba: a vector type, matrix products, recurrent cells and convolutions over time.
 
-Nothing here knows torch; ``seqbench.backends.numba_recurrent`` joins both. Importing this package loads nothing heavy.
+Nothing here knows torch; ``seqbench.backends.numba_*`` join both. Importing this package loads nothing heavy.
 """

@@ -170,7 +170,7 @@ def forward_rows(cell, constants, size, x, W, U, bias, states, gates, mid, y, fi
         g0 = ((t0 if training else 0) * B + first) * row
         for t in range(t1 - t0):
             for b in range(rows):
-                _copy(bias, 0, gates, g0 + (t * B + b) * row, row)
+                copy(bias, 0, gates, g0 + (t * B + b) * row, row)
         x_at = t0 * size.x_t + first * size.x_b
         n, zero = t1 - t0, np.int64(0)
         multiply(x, x_at, size.x_t, size.x_b, n, rows, 1, D, W, zero, n_gates * Hp, gates, g0, B * row, row)
@@ -213,7 +213,8 @@ def _one_step(cell, constants, size, U, states, gates, mid, t, g, first, rows, t
 
 
 @compiled
-def _copy(source, at, target, to, n):
+def copy(source, at, target, to, n):
+    """``target[to:to + n] = source[at:at + n]``, whole vectors."""
     for o in range(0, n, lanes_of(target)):
         store(target, to + o, load(source, at + o))
 
@@ -224,7 +225,7 @@ def _copy_rows(source, at, source_row, target, to, target_row, rows, n):
     whole = n // lanes_of(target) * lanes_of(target)
     for b in range(rows):
         i, j = at + b * source_row, to + b * target_row
-        _copy(source, i, target, j, whole)
+        copy(source, i, target, j, whole)
         for k in range(whole, n):
             put(target, j + k, number(source, i + k))
 
@@ -356,7 +357,7 @@ def weight_gradients(cell, size, x, states, gates, mid, dW, dU, part, parts):
     """
     _, slots, _, _, _ = numbers_of(cell)
     row, lanes, all_rows = slots * size.Hp, lanes_of(dW), size.T * size.B
-    first, last = row // lanes * part // parts * lanes, row // lanes * (part + 1) // parts * lanes
+    first, last = bounds_of(row, lanes, part, parts)
     gate_block = aligned(BLOCK * min(CHUNK, last - first), x.dtype)
     other_block = aligned(BLOCK * max(size.Dp, size.Hp), x.dtype)
     for low in range(first, last, CHUNK):
@@ -389,6 +390,13 @@ def _add_products(cell, size, gate_block, low, high, x, states, mid, other_block
 
 
 @compiled
+def bounds_of(n, lanes, part, parts):
+    """Bounds of one of ``parts`` parts of ``n`` rows, at multiples of a vector, which ``n`` is too."""
+    vectors = n // lanes
+    return vectors * part // parts * lanes, vectors * (part + 1) // parts * lanes
+
+
+@compiled
 def bias_gradient(gates, d_bias):
     """``d_bias (slots * Hp)``: the gates' gradients summed over all steps of all sequences, in blocks of rows.
 
@@ -397,7 +405,7 @@ def bias_gradient(gates, d_bias):
     row = d_bias.size
     block = aligned(row, d_bias.dtype)
     for start in range(0, gates.size, BLOCK * row):
-        _copy(gates, start, block, 0, row)
+        copy(gates, start, block, 0, row)
         for at in range(start + row, min(start + BLOCK * row, gates.size), row):
             _add(gates, at, block, 0, row)
         _add(block, 0, d_bias, 0, row)

@@ -18,11 +18,10 @@ from numba.core import types
 from seqbench.backends.kernels.jit import compiled, intrinsic
 from seqbench.backends.kernels.target import HOST
 from seqbench.backends.kernels.vector import VectorType, address, llvm_type, load, multiply_add, number, splat, store
+from seqbench.backends.kernels.workspace import LINE
 
 MANY, SOME, ONE = HOST.tile_rows
 VECTOR_BYTES = HOST.vector_bytes
-CACHE_LINE = 64
-"""Bytes."""
 WIDE = 8
 """Vectors of columns in a product with one row: so many sums at once hide the latency of the additions."""
 BLOCK = 192
@@ -209,8 +208,8 @@ def multiply_transposed(a, a_at, a_row, first, last, b, b_outer, b_inner, outer,
 @compiled
 def aligned(count, dtype):
     """``count`` elements that begin at a cache line, so that no vector lies across two."""
-    room = np.empty(count + CACHE_LINE, dtype)
-    start = -room.ctypes.data % CACHE_LINE // room.itemsize
+    room = np.empty(count + LINE, dtype)
+    start = -room.ctypes.data % LINE // room.itemsize
     return room[start : start + count]
 
 
@@ -265,3 +264,20 @@ def multiply_blocks(a, M, first, last, b, N, R, c, c_at, c_row):
             two = N - column > lanes
             b_step = wide if two else lanes
             _rows(a, a_at, 1, a_step, b, column * R, b_step, two, c, to + column, c_row, high - low, R)
+
+
+@compiled
+def multiply_columns(a, a_at, a_row, first, last, b, b_at, b_row, rows, N, c, c_at, c_row):
+    """``C[m] += sum_r A[r, m] B[r]`` for ``first <= m < last``: a weight gradient, both operands read where they lie.
+
+    Their rows are whole vectors, ``a_row`` and ``b_row`` apart and read to the end or nearly so, so that no part of a
+    cache line is wasted; then packing (``multiply_transposed``) only costs time. ``first``, ``last`` and ``N`` are
+    multiples of a vector.
+    """
+    lanes = lanes_of(c)
+    for start in range(0, rows, BLOCK):
+        R = min(BLOCK, rows - start)
+        for column in range(0, N, 2 * lanes):
+            a_block, b_block = a_at + start * a_row + first, b_at + start * b_row + column
+            two, c_block = N - column > lanes, c_at + first * c_row + column
+            _rows(a, a_block, 1, a_row, b, b_block, b_row, two, c, c_block, c_row, last - first, R)

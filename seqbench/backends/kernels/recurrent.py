@@ -17,11 +17,10 @@ import numpy as np
 from seqbench.backends.kernels import engine, plain
 from seqbench.backends.kernels.cells import Cell
 from seqbench.backends.kernels.jit import cached, cached_parallel, compiled, prange
-from seqbench.backends.kernels.rooms import Rooms, aligned
 from seqbench.backends.kernels.target import HOST
+from seqbench.backends.kernels.workspace import Workspace, aligned
 
 Array = Any
-_ROOMS = Rooms()
 
 
 @dataclass(frozen=True)
@@ -152,11 +151,11 @@ class Parameters:
 
 @dataclass(frozen=True)
 class Kept:
-    """What a forward pass leaves for the backward pass; ``room`` holds the buffers that ``engine`` describes."""
+    """What a forward pass leaves for the backward pass; ``workspace`` holds the buffers that ``engine`` describes."""
 
     x: Array
     time_first: bool
-    room: Array
+    workspace: Workspace
 
 
 @dataclass(frozen=True)
@@ -209,19 +208,18 @@ class Kernels:
         """
         T, B = x.shape[:2] if time_first else (x.shape[1], x.shape[0])
         functions, parts, more = self._functions(B, threads)
-        room = _ROOMS.take(self._room(T, B, p.U.shape[1], x, training, parts), x.dtype)
+        workspace = Workspace(x.dtype, [(self._room(T, B, p.U.shape[1], x, training, parts),)])
+        room = workspace.arrays[0]
         packed = room[:0] if packed is None else packed
         arguments = (x, time_first, p.W, p.U, p.b_x, p.b_h, start, outputs, training, room, packed, fresh)
         y = functions.forward(self._constants[x.dtype], *arguments, *more)
-        if not training:
-            _ROOMS.give(room)
-        return y, Kept(x, time_first, room)
+        return y, Kept(x, time_first, workspace)
 
     def room_for_matrices(self, p: Parameters) -> Array:
         """For the packed matrices of a layer; the plain loops need none."""
         H, lanes = p.U.shape[1], HOST.lanes(p.U.itemsize)
         size = 0 if self.plain else engine.packed_of(self.cell, p.W.shape[1], H, -(-H // lanes) * lanes)
-        return aligned(size, p.U.dtype)
+        return aligned((size,), p.U.dtype)
 
     def backward(self, kept: Kept, p: Parameters, d_y: Array, time_first: bool, threads: int = 1) -> Gradients:
         """Every gradient; what was kept is used up.
@@ -235,9 +233,8 @@ class Kernels:
         """
         x = kept.x
         functions, _, more = self._functions(x.shape[1 if kept.time_first else 0], threads)
-        arguments = (x, kept.time_first, p.W, p.U, p.b_h, kept.room, d_y, time_first)
+        arguments = (x, kept.time_first, p.W, p.U, p.b_h, kept.workspace.arrays[0], d_y, time_first)
         dx, found = functions.backward(self._constants[x.dtype], *arguments, *more)
-        _ROOMS.give(kept.room)
         return Gradients(dx, found[0], Parameters(*found[1:]))
 
     def _room(self, T: int, B: int, H: int, x: Array, training: bool, parts: int) -> int:
@@ -249,9 +246,14 @@ class Kernels:
     def _functions(self, B: int, threads: int) -> tuple[Compiled, int, tuple[int, ...]]:
         """The compiled functions, the parts of the batch, and what they take last.
 
-        None has fewer than 8 sequences, which would not fill the tiles. One part runs without a pool of threads.
+        One part runs without a pool of threads.
         """
-        parts = 1 if self.plain else max(1, min(threads, B // 8))
+        parts = 1 if self.plain else parts_of(B, threads)
         if parts > 1:
             return parallel(self.cell), parts, (parts,)
         return slow(self.cell) if self.plain else fast(self.cell), 1, ()
+
+
+def parts_of(B: int, threads: int) -> int:
+    """Parts of a batch: one for each thread, none of fewer than 8 sequences, which would not fill the tiles."""
+    return max(1, min(threads, B // 8))

@@ -39,13 +39,13 @@ from seqbench.backends.kernels.cells import (
     numbers_of,
     store_states,
 )
-from seqbench.backends.kernels.gemm import CACHE_LINE, lanes_of
+from seqbench.backends.kernels.gemm import lanes_of
 from seqbench.backends.kernels.jit import cached, compiled
 from seqbench.backends.kernels.recurrent import Parameters
-from seqbench.backends.kernels.rooms import aligned
 from seqbench.backends.kernels.row import multiply_row, packed
 from seqbench.backends.kernels.target import HOST
 from seqbench.backends.kernels.vector import load, store
+from seqbench.backends.kernels.workspace import LINE, aligned
 
 Array = Any
 
@@ -270,10 +270,10 @@ def _start(stack: Stack, bias: Array, Hp: int) -> Array:
 
 def _in_line(parts: list[Array]) -> tuple[Array, list[int]]:
     """Flat arrays one after the other, each from the beginning of a cache line, and where each begins."""
-    line = CACHE_LINE // parts[0].itemsize
+    line = LINE // parts[0].itemsize
     ends = np.cumsum([-(-part.size // line) * line for part in parts])
     places = [0, *ends[:-1].tolist()]
-    joined = aligned(int(ends[-1]), parts[0].dtype)
+    joined = aligned((int(ends[-1]),), parts[0].dtype)
     joined[:] = 0
     for part, place in zip(parts, places, strict=True):
         joined[place : place + part.size] = part

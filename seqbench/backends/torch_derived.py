@@ -1,0 +1,34 @@
+"""Values made from parameters and kept until one of these changes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from operator import is_
+from typing import Any
+
+from torch import Tensor
+
+
+class Derived:
+    """One such value.
+
+    Changes are seen by the version that torch counts for every tensor; writes through ``.data`` leave no trace there,
+    so ``forget`` on every change of mode.
+    """
+
+    def __init__(self) -> None:
+        self._value: Any = None
+        self._parameters: list[Tensor] = []
+        self._versions: list[int] = []
+
+    def get(self, parameters: list[Tensor], make: Callable[[], Any]) -> Any:
+        """What was kept, or ``make()`` if a parameter is another one, or changed, since."""
+        versions = [p._version for p in parameters]  # noqa: SLF001 - counts in-place changes
+        same = versions == self._versions and all(map(is_, parameters, self._parameters))
+        if self._value is None or not same:
+            self._value, self._parameters, self._versions = make(), parameters, versions
+        return self._value
+
+    def forget(self) -> None:
+        """Make it anew the next time."""
+        self._value = None
