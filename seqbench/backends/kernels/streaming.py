@@ -1,13 +1,14 @@
 """One step of a whole recurrent network in one compiled call: all layers, and the head, on matrices packed once.
 
 A step of one sequence does nothing but read its matrices, and to call compiled code with a dozen arrays takes as long
-as a small network computes. So all that can be done is done when the network is packed, and a step gets three arrays
+as a small network computes. So all that can be done is done when the network is packed, and a step gets two arrays
 besides its input and its output.
 
 ``weights``, as ``row`` packs them: for each layer ``W (D, gates * Hp)``, then ``U``, an ``(H, slots * Hp)`` for each
-run of slots; then the head's ``W (H, Np)``. ``memory``, in numbers (``Hp``: the width rounded up to whole vectors;
-``S`` slots)::
+run of slots; then the head's ``W (H, Np)``. ``memory``, in numbers, each part from a cache line on (``Hp``: the width
+rounded up to whole vectors; ``S`` slots)::
 
+    layout  ten int64: D, H, N, Np, L, B, and where biases, states, gates and start begin
     constants
     biases  (L - 1, S * Hp)          what the gates of the layers above the first begin with
     head    (Np,)                    the head's bias
@@ -16,9 +17,6 @@ run of slots; then the head's ``W (H, Np)``. ``memory``, in numbers (``Hp``: the
     mid     (Hp,)                    scratch
     y       (Np,)                    scratch
     start   (V or 1, S * Hp)         what the first layer's gates begin with: a row for each token, or the bias alone
-
-``layout``: ten whole numbers, ``D``, ``H``, ``N``, ``Np``, ``L``, ``B``, and where ``biases``, ``states``, ``gates``
-and ``start`` begin. Each part begins at a cache line.
 """
 
 from __future__ import annotations
@@ -44,18 +42,21 @@ from seqbench.backends.kernels.jit import cached, compiled
 from seqbench.backends.kernels.recurrent import Parameters
 from seqbench.backends.kernels.row import multiply_row, packed
 from seqbench.backends.kernels.target import HOST
-from seqbench.backends.kernels.vector import load, store
+from seqbench.backends.kernels.vector import load, number, put, store
 from seqbench.backends.kernels.workspace import LINE, aligned
 
 Array = Any
+
+LAYOUT_BYTES = 2 * LINE
+"""Of the layout at the beginning of the memory."""
 
 # --- in compiled code -----------------------------------------------------------------------------
 
 
 @compiled
-def network_step(cell, layout, weights, memory, token, b, x, out):
+def network_step(cell, weights, memory, token, b, x, out):
     """A step of sequence ``b``: its ``D`` numbers of ``x`` and row ``token`` of ``start``, to its ``N`` of ``out``."""
-    D, H, N, Np, L, B, biases, states, gates, start = layout
+    D, H, N, Np, L, B, biases, states, gates, start = layout_of(memory)
     _, slots, n_states, _, _ = numbers_of(cell)
     Hp = padded(memory, H)
     S, apart = slots * Hp, B * Hp
@@ -71,8 +72,10 @@ def network_step(cell, layout, weights, memory, token, b, x, out):
         copy(memory, biases + (L - 1) * S, memory, y, Np)
         multiply_row(memory, h, H, weights, at, Np, memory, y)
         h = y
-    for n in range(N):
-        out[b * N + n] = memory[h + n]
+    whole = N // lanes_of(memory) * lanes_of(memory)
+    copy(memory, h, out, b * N, whole)
+    for n in range(whole, N):
+        put(out, b * N + n, number(memory, h + n))
 
 
 @compiled
@@ -83,7 +86,7 @@ def layer_step(cell, memory, H, x, x_at, D, weights, at, h, apart, gates):
     """
     n_gates, slots, _, early, runs = numbers_of(cell)
     Hp, lanes = padded(memory, H), lanes_of(memory)
-    mid = gates + slots * Hp
+    mid, constants = gates + slots * Hp, memory[LAYOUT_BYTES // memory.itemsize :]
     at = multiply_row(x, x_at, D, weights, at, n_gates * Hp, memory, gates)
     for r in range(len(runs)):
         slot, count, _ = runs[r]
@@ -91,12 +94,12 @@ def layer_step(cell, memory, H, x, x_at, D, weights, at, h, apart, gates):
             for o in range(0, Hp, lanes):
                 before = load_states(cell, memory, h + o, apart)
                 a = load_slots(cell, memory, gates + o, Hp)
-                store(memory, mid + o, between(cell, a, before, memory))
+                store(memory, mid + o, between(cell, a, before, constants))
         source = h if r < early else mid
         at = multiply_row(memory, source, H, weights, at, count * Hp, memory, gates + slot * Hp)
     for o in range(0, Hp, lanes):
         before = load_states(cell, memory, h + o, apart)
-        after, _ = forward(cell, load_slots(cell, memory, gates + o, Hp), before, memory)
+        after, _ = forward(cell, load_slots(cell, memory, gates + o, Hp), before, constants)
         store_states(cell, memory, h + o, apart, after)
     return at
 
@@ -115,13 +118,20 @@ def copy(source, at, target, to, n):
         store(target, to + o, load(source, at + o))
 
 
+@compiled
+def layout_of(memory):
+    """``D, H, N, Np, L, B, biases, states, gates, start``."""
+    a = memory.view(np.int64)
+    return a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], a[8], a[9]
+
+
 @dataclass(frozen=True)
 class Compiled:
     """What networks of one cell run; compiled at their first call, or read from the cache.
 
     Attributes:
-        step: of one sequence: ``step(layout, weights, memory, token, x (D,), out (N,))``; False where a size is wrong.
-        steps: of several: ``steps(layout, weights, memory, tokens (B,), x (B * D,), out (B * N,))``, the same.
+        step: of one sequence: ``step(weights, memory, token, x (D,), out (N,))``; False where a size is wrong.
+        steps: of several: ``steps(weights, memory, tokens (B,), x (B * D,), out (B * N,))``, the same.
     """
 
     step: Callable[..., Any]
@@ -133,30 +143,23 @@ def compiled_for(cell: Cell) -> Compiled:
     """The functions of a cell."""
 
     @cached
-    def step(layout, weights, memory, token, x, out):
-        sizes = unpacked(layout)
-        if x.size != sizes[0] or out.size != sizes[2]:
+    def step(weights, memory, token, x, out):
+        layout = layout_of(memory)
+        if x.size != layout[0] or out.size != layout[2]:
             return False
-        network_step(cell, sizes, weights, memory, token, 0, x, out)
+        network_step(cell, weights, memory, token, 0, x, out)
         return True
 
     @cached
-    def steps(layout, weights, memory, tokens, x, out):
-        sizes = unpacked(layout)
-        B = tokens.size
-        if sizes[5] != B or x.size != B * sizes[0] or out.size != B * sizes[2]:
+    def steps(weights, memory, tokens, x, out):
+        layout, B = layout_of(memory), tokens.size
+        if layout[5] != B or x.size != B * layout[0] or out.size != B * layout[2]:
             return False
         for b in range(B):
-            network_step(cell, sizes, weights, memory, tokens[b], b, x, out)
+            network_step(cell, weights, memory, tokens[b], b, x, out)
         return True
 
     return Compiled(step, steps)
-
-
-@compiled
-def unpacked(a):
-    """The layout as a tuple."""
-    return a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], a[8], a[9]
 
 
 # --- packing --------------------------------------------------------------------------------------
@@ -231,22 +234,25 @@ def _columns(matrix: Array, blocks: int, Hp: int) -> Array:
     return columns.reshape(K, blocks * Hp)
 
 
-def pack_memory(stack: Stack, batch: int) -> tuple[Array, Array, Array]:
-    """``layout`` and ``memory`` of the module, the states zero, and the states as a view ``(L, states, B, H)``."""
+def pack_memory(stack: Stack, batch: int) -> tuple[Array, Array]:
+    """``memory`` of the module, the states zero, and these as a view ``(L, states, B, H)``."""
     cell, H, L = stack.cell, stack.width, len(stack.layers)
     Hp, Np = stack.padded(H), 0 if stack.head is None else stack.padded(stack.outputs)
     head = np.zeros(Np, stack.dtype)
     if stack.head is not None:
         head[: stack.outputs] = stack.head[1]
-    constants = np.array(stack.constants, stack.dtype)
     layers = [_bias(cell, p, H, Hp) for p in stack.layers]
-    biases = np.concatenate([*layers[1:], head])
     states = np.zeros((L, cell.states, batch, Hp), stack.dtype)
-    scratch = np.zeros((cell.slots + 1) * Hp + Np, stack.dtype)
-    memory, places = _in_line([constants, biases, states.ravel(), scratch, _start(stack, layers[0], Hp).ravel()])
-    layout = np.array([stack.inputs, H, stack.outputs, Np, L, batch, *places[1:]], np.int64)
-    view = memory[places[2] : places[2] + states.size].reshape(states.shape)[..., :H]
-    return layout, memory, view
+    memory, places = _in_line([
+        np.zeros(LAYOUT_BYTES // stack.dtype.itemsize, stack.dtype),
+        np.array(stack.constants, stack.dtype),
+        np.concatenate([*layers[1:], head]),
+        states.ravel(),
+        np.zeros((cell.slots + 1) * Hp + Np, stack.dtype),
+        _start(stack, layers[0], Hp).ravel(),
+    ])  # fmt: skip
+    memory.view(np.int64)[:10] = [stack.inputs, H, stack.outputs, Np, L, batch, *places[2:]]
+    return memory, memory[places[3] : places[3] + states.size].reshape(states.shape)[..., :H]
 
 
 def _bias(cell: Cell, p: Parameters, H: int, Hp: int) -> Array:
@@ -300,10 +306,10 @@ class Streamer:
     """
 
     def __init__(self, stack: Stack, batch: int | None = None, narrow: bool = False) -> None:
-        layout, memory, self.states = pack_memory(stack, batch or 1)
+        memory, self.states = pack_memory(stack, batch or 1)
         functions = compiled_for(stack.cell)
         function: Any = functions.step if batch is None else functions.steps
-        self.step = partial(function, layout, pack_weights(stack, narrow), memory)
+        self.step = partial(function, pack_weights(stack, narrow), memory)
         # Compiled now, and from then on for no other types: an array of another kind must not halt a stream for long.
         tokens: Any = 0 if batch is None else np.zeros(batch, np.int64)
         B = batch or 1
