@@ -369,9 +369,8 @@ def test_progress_is_read_off_the_log(folder: RunFolder, example_trial: Trial) -
     log.parent.mkdir()
     log.write_text("loading\nseqbench: first step\n")
     assert progress(folder, example_trial) == (0, 0)
-    log.write_text(
-        "seqbench: first step\nseqbench: step 10/200 loss 1.0\nstep 11/200\nseqbench: step 20/200 loss 0.5\nnext"
-    )
+    steps = "seqbench: step 10/200 loss 1.0\nstep 11/200\nseqbench: step 20/200 loss 0.5\nnext"
+    log.write_text(f"seqbench: first step\n{steps}")
     assert progress(folder, example_trial) == (20, 200)
 
 

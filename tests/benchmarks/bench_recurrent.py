@@ -1,6 +1,7 @@
-"""The recurrent kernels against torch on one thread, interleaved; writes the tables of docs/performance.md.
+"""The recurrent kernels against torch, interleaved; writes the tables of docs/performance.md.
 
     OMP_NUM_THREADS=1 python tests/benchmarks/bench_recurrent.py [--rounds 15] [--write docs/performance.md]
+    python tests/benchmarks/bench_recurrent.py --threads 2 [--write docs/performance.md]
 
 CPU time of the process, so that other load on the machine counts little; each case in a fresh process. Every figure is
 the ratio torch / numba in one round, median [quartiles] over the rounds: above 1 numba is faster. Packing of the
@@ -10,11 +11,13 @@ backend's own loop, whose derivative was written by hand. Results are compared b
 """
 
 import argparse
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numba
 import numpy as np
 import torch
 from interleaved import Run, in_fresh_process, interleaved, shown, table, write_section
@@ -46,8 +49,9 @@ BASES = {"janet": {"janet": ["eager", "script"], "janet, torch backend": ["by ha
 class Case:
     """One model at one shape: forward, and forward with backward, in numba, through autograd, and in torch."""
 
-    def __init__(self, name: str, B: int, T: int, H: int) -> None:
+    def __init__(self, name: str, B: int, T: int, H: int, threads: int = 1) -> None:
         torch.manual_seed(0)
+        self.threads = threads
         card, module = MODELS[name]
         self.layer = module.Core(CoreSpec(H, H, train_length=T), card.options()).layers[0]
         self.kernels: Kernels = self.layer.kernels
@@ -73,11 +77,11 @@ class Case:
         return y
 
     def numba_forward(self) -> Any:
-        return self.kernels.forward(*self.arrays, outputs=1, training=False)
+        return self.kernels.forward(*self.arrays, outputs=1, training=False, threads=self.threads)
 
     def numba_both(self) -> Any:
-        _, kept = self.kernels.forward(*self.arrays, outputs=1, training=True)
-        return self.kernels.backward(kept, self.parameters, self.d_array, True)
+        _, kept = self.kernels.forward(*self.arrays, outputs=1, training=True, threads=self.threads)
+        return self.kernels.backward(kept, self.parameters, self.d_array, True, self.threads)
 
     def autograd_both(self) -> Any:
         y = run_sequence(self.kernels, self.x, self.matrices, ())[0]
@@ -148,10 +152,12 @@ class Nothing(torch.autograd.Function):
         return None, *ctx.case.nothing
 
 
-def measure(name: str, shape: tuple[int, int, int], rounds: int) -> list[list[str]]:
+def measure(name: str, shape: tuple[int, int, int], rounds: int, threads: int) -> list[list[str]]:
     """Rows of the table: one for each base that numba is compared with."""
-    torch.set_num_threads(1)
-    case = Case(name, *shape)
+    torch.set_num_threads(threads)
+    numba.set_num_threads(threads)
+    torch.set_num_threads(threads)  # numba's threading layer has just set it
+    case = Case(name, *shape, threads)
     case.check()
     runs: dict[str, Run] = {
         "forward": case.numba_forward,
@@ -161,7 +167,8 @@ def measure(name: str, shape: tuple[int, int, int], rounds: int) -> list[list[st
     }
     for kind, loop in case.torch.items():
         runs |= {f"{kind} forward": case.torch_forward(loop), f"{kind} both": case.torch_both(loop)}
-    found = interleaved(runs, rounds if shape[2] < 512 else max(5, rounds // 3))
+    clock = time.process_time if threads == 1 else time.perf_counter
+    found = interleaved(runs, rounds if shape[2] < 512 else max(5, rounds // 3), clock)
     speeds = [case.flops / np.median(found["forward"]) / 1e9, 3 * case.flops / np.median(found["both"]) / 1e9]
     ours = [
         shown(found["autograd"] / found["both"]),
@@ -192,16 +199,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--models", default=",".join(MODELS))
+    parser.add_argument("--threads", type=int, default=1, help="above 1, wall time is taken: on a quiet machine")
     parser.add_argument("--write", type=Path)
     chosen = parser.parse_args()
     rows = []
     for name in chosen.models.split(","):
         for shape in SHAPES:
-            for row in in_fresh_process(measure, name, shape, chosen.rounds):
+            for row in in_fresh_process(measure, name, shape, chosen.rounds, chosen.threads):
                 rows.append(row)
                 print(" | ".join(row), flush=True)
     if chosen.write:
-        write_section(chosen.write, "recurrent", table(HEADER, rows))
+        section = "recurrent" if chosen.threads == 1 else f"recurrent, {chosen.threads} threads"
+        write_section(chosen.write, section, table(HEADER, rows))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""Ratios of CPU times from interleaved runs in one process, and the tables of docs/performance.md.
+"""Ratios of times from interleaved runs in one process, and the tables of docs/performance.md.
 
-CPU time of the process, so that other load on the machine counts little. Every round runs all candidates, in another
-order each time, and a ratio is taken within its round: what disturbs a round falls on both sides.
+CPU time of the process where there is one thread, so that other load on the machine counts little. Every round runs
+all candidates, in another order each time, and a ratio is taken within its round: what disturbs a round falls on both
+sides.
 """
 
 from __future__ import annotations
@@ -15,27 +16,31 @@ from typing import Any
 import numpy as np
 
 Run = Callable[[], Any]
+Clock = Callable[[], float]
 
 
-def cpu_seconds(run: Run, times: int) -> float:
-    """CPU seconds of one call, the mean over ``times`` calls."""
-    start = time.process_time()
+def seconds_of(run: Run, times: int, clock: Clock = time.process_time) -> float:
+    """Seconds of one call, the mean over ``times`` calls."""
+    start = clock()
     for _ in range(times):
         run()
-    return (time.process_time() - start) / times
+    return (clock() - start) / times
 
 
-def interleaved(runs: dict[str, Run], rounds: int) -> dict[str, np.ndarray]:
-    """Seconds of each, one number a round; each sample lasts about 20 ms, warm-up outside."""
+def interleaved(runs: dict[str, Run], rounds: int, clock: Clock = time.process_time) -> dict[str, np.ndarray]:
+    """Seconds of each, one number a round; each sample lasts about 20 ms, warm-up outside.
+
+    Several threads need ``time.perf_counter``, and a quiet machine.
+    """
     times = {}
     for name, run in runs.items():
         run()
-        times[name] = max(1, int(0.02 / max(cpu_seconds(run, 1), 1e-6)))
+        times[name] = max(1, int(0.02 / max(seconds_of(run, 1, clock), 1e-6)))
     found: dict[str, list[float]] = {name: [] for name in runs}
     rng = np.random.default_rng(0)
     for _ in range(rounds):
         for name in rng.permutation(list(runs)).tolist():
-            found[name].append(cpu_seconds(runs[name], times[name]))
+            found[name].append(seconds_of(runs[name], times[name], clock))
     return {name: np.array(values) for name, values in found.items()}
 
 
