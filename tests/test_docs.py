@@ -148,6 +148,21 @@ def test_own_cell_streams_without_torch(my_cell: Path, tmp_path: Path) -> None:
     assert run_command(tmp_path, "-c", STREAMED, str(my_cell)) == "(1,) light on adding/embedded\n"
 
 
+def test_streaming_example(tmp_path: Path) -> None:
+    """As in the document, the training shorter; torch is away."""
+    document = (ROOT / "docs" / "streaming.md").read_text(encoding="utf-8")
+    run = re.search(r"seqbench run --task '(\S+)' --model gru --budget \d+steps --seeds 1\n", document)
+    words = re.search(r"seqbench (export) results/<run> (.*)\n", document)
+    assert run
+    assert words
+    results = seqbench.run(task=run[1], model="gru", budget="20steps", params="3k", seeds=1, out=tmp_path)
+    run_command(tmp_path, "-m", "seqbench", words[1], str(results.path), *words[2].split())
+    script = "import sys; sys.modules['torch'] = None\n" + block("streaming example", document)
+    lines = run_command(tmp_path, "-c", script).splitlines()
+    assert [line.split(":")[0] for line in lines] == ["likeliest", "at 0.5", "at 1.0"]
+    assert len(lines[1]) == len("at 0.5: ") + 40
+
+
 def run_command(folder: Path, *words: str) -> str:
     """What Python prints there."""
     done = subprocess.run(

@@ -254,7 +254,7 @@ def network_row(folder: RunFolder, trial: Trial, path: Path, rounds: int) -> lis
     cast = find(trial)
     text = cast.task.codes["test"][: CHARACTERS + 1]  # type: ignore[attr-defined] - of the character model
     streams = {name: Stream.load(path, weights=name) for name in ("float32", "bfloat16")}
-    bits = [f"{bits_of(stream, text):.4f}" for stream in streams.values()]
+    bits = [f"{bits_of(stream, text):.5f}" for stream in streams.values()]
     runs: dict[str, Run] = {
         name: lambda stream=stream: read(stream, text[:STEPS].tolist()) for name, stream in streams.items()
     }
