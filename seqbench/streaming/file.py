@@ -156,20 +156,30 @@ def read(path: Path, shapes: Callable[[Description], Shapes]) -> tuple[Descripti
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            size = path.stat().st_size
-            description = from_json(_text(archive, size))
+            _expect_plain(archive, path.stat().st_size)
+            description = from_json(_text(archive))
             if description.layers > len(archive.namelist()):
                 raise ValueError(f"it has fewer arrays than {description.layers} layers")
             expected = shapes(description)
             _same_names(archive, expected)
-            return description, {name: _numbers(archive, name, shape, size) for name, shape in expected.items()}
+            return description, {name: _numbers(archive, name, shape) for name, shape in expected.items()}
     except SeqbenchError:
         raise
     except OSError as error:
-        raise DataError(f"Cannot read {path}: {error.strerror}; name a file that seqbench export wrote.") from error
+        raise DataError(
+            f"Cannot read {path}: {error.strerror or error}; name a file that seqbench export wrote."
+        ) from error
     except Exception as error:  # a file from outside can break the readers of zip, npy and JSON in any way
         cause = str(error).splitlines()[0] if isinstance(error, ValueError) and str(error) else type(error).__name__
         raise DataError(f"{path} is not a whole file of seqbench export: {cause}; export the trial again.") from error
+
+
+def _expect_plain(archive: zipfile.ZipFile, size: int) -> None:
+    """All that is there together is no larger than the file: nothing grows when it is read."""
+    entries = archive.infolist()
+    stored = all(entry.compress_type == zipfile.ZIP_STORED and not entry.flag_bits & 1 for entry in entries)
+    if not stored or sum(entry.file_size for entry in entries) > size:
+        raise ValueError("its arrays are not stored plainly")
 
 
 def _same_names(archive: zipfile.ZipFile, expected: Shapes) -> None:
@@ -179,25 +189,23 @@ def _same_names(archive: zipfile.ZipFile, expected: Shapes) -> None:
         raise ValueError(f"its arrays are not those of its model: {', '.join(differing[:3])}")
 
 
-def _text(archive: zipfile.ZipFile, limit: int) -> str:
-    shape, dtype, data = _entry(archive, DESCRIPTION, limit)
+def _text(archive: zipfile.ZipFile) -> str:
+    shape, dtype, data = _entry(archive, DESCRIPTION)
     if dtype.kind != "U" or shape != ():
         raise ValueError("its description is no text")
     return str(np.frombuffer(data, dtype)[0])
 
 
-def _numbers(archive: zipfile.ZipFile, name: str, expected: tuple[int, ...], limit: int) -> np.ndarray:
-    shape, dtype, data = _entry(archive, name, limit)
+def _numbers(archive: zipfile.ZipFile, name: str, expected: tuple[int, ...]) -> np.ndarray:
+    shape, dtype, data = _entry(archive, name)
     if shape != expected or dtype not in (np.float32, np.float64):
         raise ValueError(f"{name} is {dtype} {shape}; expected float32 or float64 {expected}")
     return np.frombuffer(data, dtype).reshape(shape)
 
 
-def _entry(archive: zipfile.ZipFile, name: str, limit: int) -> tuple[tuple[int, ...], np.dtype[Any], bytes]:
-    """Shape, type and bytes of an array; at most ``limit`` bytes, the size of the file, are ever asked for."""
+def _entry(archive: zipfile.ZipFile, name: str) -> tuple[tuple[int, ...], np.dtype[Any], bytes]:
+    """Shape, type and bytes of an array."""
     info = archive.getinfo(f"{name}.npy")
-    if info.compress_type != zipfile.ZIP_STORED or info.file_size > limit or info.flag_bits & 1:
-        raise ValueError(f"{name} is not stored plainly")
     with archive.open(info) as file:
         if np.lib.format.read_magic(file) != (1, 0):
             raise ValueError(f"{name} is an array of another version")

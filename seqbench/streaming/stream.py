@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -119,11 +118,15 @@ class Stream:
         """What makes a step where nothing needs converting; False or TypeError where something does."""
         if self._batch is not None:
             return lambda _x, _y: False
-        return self._token if self._tokens else partial(self._streamer.step, 0)
+        return self._token if self._tokens else self._vector
 
     def _token(self, x: Any, y: np.ndarray) -> bool:
         token = operator.index(x)
         return 0 <= token < self._tokens and self._streamer.step(token, self._nothing, y)
+
+    def _vector(self, x: Any, y: np.ndarray) -> bool:
+        # The kernel would refuse numbers of another type too, but takes its time.
+        return type(x) is np.ndarray and x.dtype is self._dtype and self._streamer.step(0, x, y)
 
     def _slow(self, x: Any, y: Any) -> None:
         """A step from whatever can be converted.

@@ -225,8 +225,9 @@ def test_steps_follow_every_change_of_the_parameters(card: Any, options: dict[st
     core.load_state_dict({name: p * 0.5 for name, p in core.state_dict().items()})
     agree()
     for parameter in core.parameters():
-        parameter.data = parameter.data + 0.1  # leaves no trace but
-    core.train(training)  # for this
+        parameter.data.add_(0.1)  # leaves no trace: so in training matrices are packed at every step,
+    if not training:
+        core.eval()  # and otherwise anew on every change of mode
     agree()
 
 

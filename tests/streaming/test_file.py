@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import io
 import json
@@ -167,8 +168,15 @@ def test_a_pickle_is_not_opened(content: dict[str, np.ndarray], tmp_path: Path) 
 
 
 def test_a_compressed_file_is_not_unpacked(content: dict[str, np.ndarray], tmp_path: Path) -> None:
-    """A small file must not become a large one in memory."""
-    assert "description is not stored plainly" in refused(store(tmp_path, content, np.savez_compressed))
+    """A small file must not become a large one in memory, nor one array many."""
+    assert "its arrays are not stored plainly" in refused(store(tmp_path, content, np.savez_compressed))
+    path = store(tmp_path, content)
+    with zipfile.ZipFile(path, "a") as archive:
+        for n in range(50):  # entries that all lie where the first one does
+            archive.filelist.append(copy.copy(archive.filelist[0]))
+            archive.filelist[-1].filename = f"{n}.npy"
+        archive._didModify = True  # type: ignore[attr-defined] - so that they are written
+    assert "its arrays are not stored plainly" in refused(path)
 
 
 def test_a_header_that_promises_more_than_is_there(content: dict[str, np.ndarray], tmp_path: Path) -> None:
