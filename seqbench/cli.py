@@ -234,15 +234,20 @@ def list_(plugin: tuple[str, ...]) -> None:
 
 @cli.command()
 @click.argument("name")
+@click.option("--code", is_flag=True, help="Show the code of a model beside its equations.")
 @click.option("--plugin", multiple=True, type=click.Path(), help="A Python file with a plugin. Repeatable.")
-def info(name: str, plugin: tuple[str, ...]) -> None:
+def info(name: str, code: bool, plugin: tuple[str, ...]) -> None:
     """Show a model or a task: definition, options, source."""
-    from seqbench.describe import describe_model, describe_task
+    from seqbench.describe import describe_code, describe_model, describe_task
 
     cards = _registry(plugin)
     if name in cards.models:
         click.echo(describe_model(cards.models[name], cards.origin["model", name]))
+        if code:
+            click.echo(f"\n\n{describe_code(cards.models[name])}")
     elif name in cards.tasks:
+        if code:
+            raise UsageError(f"{name} is a task; --code shows the code of models.")
         click.echo(describe_task(cards.tasks[name], cards.origin["task", name]))
     else:
         raise UnknownName("model or task", name, [*cards.models, *cards.tasks])

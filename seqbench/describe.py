@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
+import sys
 import textwrap
+from pathlib import Path
 from typing import Any
 
 from seqbench.api import Defaults, Model, TaskCard
+from seqbench.errors import PluginError
 from seqbench.options import bounds
 from seqbench.registry import Source
 
@@ -21,6 +25,35 @@ def describe_model(card: Model, source: Source) -> str:
         f"Source: {card.citation}\nPlugin: {source}",
     ]
     return "\n\n".join(filter(None, parts))
+
+
+def describe_code(card: Model) -> str:
+    """The source that reads most like the equations, of each module that the card names.
+
+    Raises:
+        PluginError: a module is not there, or its source is not.
+    """
+    modules = card.code or (next(iter(card.cores.values())).partition(":")[0],)
+    parts = []
+    for module in modules:
+        path = _source_file(module)
+        heading = f"# {module} ({path.name})"
+        parts.append(f"{heading}\n{'# ' + '-' * (len(heading) - 2)}\n{path.read_text(encoding='utf-8').strip()}")
+    return "\n\n\n".join(parts)
+
+
+def _source_file(module: str) -> Path:
+    """Found without importing the module, which might import torch."""
+    try:
+        loaded = sys.modules.get(module)
+        origin = (
+            getattr(loaded, "__file__", None) if loaded else getattr(importlib.util.find_spec(module), "origin", None)
+        )
+    except ImportError as error:
+        raise PluginError(f"cannot show the code of {module!r}: {error}") from error
+    if origin is None or not Path(origin).is_file():
+        raise PluginError(f"cannot show the code of {module!r}: there is no such file")
+    return Path(origin)
 
 
 def describe_task(card: TaskCard, source: Source) -> str:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from seqbench.api import Dataset, Defaults, Metric, Model, TaskCard, option
-from seqbench.describe import describe_model, describe_task
+from seqbench.describe import describe_code, describe_model, describe_task
+from seqbench.errors import PluginError
 from seqbench.registry import Registry, Source
 
 SOURCE = Source("models", "my-package", "1.2")
@@ -79,3 +83,45 @@ def test_a_task(citation: str, end: str) -> None:
         "Protocol: 50,000 parameters, 10 steps of 3 sequences, peak learning rate 0.5;\n"
         "checkpoint chosen by the best validation nats." + end
     )
+
+
+def test_the_code_beside_the_equations(cards: Registry) -> None:
+    code = describe_code(cards.model("lstm"))
+    assert "c = f * c + i * g" in code, "the cell"
+    assert "for t in range(T):" in code, "the loop over time"
+    for card in cards.models.values():
+        assert "def " in describe_code(card)
+
+
+def test_a_card_that_names_no_code_shows_its_core(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text("class Core:\n    '''The whole model.'''\n")
+    (tmp_path / "card.py").write_text("card = 1\n")
+    program = (
+        "from seqbench.api import Model; from seqbench.describe import describe_code\n"
+        "print(describe_code(Model('m', 'A model.', 'me', {'torch': 'mine:Core'})))\n"
+        "import sys; assert 'mine' not in sys.modules"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "# mine (mine.py)\n# --------------\nclass Core:\n    '''The whole model.'''\n"
+
+
+@pytest.mark.parametrize(
+    ("module", "message"),
+    [
+        ("no_such_module", "cannot show the code of 'no_such_module': there is no such file"),
+        ("no_such.module", "cannot show the code of 'no_such.module': No module named 'no_such'"),
+        ("sys", "cannot show the code of 'sys': there is no such file"),
+    ],
+)
+def test_code_that_is_not_there(module: str, message: str) -> None:
+    with pytest.raises(PluginError, match=message):
+        describe_code(Model("m", "A model.", "me", {"torch": "a:B"}, code=(module,)))
+
+
+def test_code_is_named_by_modules() -> None:
+    with pytest.raises(PluginError, match="code: 'a:B' must read 'package.module'"):
+        Model("m", "A model.", "me", {"torch": "a:B"}, code=("a:B",))

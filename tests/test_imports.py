@@ -38,7 +38,7 @@ GRAPH = {
     "data": "api derived errors",
     "derived": "api",
     "environment": "",
-    "describe": "api options registry",
+    "describe": "api errors options registry",
     "plan": "api errors options registry spec",
     "backends": "api backends errors",
     "states": "",

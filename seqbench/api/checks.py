@@ -10,6 +10,7 @@ from typing import Any
 from seqbench.errors import PluginError
 
 NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+MODULE = re.compile(r"[A-Za-z_][\w.]*")
 FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
@@ -28,6 +29,11 @@ def check_name(kind: str, name: str) -> None:
 def check_factory(owner: str, factory: str) -> None:
     """A factory reads ``package.module:name``."""
     check(FACTORY.fullmatch(factory) is not None, f"{owner}: factory {factory!r} must read 'package.module:name'")
+
+
+def check_module(owner: str, module: str) -> None:
+    """A module reads ``package.module``."""
+    check(MODULE.fullmatch(module) is not None, f"{owner}: {module!r} must read 'package.module'")
 
 
 RESERVED_OPTIONS = frozenset({"width", "layers", "dropout"})

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, Union
 
-from seqbench.api.checks import check, check_factory, check_name, check_options
+from seqbench.api.checks import check, check_factory, check_module, check_name, check_options
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -164,6 +164,8 @@ class Model:
         recurrence: ``"module:function"`` in a module that imports no torch; the function gives for some options the
             ``seqbench.backends.recurrence.Recurrence`` that all layers are. Networks of such a model can be exported
             and streamed where there is no torch.
+        code: modules to read beside the equations, the plainest code of the model; ``seqbench info --code`` shows them.
+            None named: the one of the first core.
         width_multiple: the width must be a multiple of this, given the options (attention heads).
         fine: the name of an integer option (0 = automatic), a second size that closes the gap to the parameter
             budget that the width alone leaves.
@@ -182,6 +184,7 @@ class Model:
     can: frozenset[str] = frozenset({"causal", "step"})
     state_is_summary: bool = False
     recurrence: str | None = None
+    code: tuple[str, ...] = ()
     width_multiple: Callable[[Any], int] = _one
     fine: str | None = None
     layers: int | Callable[[Any, int], int] = 1
@@ -200,6 +203,8 @@ class Model:
             check_factory(f"model {self.name!r}, backend {backend!r}", factory)
         if self.recurrence is not None:
             check_factory(f"model {self.name!r}, recurrence", self.recurrence)
+        for module in self.code:
+            check_module(f"model {self.name!r}, code", module)
         check_options(f"model {self.name!r}", self.options)
         unknown = set(self.can) - {"causal", "bidirectional", "step"}
         check(not unknown, f"model {self.name!r} declares unknown abilities {sorted(unknown)}")

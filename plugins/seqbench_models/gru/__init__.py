@@ -37,4 +37,5 @@ card = Model(
     can=frozenset({"causal", "bidirectional", "step"}),
     state_is_summary=True,
     recurrence="seqbench_models.gru.cell:recurrence",
+    code=("seqbench_models.gru.cell", "seqbench.backends.kernels.plain"),
 )

@@ -46,5 +46,6 @@ card = Model(
     can=frozenset({"causal", "bidirectional", "step"}),
     state_is_summary=True,
     recurrence="seqbench_models.janet.cell:recurrence",
+    code=("seqbench_models.janet.cell", "seqbench.backends.kernels.plain"),
     advice=advice,
 )

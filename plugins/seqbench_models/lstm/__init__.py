@@ -57,4 +57,5 @@ card = Model(
     can=frozenset({"causal", "bidirectional", "step"}),
     state_is_summary=True,
     recurrence="seqbench_models.lstm.cell:recurrence",
+    code=("seqbench_models.lstm.cell", "seqbench.backends.kernels.plain"),
 )

@@ -33,4 +33,5 @@ card = Model(
     can=frozenset({"causal", "bidirectional", "step"}),
     state_is_summary=True,
     recurrence="seqbench_models.rnn.cell:recurrence",
+    code=("seqbench_models.rnn.cell", "seqbench.backends.kernels.plain"),
 )

@@ -62,6 +62,7 @@ card = Model(
     },
     options=Options,
     can=frozenset({"causal", "bidirectional", "step"}),
+    code=("seqbench.backends.kernels.plain_convolution",),
     fine="last_channels",
     layers=default_layers,
     advice=advice,
