@@ -45,12 +45,10 @@ def describe_code(card: Model) -> str:
 def _source_file(module: str) -> Path:
     """Found without importing the module, which might import torch."""
     try:
-        loaded = sys.modules.get(module)
-        origin = (
-            getattr(loaded, "__file__", None) if loaded else getattr(importlib.util.find_spec(module), "origin", None)
-        )
+        found = sys.modules.get(module) or importlib.util.find_spec(module)
     except ImportError as error:
         raise PluginError(f"cannot show the code of {module!r}: {error}") from error
+    origin = getattr(found, "origin", None) or getattr(found, "__file__", None)
     if origin is None or not Path(origin).is_file():
         raise PluginError(f"cannot show the code of {module!r}: there is no such file")
     return Path(origin)

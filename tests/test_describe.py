@@ -123,5 +123,5 @@ def test_code_that_is_not_there(module: str, message: str) -> None:
 
 
 def test_code_is_named_by_modules() -> None:
-    with pytest.raises(PluginError, match="code: 'a:B' must read 'package.module'"):
+    with pytest.raises(PluginError, match=r"code: 'a:B' must read 'package\.module'"):
         Model("m", "A model.", "me", {"torch": "a:B"}, code=("a:B",))
