@@ -9,13 +9,13 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import Any
 
-import numba
 import torch
 from torch import Tensor, nn
 
-from seqbench.api import Refused
 from seqbench.backends.kernels.cells import Cell
 from seqbench.backends.kernels.recurrent import Kept, Kernels, Parameters
+from seqbench.backends.numba_arrays import refuse_others, refuse_second_derivative
+from seqbench.backends.numba_threads import numba_threads
 from seqbench.backends.torch_recurrent import RecurrentLayer, uniform_
 from seqbench.backends.torch_sequence import last_valid
 
@@ -132,12 +132,7 @@ def run_sequence(
     Raises:
         Refused: a tensor is not on the CPU, or not of float32 or float64.
     """
-    if x.device.type != "cpu":
-        raise Refused(
-            f"the numba backend runs on the CPU, not on {x.device.type}: use --device cpu, or --backend torch"
-        )
-    if x.dtype not in (torch.float32, torch.float64):
-        raise Refused(f"the numba backend computes in float32 or float64, not in {x.dtype}")
+    refuse_others(x)
     W, U, b_x, b_h = matrices
     b_h = x.new_empty(0) if b_h is None else b_h
     return _Sequence.apply(kernels, every_state, x, W, U, b_x, b_h, *start)  # type: ignore[no-any-return, no-untyped-call]
@@ -165,8 +160,7 @@ class _Sequence(torch.autograd.Function):
         Raises:
             Refused: under ``create_graph=True``.
         """
-        if torch.is_grad_enabled():
-            raise Refused("this core's derivative is written by hand and has none itself: leave out create_graph=True")
+        refuse_second_derivative()
         x, *tensors = ctx.saved_tensors
         # The backward pass uses up what the forward pass kept: a second one over the same graph makes it anew.
         kept: Kept = ctx.kept or _forward(ctx.kernels, x, tensors, True, ctx.threads)
@@ -192,13 +186,5 @@ def _parameters(tensors: Any) -> Parameters:
 
 
 def _with_threads(threads: int, function: Any, *arguments: Any) -> Any:
-    """Call with that many threads of numba; its threading layer sets torch's number too, which is put back."""
-    if threads == 1:
-        return function(*arguments)
-    most: Any = numba.config
-    numba.set_num_threads(min(threads, most.NUMBA_NUM_THREADS))
-    try:
+    with numba_threads(threads):
         return function(*arguments, threads=threads)
-    finally:
-        if torch.get_num_threads() != threads:
-            torch.set_num_threads(threads)

@@ -47,8 +47,14 @@ card = Model(
         "pre-norm: Xiong, R. et al. (2020). On layer normalization in the Transformer architecture. arXiv:2002.04745"
     ),
     equations=EQUATIONS,
-    cores={"torch": "seqbench_models.transformer.torch_core:Core"},
-    decoders={"torch": "seqbench_models.transformer.torch_core:Decoder"},
+    cores={
+        "torch": "seqbench_models.transformer.torch_core:Core",
+        "numba": "seqbench_models.transformer.numba_core:Core",
+    },
+    decoders={
+        "torch": "seqbench_models.transformer.torch_core:Decoder",
+        "numba": "seqbench_models.transformer.numba_core:Decoder",
+    },
     options=Options,
     can=frozenset({"causal", "bidirectional", "step"}),
     width_multiple=width_multiple,

@@ -26,7 +26,6 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from numba.core import cgutils, errors, types
@@ -34,6 +33,7 @@ from numba.core.imputils import lower_constant
 from numba.extending import models, overload, register_model, typeof_impl
 
 from seqbench.backends.kernels.jit import compiled, intrinsic
+from seqbench.backends.kernels.sources import kernel_sources
 from seqbench.backends.kernels.vector import VectorType, address, llvm_type
 
 _CELLS: dict[str, Cell] = {}
@@ -90,7 +90,7 @@ class Cell:
         functions = (self.forward, self.backward, self.between, self.backward_between)
         sources = [inspect.getsource(function) for function in functions if function is not None]
         numbers = f"{self.gates} {self.states} {self.slots} {self.recurrent} {self.late}"
-        digest = hashlib.sha256("\0".join([_kernel_sources(), numbers, *sources]).encode())
+        digest = hashlib.sha256("\0".join([kernel_sources(), numbers, *sources]).encode())
         return f"{self.name}-{digest.hexdigest()[:16]}"
 
     def __reduce__(self) -> Any:
@@ -118,11 +118,6 @@ class Cell:
 
 def _cell_of(key: str) -> Cell:
     return _CELLS[key]
-
-
-def _kernel_sources() -> str:
-    """All source of this package: numba's cache knows of changes in the file of the outermost function only."""
-    return "\0".join(path.read_text(encoding="utf-8") for path in sorted(Path(__file__).parent.glob("*.py")))
 
 
 # --- a cell as a numba type -----------------------------------------------------------------------

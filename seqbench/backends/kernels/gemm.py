@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
 from numba.core import types
 
@@ -41,7 +42,7 @@ def _tile(rows: int, vectors: int) -> Any:
         index = types.intp
 
         def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-            _Tile(context, builder, rows, vectors, (a, b, c)).emit(*arguments)
+            Tile(context, builder, rows, vectors, (a, b, c)).emit(*arguments)
             return context.get_dummy_value()
 
         return types.void(a, index, index, index, b, index, index, index, c, index, index, index), generate
@@ -49,7 +50,7 @@ def _tile(rows: int, vectors: int) -> Any:
     return tile
 
 
-class _Tile:
+class Tile:
     """Writes the loop over ``k`` in LLVM's language, where the sums are values and so stay in registers."""
 
     def __init__(self, context: Any, builder: Any, rows: int, vectors: int, arrays: tuple[Any, Any, Any]) -> None:
@@ -96,8 +97,15 @@ class _Tile:
             phi.add_incoming(next_, loop)
         builder.cbranch(builder.icmp_signed("<", following[0], K), loop, after)
         builder.position_at_end(after)
-        # Added at the end, what is there costs one rounding; at the start, one for each of the K additions.
-        for place, total in zip(places, new, strict=True):
+        self._finish(places, new)
+
+    def _finish(self, places: list[Any], sums: list[Any]) -> None:
+        """Write the sums, row by row.
+
+        Added at the end, what is there costs one rounding; at the start, one for each of the K additions.
+        """
+        builder = self.builder
+        for place, total in zip(places, sums, strict=True):
             builder.store(builder.fadd(builder.load(place, align=self.align), total), place, align=self.align)
 
     def _one_k(self, sums: list[Any], a: Any, a_k: Any, a_row: Any, b: Any, b_k: Any, b_panel: Any) -> list[Any]:
@@ -202,7 +210,7 @@ def multiply_transposed(a, a_at, a_row, first, last, b, b_outer, b_inner, outer,
             for r in range(R):
                 for i in range(0, rows, lanes):
                     store(a_block, r * rows + i, load(a, source + r * a_row + i))
-            column, b_at = 0, 0
+            column, b_at = np.intp(0), np.intp(0)
             while column < N:
                 two = N - column > lanes
                 width = 2 * lanes if two else lanes

@@ -10,10 +10,16 @@ import numba.extending
 compiled: Any = numba.njit(error_model="numpy")
 """Compiled as a part of what calls it."""
 
-cached: Any = numba.njit(error_model="numpy", cache=True)
+inner: Any = numba.njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
+"""The same, but compiled functions alone can call it; the door for Python, left out, takes as long to compile."""
+
+inlined: Any = numba.njit(error_model="numpy", inline="always")
+"""Put into what calls it, before types are known."""
+
+cached: Any = numba.njit(error_model="numpy", cache=True, no_cfunc_wrapper=True)
 """Called from Python: kept on disk, next to the source, or in the user's cache where that cannot be written."""
 
-cached_parallel: Any = numba.njit(error_model="numpy", cache=True, parallel=True)
+cached_parallel: Any = numba.njit(error_model="numpy", cache=True, parallel=True, no_cfunc_wrapper=True)
 """The same, with loops whose turns run at the same time."""
 
 prange: Any = numba.prange
