@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
+from against_torch import core_of, error, losses_of_training, weighted_sum
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -15,7 +15,7 @@ from torch import Tensor
 from seqbench import conformance
 from seqbench.api import CoreSpec, Refused
 from seqbench.backends.kernels.recurrent import Kernels, fast
-from seqbench.registry import Registry, resolve
+from seqbench.registry import Registry
 from seqbench.states import leaves, map_leaves
 from seqbench_models import gru, janet, lstm, rnn
 
@@ -31,11 +31,6 @@ IDS = ["rnn", "rnn-relu", "lstm", "gru", "gru-before", "janet"]
 settings_of = pytest.mark.parametrize(("card", "options"), SETTINGS, ids=IDS)
 
 
-def core_of(card: Any, options: dict[str, Any], backend: str, spec: CoreSpec, dtype: torch.dtype) -> Any:
-    torch.manual_seed(3)
-    return resolve(card.cores[backend])(spec, card.options(**options)).to(dtype)
-
-
 def outcome(core: Any, x: Tensor, lengths: Tensor | None, with_state: bool) -> list[Tensor]:
     """Outputs, states, and the gradients in the input, the state and every parameter."""
     x = x.to(next(core.parameters()).dtype).requires_grad_()
@@ -45,15 +40,8 @@ def outcome(core: Any, x: Tensor, lengths: Tensor | None, with_state: bool) -> l
         state = map_leaves(lambda leaf: (leaf + 0.3).requires_grad_(), state)
     y, after = core(x, state, lengths)
     outputs = [y, *leaves(after)]
-    generator = torch.Generator().manual_seed(5)
-    loss = sum((o * torch.randn(o.shape, generator=generator, dtype=torch.float64).to(o)).sum() for o in outputs)
-    gradients = torch.autograd.grad(loss, [x, *leaves(state), *core.parameters()])
+    gradients = torch.autograd.grad(weighted_sum(outputs), [x, *leaves(state), *core.parameters()])
     return [t.detach() for t in (*outputs, *gradients)]
-
-
-def error(got: Tensor, want: Tensor) -> float:
-    """In the norm, relative."""
-    return float((got.double() - want.double()).norm() / want.double().norm().clamp(min=1e-12))
 
 
 @settings_of
@@ -114,28 +102,9 @@ def test_two_threads_make_the_same_bits_as_one(card: Any, options: dict[str, Any
 @pytest.mark.parametrize("backend", ["numba-ref", "numba"])
 def test_learns_like_torch_on_a_real_task(cards: Registry, card: Any, options: dict[str, Any], backend: str) -> None:
     """50 steps of char-lm in float64 from one seed: the losses differ by rounding alone."""
-    losses = [train(cards, card, options, name) for name in ("torch", backend)]
+    losses = [losses_of_training(cards, card, options, name) for name in ("torch", backend)]
     assert losses[0][-1] < losses[0][0] - 0.3
     torch.testing.assert_close(torch.tensor(losses[1]), torch.tensor(losses[0]), rtol=0, atol=1e-9)
-
-
-def train(cards: Registry, card: Any, options: dict[str, Any], backend: str) -> list[float]:
-    from seqbench import registry
-    from seqbench.assemble import build, core_spec
-    from seqbench.losses import cross_entropy
-    from seqbench.spec import Budget, Training
-    from seqbench.streams import stream
-    from seqbench.train import Problem, Stepper
-
-    task_card = cards.task("char-lm")
-    task = registry.resolve(task_card.factory)(task_card.options(window=24))
-    form = task.prepare("embedded", None)
-    torch.manual_seed(0)
-    network = build(card, backend, core_spec(card, form, 20, 1), card.options(**options), form).double()
-    training = Training(lr=1e-2, batch=8, budget=Budget("steps", 50))
-    stepper = Stepper(Problem(network, form, cross_entropy), training, 50)
-    batches = itertools.islice(task.batches("train", 8, stream(0, "data")), 50)
-    return [float(stepper(step, batch)) for step, batch in enumerate(batches, 1)]
 
 
 # --- autograd ---------------------------------------------------------------------------------------

@@ -50,10 +50,12 @@ card = Model(
     cores={
         "torch": "seqbench_models.transformer.torch_core:Core",
         "numba": "seqbench_models.transformer.numba_core:Core",
+        "numba-ref": "seqbench_models.transformer.numba_core:Reference",
     },
     decoders={
         "torch": "seqbench_models.transformer.torch_core:Decoder",
         "numba": "seqbench_models.transformer.numba_core:Decoder",
+        "numba-ref": "seqbench_models.transformer.numba_core:ReferenceDecoder",
     },
     options=Options,
     can=frozenset({"causal", "bidirectional", "step"}),

@@ -1,65 +1,104 @@
-"""Transformer in numba: the parameters of the torch core, every sublayer run by the kernels."""
+"""Transformer in numba: the torch core's parameters, run by the fast kernels, or its operations in plain loops."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from seqbench.api import Memory, State
+from seqbench.api import State
 from seqbench.backends.kernels.stack import Stack
-from seqbench.backends.numba_transformer import Part, alignment, run_stack
+from seqbench.backends.numba_plain_transformer import (
+    PlainGELU,
+    PlainLayerNorm,
+    PlainLinear,
+    PlainReLU,
+    plain_attention,
+)
+from seqbench.backends.numba_transformer import (
+    Context,
+    FastLinear,
+    Front,
+    Layers,
+    alignment,
+    run_stack,
+    run_step,
+    stepper_of,
+)
 from seqbench_models.transformer import torch_core
 
 
-class Fast(torch_core.Core):
-    """Put in front of a torch core among the bases of a class, runs its layers in the kernels."""
+class Core(torch_core.Core):
+    """The Transformer on the fast kernels, which run all its layers in one call.
+
+    They look after the linear layers of all sublayers; the input projection and a memory's are fast ones of their own.
+    """
+
+    operations = torch_core.Operations(linear=FastLinear)
 
     def _whole(self, x: Tensor, lengths: Tensor | None, memory: Any = None) -> Tensor:
         h = self._embed(x, torch.arange(x.shape[1]))  # (B, T, H)
-        y, _ = self._layers(h, lengths, memory)
+        y, _ = run_stack(self._kernels(), h, self._layers(), self._dropout(), lengths, memory=context(memory))
         return y
 
     def _chunk(self, x: Tensor, state: Any, lengths: Tensor | None, memory: Any = None) -> tuple[Tensor, State]:
         start, caches = state
         T = x.shape[1]
         h = self._embed(x, start.unsqueeze(1) + torch.arange(T))  # (B, T, H)
-        y, after = self._layers(h, lengths, memory, caches, start)
+        contexts = Context(caches, start), context(memory)
+        y, after = run_stack(self._kernels(), h, self._layers(), self._dropout(), lengths, *contexts)
         return y, (start + (T if lengths is None else lengths), after)
 
     def _one(self, x_t: Tensor, state: Any, memory: Any = None) -> tuple[Tensor, State]:
-        y, (start, after) = self._chunk(x_t.unsqueeze(1), state, None, memory)
-        _, caches = state
-        for old, new in zip(caches, after, strict=True):
-            for a, b in zip(old, new, strict=True):
-                a.copy_(b)
-        return y.squeeze(1), (start, caches)  # (B, H)
+        """With dropout a chunk of one step, which draws what it needs."""
+        if self._dropout():
+            y, state = self._chunk(x_t.unsqueeze(1), state, None, memory)
+            return y.squeeze(1), state  # (B, H)
+        start, caches = state
+        caches = tuple((keys.contiguous(), values.contiguous()) for keys, values in caches)
+        stepper = stepper_of(self, self._kernels(), self._front(), self._layers())
+        return run_step(stepper, x_t, Context(caches, start), context(memory)), (start + 1, caches)  # (B, H)
 
-    def _layers(self, h: Tensor, lengths: Tensor | None, memory: Any, caches: Any = None, start: Any = None) -> Any:
-        dropout = self.dropout.p if self.training else 0.0
-        seen = None if memory is None else memory[1].sum((1, 2, 3))
-        return run_stack(
-            self._kernels(), h, self._parts(memory, caches), tuple(self.norm.parameters()), dropout, lengths, start, seen
-        )
+    def _dropout(self) -> float:
+        return self.dropout.p if self.training else 0.0
 
     def _kernels(self) -> Stack:
         o = self.options
         return Stack(o.heads, o.norm == "pre", o.activation == "gelu", self.spec.causal)
 
-    def _parts(self, memory: Any, caches: Any = None) -> list[Part]:
-        """All sublayers."""
+    def _front(self) -> Front:
+        o = self.options
+        scale = math.sqrt(self.spec.width) if o.embedding_scale else 1.0
+        return Front(tuple(self.project.parameters()), scale, self.positions, o.positions == "sinusoidal")
+
+    def _layers(self) -> Layers:
         found = []
-        for n, layer in enumerate(self._decoder_layers()):
-            pair = None if caches is None else caches[n]
-            found.append(Part("self", of(layer.norm_attention, layer.qkv, layer.out), pair))
-            if memory is not None:
-                found.append(Part("memory", of(layer.norm_cross, layer.cross.query, layer.cross.out), memory[0][n]))
-            found.append(Part("feed-forward", of(layer.norm_feed_forward, layer.hidden, layer.back)))
-        return found
+        for layer in self._decoder_layers():
+            found.append(("self", of(layer.norm_attention, layer.qkv, layer.out)))
+            if self.spec.memory_size:
+                found.append(("memory", of(layer.norm_cross, layer.cross.query, layer.cross.out)))
+            found.append(("feed-forward", of(layer.norm_feed_forward, layer.hidden, layer.back)))
+        return Layers(found, tuple(self.norm.parameters()))
 
     def _decoder_layers(self) -> Any:
         return self.layers
+
+
+class Decoder(Core, torch_core.Decoder):
+    """Its decoder."""
+
+    def explain(self, x: Tensor, state: Any) -> dict[str, Tensor]:
+        """``"alignment" (B, U, S)``: the last layer's attention to the memory, averaged over its heads."""
+        memory, _ = state
+        h = self._embed(x, torch.arange(x.shape[1]))  # (B, U, H)
+        return {"alignment": alignment(self._kernels(), h, self._layers(), context(memory))}
+
+
+def context(memory: Any) -> Context | None:
+    """Of a decoder: its keys and values, and how many steps of each row are valid; they come first."""
+    return None if memory is None else Context(memory[0], memory[1].sum((1, 2, 3)))
 
 
 def of(norm: nn.LayerNorm, first: nn.Linear, second: nn.Linear) -> tuple[Tensor, ...]:
@@ -67,15 +106,18 @@ def of(norm: nn.LayerNorm, first: nn.Linear, second: nn.Linear) -> tuple[Tensor,
     return norm.weight, norm.bias, first.weight, first.bias, second.weight, second.bias
 
 
-class Core(Fast):
-    """The Transformer on the fast kernels."""
+# --- the reference --------------------------------------------------------------------------------
+
+PLAIN = torch_core.Operations(PlainLinear, PlainLayerNorm, PlainReLU, PlainGELU, plain_attention)
 
 
-class Decoder(Fast, torch_core.Decoder):
+class Reference(torch_core.Core):
+    """The torch core, each of its operations in plain loops."""
+
+    operations = PLAIN
+
+
+class ReferenceDecoder(torch_core.Decoder):
     """Its decoder."""
 
-    def explain(self, x: Tensor, state: Any) -> dict[str, Tensor]:
-        """``"alignment" (B, U, S)``: the last layer's attention to the memory, averaged over its heads."""
-        memory, _ = state
-        h = self._embed(x, torch.arange(x.shape[1]))  # (B, U, H)
-        return {"alignment": alignment(self._kernels(), h, self._parts(memory), memory[1].sum((1, 2, 3)))}
+    operations = PLAIN

@@ -10,10 +10,8 @@ import math
 
 from seqbench.backends.kernels.gemm import lanes_of
 from seqbench.backends.kernels.jit import inner
+from seqbench.backends.kernels.plain_transformer import EPSILON
 from seqbench.backends.kernels.vector import first_lanes, load, spread, store, total
-
-EPSILON = 1e-5
-"""``nn.LayerNorm``'s."""
 
 
 @inner

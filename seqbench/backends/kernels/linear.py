@@ -28,7 +28,6 @@ from seqbench.backends.kernels.gemm import MANY, ONE, SOME, Tile, lanes_of, mult
 from seqbench.backends.kernels.jit import inlined, inner, intrinsic
 from seqbench.backends.kernels.vector import load, number, put, spread, store, transpose
 
-
 STORE, ADD, BIAS, RELU, SUM, GATE, TIMES = range(7)
 """The ways to finish. Told apart at run time, once a tile: a compiled tile for each would take minutes to compile."""
 

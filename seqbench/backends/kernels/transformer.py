@@ -237,32 +237,32 @@ def _way_out(sizes, p, W_out, x, source, source_at, first, rows, kept, shift, dr
 
 
 @inlined
-def _back_out(sizes, p, kept, drops, dy, first, rows, dx, dropped, g):
-    """From the output's gradient to that of the second matrix's: ``(array, offset)``; in post-norm ``dx`` gets it too.
+def _back_out(sizes, p, kept, drops, d, first, rows, dropped, g):
+    """From the output's gradient ``d`` to that of what the second matrix gives, ``(array, offset)``.
 
-    ``g`` has the gradients of the parameters; that of the second matrix itself is the caller's.
+    In post-norm ``d`` becomes that of the sum before the normalisation. ``g`` has the gradients of the parameters;
+    that of the second matrix itself is the caller's.
     """
     Hp, at = sizes.Hp, first * sizes.Hp
-    d = dy
     if not sizes.pre:
         normalise_back(
-            dy, at, kept.sums, at, rows, sizes.H, p.norm_w, kept.statistics, first, dy, at, np.bool_(False), dx, at,
+            d, at, kept.sums, at, rows, sizes.H, p.norm_w, kept.statistics, first, d, at, np.bool_(False), d, at,
             g.norm_w, g.norm_b,
         )  # fmt: skip
-        d = dx
+    source = d
     if drops.outside.size:
         _multiply(d, at, drops.outside, at, rows * Hp, dropped, 0)
-        d, at = dropped, np.intp(0)
-    add_column_sums(d, at, Hp, rows, g.b_out)
-    return d, at
+        source, at = dropped, np.intp(0)
+    add_column_sums(source, at, Hp, rows, g.b_out)
+    return source, at
 
 
 @inlined
-def _back_in(sizes, p, W_in, x, kept, d_inner, d_at, first, rows, dy, dx, normal, d_normal, g, a_block, b_block):
-    """Through the first matrix and in pre-norm the normalisation, to ``dx``."""
+def _back_in(sizes, p, W_in, x, kept, d_inner, d_at, first, rows, d, normal, d_normal, g, a_block, b_block):
+    """Through the first matrix and in pre-norm the normalisation, added to ``d``."""
     H, Hp, N, at = sizes.H, sizes.Hp, sizes.inner, first * sizes.Hp
     add_column_sums(d_inner, d_at, N, rows, g.b_in)
-    source, source_at, to, to_at, way, zero = x, at, dx, at, ADD, np.intp(0)
+    source, source_at, to, to_at, way, zero = x, at, d, at, ADD, np.intp(0)
     if sizes.pre:
         normalise_again(x, at, rows, p.norm_w, p.norm_b, kept.statistics, first, normal, zero)
         source, source_at, to, to_at, way = normal, zero, d_normal, zero, STORE
@@ -270,7 +270,22 @@ def _back_in(sizes, p, W_in, x, kept, d_inner, d_at, first, rows, dy, dx, normal
     linear(d_inner, d_at, N, rows, N, W_in, Hp, to, to_at, way, p.norm_b, to, to_at)
     if sizes.pre:
         normalise_back(
-            d_normal, zero, x, at, rows, H, p.norm_w, kept.statistics, first, dy, at, np.bool_(True), dx, at, g.norm_w, g.norm_b
+            d_normal,
+            zero,
+            x,
+            at,
+            rows,
+            H,
+            p.norm_w,
+            kept.statistics,
+            first,
+            d,
+            at,
+            np.bool_(True),
+            d,
+            at,
+            g.norm_w,
+            g.norm_b,
         )
 
 
@@ -361,9 +376,9 @@ def _heads(sizes, rows, keys, kept, shift, mask, s, scratch):
 
 @inlined
 def attention_backward(
-    sizes, p, packed, rows, x, keys, kept, drops, dy, dx, d_keys, d_inner, d_heads, sums, scratch, group, part, parts
+    sizes, p, packed, rows, x, keys, kept, drops, d, d_keys, d_inner, d_heads, sums, scratch, group, part, parts
 ):
-    """The gradients of a part of the sequences.
+    """The gradients of a part of the sequences: ``d``, of the output, becomes that of the input.
 
     ``d_inner`` and ``d_heads`` have ``group`` rows for each part. ``d_keys`` is added to, and so is the part's share
     of ``sums``, the parameters' gradients.
@@ -379,10 +394,10 @@ def attention_backward(
         step = _block_rows(r1 - r0)
         for r in range(r0, r1, step):
             n = min(step, r1 - r)
-            d, at = _back_out(sizes, p, kept, drops, dy, r, n, dx, dropped, g)
-            add_weight_gradient(d, at, Hp, kept.heads, r * outer, outer, n, g.W_out, a_block, b_block)
+            source, at = _back_out(sizes, p, kept, drops, d, r, n, dropped, g)
+            add_weight_gradient(source, at, Hp, kept.heads, r * outer, outer, n, g.W_out, a_block, b_block)
             to = (r + shift) * outer
-            linear(d, at, Hp, n, sizes.H, packed.W_out, outer, d_heads, to, STORE, p.b_in, d_heads, 0)
+            linear(source, at, Hp, n, sizes.H, packed.W_out, outer, d_heads, to, STORE, p.b_in, d_heads, 0)
         _clear(d_inner, (r0 + shift) * width, (r1 - r0) * width)
         for s in range(b, end):
             _heads_back(sizes, rows, keys, kept, drops.inside, d_heads, d_inner, d_keys, shift, s, rest)
@@ -392,7 +407,7 @@ def attention_backward(
             n = min(step, r1 - r)
             at = (r + shift) * width
             _back_in(
-                sizes, p, packed.W_in, x, kept, d_inner, at, r, n, dy, dx, normal, d_normal, g, a_block, b_block
+                sizes, p, packed.W_in, x, kept, d_inner, at, r, n, d, normal, d_normal, g, a_block, b_block
             )  # fmt: skip
         b = end
 
@@ -495,7 +510,7 @@ def _activate(smooth, inner, slope, at, count, drops, drops_at):
 
 
 @inlined
-def feed_forward_backward(sizes, p, packed, R, x, kept, drops, dy, dx, sums, scratch, part, parts):
+def feed_forward_backward(sizes, p, packed, R, x, kept, drops, d, sums, scratch, part, parts):
     """The gradients of a part of the rows."""
     g = _part_of(sums, part, parts)
     Hp, Fp = sizes.Hp, sizes.outer
@@ -505,7 +520,9 @@ def feed_forward_backward(sizes, p, packed, R, x, kept, drops, dy, dx, sums, scr
     step = _block_rows(last - first)
     for r in range(first, last, step):
         n = min(step, last - r)
-        d, at = _back_out(sizes, p, kept, drops, dy, r, n, dx, dropped, g)
-        add_weight_gradient(d, at, Hp, kept.inner, r * Fp, Fp, n, g.W_out, a_block, b_block)
-        linear(d, at, Hp, n, sizes.H, packed.W_out, Fp, d_inner, 0, way, p.b_in, other, r * Fp)
-        _back_in(sizes, p, packed.W_in, x, kept, d_inner, np.intp(0), r, n, dy, dx, normal, d_normal, g, a_block, b_block)
+        source, at = _back_out(sizes, p, kept, drops, d, r, n, dropped, g)
+        add_weight_gradient(source, at, Hp, kept.inner, r * Fp, Fp, n, g.W_out, a_block, b_block)
+        linear(source, at, Hp, n, sizes.H, packed.W_out, Fp, d_inner, 0, way, p.b_in, other, r * Fp)
+        _back_in(
+            sizes, p, packed.W_in, x, kept, d_inner, np.intp(0), r, n, d, normal, d_normal, g, a_block, b_block
+        )

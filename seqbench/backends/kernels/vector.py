@@ -226,17 +226,34 @@ for _symbol, _instruction in (
     _overload_operator(_symbol, _instruction)
 
 
+def totals(builder: Any, vectors: list[Any]) -> list[Any]:
+    """LLVM: the sum over the lanes of each of some vectors, a power of two of them and no more than lanes.
+
+    A pair of vectors becomes one whose segments, one for each vector so far, are half as long, their halves added;
+    when one vector is left, its segments shrink to a lane each.
+    """
+    lanes, count = vectors[0].type.count, len(vectors)
+    half = lanes // 2
+    while len(vectors) > 1:
+        low = [lane for lane in range(2 * lanes) if lane // half % 2 == 0]
+        orders = low, [lane + half for lane in low]
+        pairs = zip(vectors[::2], vectors[1::2], strict=True)
+        vectors = [builder.fadd(*(_shuffled(builder, *pair, order) for order in orders)) for pair in pairs]
+        half //= 2
+    (value,) = vectors
+    while half:
+        value = builder.fadd(value, _shuffled(builder, value, value, [min(n + half, lanes - 1) for n in range(lanes)]))
+        half //= 2
+    places = [ir.Constant(ir.IntType(32), n * (lanes // count)) for n in range(count)]
+    return [builder.extract_element(value, place) for place in places]
+
+
 @intrinsic
 def total(_typing: Any, x: Any) -> Any:
-    """The sum over all lanes, pairs of halves first."""
+    """The sum over all lanes, halves first."""
 
     def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        (value,), half = arguments, x.lanes // 2
-        while half:
-            order = [n + half if n < half else n for n in range(x.lanes)]
-            value = builder.fadd(value, _shuffled(builder, value, value, order))
-            half //= 2
-        return builder.extract_element(value, ir.Constant(ir.IntType(32), 0))
+        return totals(builder, [arguments[0]])[0]
 
     return x.element(x), generate
 

@@ -1,0 +1,308 @@
+"""One step of a Transformer's sublayers for a few sequences: products of vectors with matrices as they lie.
+
+Packing a matrix costs as much as using it for a row or two, so nothing is packed here: a row of the matrix and the
+vector are multiplied lane by lane, and the lanes added up in the end. All arrays are flat, without padding; what does
+not fill a register is finished number by number.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba.core import types
+
+from seqbench.backends.kernels.gemm import lanes_of
+from seqbench.backends.kernels.jit import inner, intrinsic
+from seqbench.backends.kernels.layer_norm import normalise
+from seqbench.backends.kernels.plain_transformer import EPSILON
+from seqbench.backends.kernels.vector import (
+    VectorType,
+    address,
+    exp_of_negative,
+    first_lanes,
+    gelu,
+    llvm_type,
+    load,
+    multiply_add,
+    relu,
+    spread,
+    store,
+    total,
+    totals,
+)
+
+OUTPUTS = 4
+"""Rows of a matrix in a tile; there are as many sums in a tile as lanes, or one for each of these."""
+
+
+# --- products -------------------------------------------------------------------------------------
+
+
+def _dots(full: bool, outputs: int) -> Any:
+    """``y[m, n] = x[m] . w[n]`` over ``K`` numbers, whole vectors: for as many ``m`` as fill a vector, or for one."""
+
+    @intrinsic
+    def dots(
+        _typing: Any,
+        x: Any,
+        x_at: Any,
+        x_row: Any,
+        w: Any,
+        w_at: Any,
+        w_row: Any,
+        K: Any,
+        y: Any,
+        y_at: Any,
+        y_row: Any,
+    ) -> Any:
+        index = types.intp
+        rows = VectorType(x.dtype).lanes // outputs if full else 1
+
+        def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+            _Dots(context, builder, rows, outputs, (x, w, y)).emit(*arguments)
+            return context.get_dummy_value()
+
+        return types.void(x, index, index, w, index, index, index, y, index, index), generate
+
+    return dots
+
+
+class _Dots:
+    """Writes the loop in LLVM's language, where the sums are values and so stay in registers."""
+
+    def __init__(self, context: Any, builder: Any, rows: int, outputs: int, arrays: tuple[Any, Any, Any]) -> None:
+        self.context, self.builder, self.rows, self.outputs = context, builder, rows, outputs
+        self.x_type, self.w_type, self.y_type = arrays
+        vector = VectorType(self.x_type.dtype)
+        self.lanes, self.vector = vector.lanes, llvm_type(vector)
+        self.align = vector.element.bitwidth // 8
+
+    def _int(self, value: int) -> Any:
+        return ir.Constant(ir.IntType(64), value)
+
+    def _vectors(self, array_type: Any, array: Any, at: Any, row: Any, count: int) -> list[Any]:
+        builder = self.builder
+        offsets = [builder.add(at, builder.mul(row, self._int(n))) for n in range(count)]
+        pointers = [address(self.context, builder, array_type, array, offset, self.vector) for offset in offsets]
+        return [builder.load(pointer, align=self.align) for pointer in pointers]
+
+    def emit(
+        self, x: Any, x_at: Any, x_row: Any, w: Any, w_at: Any, w_row: Any, K: Any, y: Any, y_at: Any, y_row: Any
+    ) -> None:
+        """The loop over vectors, and the sums to memory."""
+        builder, before = self.builder, self.builder.block
+        loop, after = builder.append_basic_block("k"), builder.append_basic_block("summed")
+        builder.branch(loop)
+        builder.position_at_end(loop)
+        k = builder.phi(ir.IntType(64))
+        sums = [builder.phi(self.vector) for _ in range(self.rows * self.outputs)]
+        xs = self._vectors(self.x_type, x, builder.add(x_at, k), x_row, self.rows)
+        ws = self._vectors(self.w_type, w, builder.add(w_at, k), w_row, self.outputs)
+        pairs = [(a, b) for a in xs for b in ws]
+        new = [multiply_add(builder, a, b, old) for (a, b), old in zip(pairs, sums, strict=True)]
+        following = builder.add(k, self._int(self.lanes))
+        zeros = [ir.Constant(self.vector, [0.0] * self.lanes)] * len(sums)
+        for phi, start, next_ in zip([k, *sums], [self._int(0), *zeros], [following, *new], strict=True):
+            phi.add_incoming(start, before)
+            phi.add_incoming(next_, loop)
+        builder.cbranch(builder.icmp_signed("<", following, K), loop, after)
+        builder.position_at_end(after)
+        for n, value in enumerate(totals(builder, new)):
+            row, output = divmod(n, self.outputs)
+            offset = builder.add(y_at, builder.add(builder.mul(y_row, self._int(row)), self._int(output)))
+            place = address(self.context, builder, self.y_type, y, offset, self.vector.element)
+            builder.store(value, place, align=self.align)
+
+
+_full, _four, _one = _dots(True, OUTPUTS), _dots(False, OUTPUTS), _dots(False, 1)
+
+
+@inner
+def _products(x, x_at, x_row, M, w, w_at, N, K, y, y_at, y_row):
+    """``y[m, n] = x[m] . w[n]``, ``w (N, K)``."""
+    lanes = lanes_of(x)
+    whole = K // lanes * lanes
+    rows = lanes // OUTPUTS
+    if whole:
+        n = 0
+        while n + OUTPUTS <= N:
+            m = 0
+            while m + rows <= M:
+                _full(x, x_at + m * x_row, x_row, w, w_at + n * K, K, whole, y, y_at + m * y_row + n, y_row)
+                m += rows
+            while m < M:
+                _four(x, x_at + m * x_row, x_row, w, w_at + n * K, K, whole, y, y_at + m * y_row + n, y_row)
+                m += 1
+            n += OUTPUTS
+        while n < N:
+            for m in range(M):
+                _one(x, x_at + m * x_row, x_row, w, w_at + n * K, K, whole, y, y_at + m * y_row + n, y_row)
+            n += 1
+    if whole < K:
+        _rest(x, x_at, x_row, M, w, w_at, N, K, whole, y, y_at, y_row)
+
+
+@inner
+def _rest(x, x_at, x_row, M, w, w_at, N, K, whole, y, y_at, y_row):
+    """The last few ``k``, or all of them if there are so few."""
+    for m in range(M):
+        for n in range(N):
+            added = y[y_at + m * y_row + n] if whole else x.dtype.type(0)
+            for k in range(whole, K):
+                added += x[x_at + m * x_row + k] * w[w_at + n * K + k]
+            y[y_at + m * y_row + n] = added
+
+
+@inner
+def dense(x, K, M, W, b, y):
+    """``y[m] = W x[m] + b``: ``x (M, K)``, ``W (N, K)``, ``y (M, N)``."""
+    N = b.size
+    _products(x, np.intp(0), K, M, W, np.intp(0), N, K, y, np.intp(0), N)
+    for m in range(M):
+        for n in range(N):
+            y[m * N + n] += b[n]
+
+
+# --- sublayers ------------------------------------------------------------------------------------
+
+
+@inner
+def normalise_rows(x, B, H, w, b, y, scratch):
+    """Layer normalisation of each row of ``x (B, H)``."""
+    if H % lanes_of(x) == 0:
+        normalise(x, np.intp(0), B, H, w, b, scratch, np.intp(0), y, np.intp(0))
+        return
+    for at in range(0, B * H, H):
+        mean, square = 0.0, 0.0
+        for j in range(H):
+            mean += x[at + j]
+        mean /= H
+        for j in range(H):
+            square += (x[at + j] - mean) ** 2
+        inverse = 1 / math.sqrt(square / H + EPSILON)
+        for j in range(H):
+            y[at + j] = (x[at + j] - mean) * inverse * w[j] + b[j]
+
+
+@inner
+def embed(x, B, D, W, b, scale, table, turning, start, h):
+    """``h = scale (W x + b) + position``; without ``W``, of ``x`` itself.
+
+    The position is a row of ``table (P, H)``, of its last beyond it; without one, sines and cosines if ``turning``.
+    """
+    H = h.size // B
+    if W.size:
+        dense(x, D, B, W, b, h)
+    else:
+        h[:] = x
+    for row in range(B):
+        for j in range(H):
+            h[row * H + j] *= scale
+        if table.size:
+            at = min(start[row], table.size // H - 1) * H
+            for j in range(H):
+                h[row * H + j] += table[at + j]
+        elif turning:
+            for j in range(0, H, 2):
+                angle = start[row] * math.exp(-j * math.log(10000.0) / H)
+                h[row * H + j] += math.sin(angle)
+                h[row * H + j + 1] += math.cos(angle)
+
+
+@inner
+def _way_out(pre, p, source, h, B, H, K, new, scratch):
+    """``h += W_out source + b_out``, in post-norm normalised."""
+    dense(source, K, B, p.W_out, p.b_out, new)
+    for j in range(B * H):
+        h[j] += new[j]
+    if not pre:
+        normalise_rows(h, B, H, p.norm_w, p.norm_b, h, scratch)
+
+
+@inner
+def step_attention(pre, N, d, C, append, p, h, counts, keys, values, normal, inside, heads, scores):
+    """Attention of one step of each sequence, ``h (B, H)`` in place.
+
+    Args:
+        pre: normalise before, else after.
+        N: heads.
+        d: width of a head.
+        C: steps that keys and values have room for.
+        append: keys and values of this step are written behind the ``counts`` that are there, and seen.
+        p: parameters.
+        h: ``(B, H)``.
+        counts: ``(B,)`` keys of each sequence.
+        keys: ``(B, N, C, d)``, ``values`` likewise.
+        normal: scratch ``(B, H)``.
+        inside: scratch ``(B, 3 H)``.
+        heads: scratch ``(B, H)`` and a vector.
+        scores: scratch ``(C)`` and a vector, and ``(2 B)``.
+    """
+    B, H, width = counts.size, N * d, p.b_in.size
+    source = h
+    if pre:
+        normalise_rows(h, B, H, p.norm_w, p.norm_b, normal, scores)
+        source = normal
+    dense(source, H, B, p.W_in, p.b_in, inside)
+    for b in range(B):
+        for n in range(N):
+            first, at = (b * N + n) * C * d, b * width + n * d
+            if append:
+                new = first + counts[b] * d
+                for j in range(d):
+                    keys[new + j] = inside[at + H + j]
+                    values[new + j] = inside[at + 2 * H + j]
+            _one_head(inside, at, keys, values, first, counts[b] + append, d, heads, b * H + n * d, scores)
+    _way_out(pre, p, heads, h, B, H, H, normal, scores)
+
+
+@inner
+def _one_head(q, q_at, keys, values, first, count, d, y, y_at, scores):
+    """``softmax(q k' / sqrt(d)) v`` over ``count`` keys; 0 if there are none."""
+    one = np.intp(1)
+    _products(q, q_at, d, one, keys, first, count, d, scores, np.intp(0), one)
+    inverse = 1 / _exponentials(scores, count, 1 / math.sqrt(d)) if count else 0.0
+    lanes = lanes_of(y)
+    whole = d // lanes * lanes
+    for j in range(0, whole, lanes):
+        added = spread(load(y, y_at), 0.0)
+        for s in range(count):
+            added = added + load(values, first + s * d + j) * scores[s]
+        store(y, y_at + j, added * inverse)
+    for j in range(whole, d):
+        rest = y.dtype.type(0)
+        for s in range(count):
+            rest += values[first + s * d + j] * scores[s]
+        y[y_at + j] = rest * inverse
+
+
+@inner
+def _exponentials(scores, count, scale):
+    """``exp(scale (scores - max))`` in place; their sum."""
+    lanes = lanes_of(scores)
+    top = scores[0]
+    for s in range(1, count):
+        top = max(top, scores[s])
+    added = spread(load(scores, 0), 0.0)
+    for s in range(0, count, lanes):
+        weight = first_lanes(exp_of_negative((load(scores, s) - top) * scale), count - s, 0.0)
+        store(scores, s, weight)
+        added = added + weight
+    return total(added)
+
+
+@inner
+def step_feed_forward(pre, smooth, B, H, p, h, normal, inside, scratch):
+    """The feed-forward layer of one step of each sequence, ``h (B, H)`` in place; ``inside (B, F)`` and a vector."""
+    source, F = h, p.b_in.size
+    if pre:
+        normalise_rows(h, B, H, p.norm_w, p.norm_b, normal, scratch)
+        source = normal
+    dense(source, H, B, p.W_in, p.b_in, inside)
+    for n in range(0, B * F, lanes_of(inside)):
+        x = load(inside, n)
+        store(inside, n, gelu(x)[0] if smooth else relu(x))
+    _way_out(pre, p, inside, h, B, H, F, normal, scratch)
