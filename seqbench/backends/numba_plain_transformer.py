@@ -31,6 +31,7 @@ class PlainLayerNorm(nn.LayerNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(..., H)`` to the same shape."""
+        refuse_other(x)
         y: Tensor = _LayerNorm.apply(x.reshape(-1, x.shape[-1]), self.weight, self.bias)  # type: ignore[no-untyped-call]
         return y.view(x.shape)
 

@@ -23,9 +23,9 @@ def padded(n: int, dtype: Any) -> int:
     return -(-n // lanes(dtype)) * lanes(dtype)
 
 
-def widened(W: Array, rows: Blocks, columns: Blocks = (1, 1, 1)) -> Array:
-    """A matrix (or a vector, its blocks being ``rows``) with zeros behind each block, flat."""
-    (n, size, full), (m, breadth, whole) = rows, columns
+def widened(W: Array, rows: Blocks, columns: Blocks | None = None) -> Array:
+    """A matrix, or a vector if it has no columns, with zeros behind each block; flat."""
+    (n, size, full), (m, breadth, whole) = rows, columns or (1, 1, 1)
     if size == full and breadth == whole:
         return W.reshape(-1)
     wide = np.zeros((n, full, m, whole), W.dtype)
@@ -33,8 +33,8 @@ def widened(W: Array, rows: Blocks, columns: Blocks = (1, 1, 1)) -> Array:
     return wide.reshape(-1)
 
 
-def narrowed(W: Array, rows: Blocks, columns: Blocks = (1, 1, 1)) -> Array:
+def narrowed(W: Array, rows: Blocks, columns: Blocks | None = None) -> Array:
     """The inverse of ``widened``."""
-    (n, size, full), (m, breadth, whole) = rows, columns
+    (n, size, full), (m, breadth, whole) = rows, columns or (1, 1, 1)
     narrow = W.reshape(n, full, m, whole)[:, :size, :, :breadth]
-    return narrow.reshape((n * size, m * breadth) if m * breadth > 1 else n * size)
+    return narrow.reshape((n * size, m * breadth) if columns else n * size)

@@ -98,12 +98,11 @@ class Axes(NamedTuple):
     inner: Blocks
     outer: Blocks
 
-    def of(self) -> tuple[tuple[Blocks, Blocks], ...]:
+    def of(self) -> tuple[tuple[Blocks, Blocks | None], ...]:
         """Rows and columns of each parameter, in the order of ``Parameters``."""
-        one = (1, 1, 1)
         return (
-            (self.width, one), (self.width, one), (self.inner, self.width), (self.inner, one),
-            (self.width, self.outer), (self.width, one),
+            (self.width, None), (self.width, None), (self.inner, self.width), (self.inner, None),
+            (self.width, self.outer), (self.width, None),
         )  # fmt: skip
 
     def widened(self, p: Parameters) -> Parameters:
