@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from seqbench.backends.kernels import plain_transformer as plain
-from seqbench.backends.numba_calls import refuse_other, refuse_second_derivative
+from seqbench.backends.numba_arrays import refuse_others, refuse_second_derivative
 from seqbench.backends.numba_transformer import factors
 
 
@@ -21,7 +21,7 @@ class PlainLinear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(..., K)`` to ``(..., N)``."""
-        refuse_other(x)
+        refuse_others(x)
         y: Tensor = _Linear.apply(x.reshape(-1, x.shape[-1]), self.weight, self.bias)  # type: ignore[no-untyped-call]
         return y.view(*x.shape[:-1], -1)
 
@@ -31,7 +31,7 @@ class PlainLayerNorm(nn.LayerNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(..., H)`` to the same shape."""
-        refuse_other(x)
+        refuse_others(x)
         y: Tensor = _LayerNorm.apply(x.reshape(-1, x.shape[-1]), self.weight, self.bias)  # type: ignore[no-untyped-call]
         return y.view(x.shape)
 

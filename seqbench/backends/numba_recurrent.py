@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from seqbench.backends.kernels.cells import Cell
 from seqbench.backends.kernels.recurrent import Kept, Kernels, Parameters
-from seqbench.backends.numba_calls import refuse_other, refuse_second_derivative, with_threads
+from seqbench.backends.numba_arrays import refuse_others, refuse_second_derivative
+from seqbench.backends.numba_threads import numba_threads
 from seqbench.backends.torch_recurrent import RecurrentLayer, uniform_
 from seqbench.backends.torch_sequence import last_valid
 
@@ -131,7 +132,7 @@ def run_sequence(
     Raises:
         Refused: a tensor is not on the CPU, or not of float32 or float64.
     """
-    refuse_other(x)
+    refuse_others(x)
     W, U, b_x, b_h = matrices
     b_h = x.new_empty(0) if b_h is None else b_h
     return _Sequence.apply(kernels, every_state, x, W, U, b_x, b_h, *start)  # type: ignore[no-any-return, no-untyped-call]
@@ -166,7 +167,7 @@ class _Sequence(torch.autograd.Function):
         ctx.kept = None
         d_y = [None if d is None else d.transpose(0, 1).numpy() for d in d_outputs]
         d_y += [None] * (ctx.kernels.cell.states - len(d_y))
-        found = with_threads(ctx.threads, ctx.kernels.backward, kept, _parameters(tensors), d_y)
+        found = _with_threads(ctx.threads, ctx.kernels.backward, kept, _parameters(tensors), d_y)
         p = found.parameters
         gradients = [torch.from_numpy(g) for g in (p.W, p.U, p.b_x, p.b_h, *found.states)]
         return None, None, torch.from_numpy(found.x).transpose(0, 1), *gradients
@@ -176,9 +177,14 @@ def _forward(kernels: Kernels, x: Tensor, tensors: Any, training: bool, threads:
     x = x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()
     start = [state.detach().numpy() for state in tensors[4:]]
     rows = x.detach().transpose(0, 1).numpy()
-    kept: Kept = with_threads(threads, kernels.forward, rows, _parameters(tensors), start, training)
+    kept: Kept = _with_threads(threads, kernels.forward, rows, _parameters(tensors), start, training)
     return kept
 
 
 def _parameters(tensors: Any) -> Parameters:
     return Parameters(*(tensor.detach().contiguous().numpy() for tensor in tensors[:4]))
+
+
+def _with_threads(threads: int, function: Any, *arguments: Any) -> Any:
+    with numba_threads(threads):
+        return function(*arguments, threads=threads)

@@ -7,7 +7,7 @@ attention of torch would draw, in their order; the kernels get the factors.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
@@ -18,10 +18,11 @@ from torch import Tensor, nn
 
 from seqbench.backends.kernels import stack, stepper as steps
 from seqbench.backends.kernels.linear_layer import linear, linear_back
-from seqbench.backends.kernels.stack import Call, Stack, Sublayer
+from seqbench.backends.kernels.stack import Call, Stack, Sublayer, Tape
 from seqbench.backends.kernels.stepper import Stepper
 from seqbench.backends.kernels.transformer import Parameters
-from seqbench.backends.numba_calls import refuse_other, refuse_second_derivative, with_threads
+from seqbench.backends.numba_arrays import refuse_others, refuse_second_derivative
+from seqbench.backends.numba_threads import numba_threads
 
 Pair = tuple[Tensor, Tensor]
 """Keys and values ``2 x (B, N, C, d)``."""
@@ -78,18 +79,21 @@ def run_stack(
     Raises:
         Refused: a tensor is not on the CPU, or not of float32 or float64.
     """
-    refuse_other(x)
+    refuse_others(x)
     contexts = {"self": caches, "memory": memory}
+    tensors = [x, *_tensors(layers, contexts), *layers.norm]
+    # The function cannot know: inside it there is never a gradient, and its ``needs_input_grad`` ignores ``no_grad``.
+    training = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
     start, seen = (None if context is None else context.counts.numpy() for context in (caches, memory))
     plan = _Plan(
         kernels,
-        Call(None if lengths is None else lengths.numpy(), start, seen),
+        Call(None if lengths is None else lengths.numpy(), start, seen, training),
         torch.get_num_threads(),
         tuple(kind for kind, _ in layers.sublayers),
         frozenset(kind for kind, context in contexts.items() if context is not None),
         draw(x, layers, kernels.heads, contexts, dropout),
     )
-    y, *after = _Stack.apply(plan, x, *_tensors(layers, contexts), *layers.norm)  # type: ignore[no-untyped-call]
+    y, *after = _Stack.apply(plan, *tensors) if training else plan.forward(*tensors)[0]  # type: ignore[no-untyped-call]
     return y, tuple(zip(after[::2], after[1::2], strict=True))
 
 
@@ -146,6 +150,14 @@ class _Plan:
             found.append(Sublayer(kind, p, pair, *(None if d is None else d.numpy() for d in drops)))
         return found, tuple(left) or None
 
+    def forward(self, x: Tensor, *tensors: Tensor) -> tuple[tuple[Tensor, ...], Tape, Any]:
+        """``y`` and the caches, the tape, and the last normalisation's parameters."""
+        sublayers, norm = self.arrays(tensors)
+        rows = x.detach().numpy()
+        with numba_threads(self.threads):
+            y, caches, tape = self.kernels.forward(rows, sublayers, norm, self.call, self.threads)
+        return (torch.from_numpy(y), *(torch.from_numpy(side) for pair in caches for side in pair)), tape, norm
+
 
 class _Stack(torch.autograd.Function):
     """The kernels under autograd; tuples lose their gradients there, so every tensor is an argument of its own."""
@@ -153,14 +165,10 @@ class _Stack(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, plan: _Plan, x: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
         """See ``run_stack``."""
-        sublayers, norm = plan.arrays(tensors)
-        call = replace(plan.call, training=any(ctx.needs_input_grad))
-        run = plan.kernels.forward
-        y, caches, tape = with_threads(plan.threads, run, x.detach().numpy(), sublayers, norm, call)
-        if call.training:
-            ctx.save_for_backward(x, *tensors)
-            ctx.plan, ctx.tape, ctx.norm = plan, tape, norm
-        return torch.from_numpy(y), *(torch.from_numpy(side) for pair in caches for side in pair)
+        outputs, ctx.tape, ctx.norm = plan.forward(x, *tensors)
+        ctx.save_for_backward(x, *tensors)
+        ctx.plan = plan
+        return outputs
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor, *d_caches: Tensor) -> tuple[Tensor | None, ...]:
@@ -174,7 +182,8 @@ class _Stack(torch.autograd.Function):
         sides = [side.numpy() for side in d_caches]
         pairs = list(zip(sides[::2], sides[1::2], strict=True))
         plan = ctx.plan
-        found = with_threads(plan.threads, plan.kernels.backward, ctx.tape, dy.numpy(), pairs, ctx.norm)
+        with numba_threads(plan.threads):
+            found = plan.kernels.backward(ctx.tape, dy.numpy(), pairs, ctx.norm, plan.threads)
         gradients = [found.x]
         for parameters, pair in zip(found.parameters, found.pairs, strict=True):
             gradients += [*parameters, *(pair or ())]
@@ -183,7 +192,7 @@ class _Stack(torch.autograd.Function):
 
 def alignment(kernels: Stack, x: Tensor, layers: Layers, memory: Context) -> Tensor:
     """The weights of the last attention to a memory, averaged over the heads: ``(B, T, S)``."""
-    refuse_other(x)
+    refuse_others(x)
     call = Call(memory_lengths=memory.counts.numpy(), training=True)
     kinds = tuple(kind for kind, _ in layers.sublayers)
     plan = _Plan(kernels, call, 1, kinds, frozenset({"memory"}), [(None, None)] * len(kinds))
@@ -247,7 +256,7 @@ def run_step(stepper: Stepper, x: Tensor, caches: Context, memory: Context | Non
     Raises:
         Refused: a tensor is not on the CPU, or not of float32 or float64.
     """
-    refuse_other(x)
+    refuse_others(x)
     own = [(keys.detach().numpy(), values.detach().numpy()) for keys, values in caches.pairs]
     read = (
         None if memory is None else [(keys.detach().numpy(), values.detach().numpy()) for keys, values in memory.pairs]
@@ -264,7 +273,7 @@ class FastLinear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(..., K)`` to ``(..., N)``."""
-        refuse_other(x)
+        refuse_others(x)
         y: Tensor = _Linear.apply(x.reshape(-1, x.shape[-1]), self.weight, self.bias)  # type: ignore[no-untyped-call]
         return y.view(*x.shape[:-1], -1)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -61,6 +62,11 @@ class Core(torch_core.Core):
         stepper = stepper_of(self, self._kernels(), self._front(), self._layers())
         return run_step(stepper, x_t, Context(caches, start), context(memory)), (start + 1, caches)  # (B, H)
 
+    def _sines(self, position: Tensor, like: Tensor) -> Tensor:
+        if position.dim() == 1:  # 0, 1, ...: a whole sequence
+            return first_sines(len(position), self.spec.width, like.dtype)
+        return super()._sines(position, like)
+
     def _dropout(self) -> float:
         return self.dropout.p if self.training else 0.0
 
@@ -80,7 +86,7 @@ class Core(torch_core.Core):
             if self.spec.memory_size:
                 found.append(("memory", of(layer.norm_cross, layer.cross.query, layer.cross.out)))
             found.append(("feed-forward", of(layer.norm_feed_forward, layer.hidden, layer.back)))
-        return Layers(found, tuple(self.norm.parameters()))
+        return Layers(found, (self.norm.weight, self.norm.bias) if self.options.norm == "pre" else ())
 
     def _decoder_layers(self) -> Any:
         return self.layers
@@ -94,6 +100,13 @@ class Decoder(Core, torch_core.Decoder):
         memory, _ = state
         h = self._embed(x, torch.arange(x.shape[1]))  # (B, U, H)
         return {"alignment": alignment(self._kernels(), h, self._layers(), context(memory))}
+
+
+@lru_cache(maxsize=8)
+def first_sines(T: int, H: int, dtype: torch.dtype) -> Tensor:
+    """``(T, H)``; to make them takes a tenth of a short sequence's time."""
+    with torch.inference_mode(False):
+        return torch_core.sinusoidal(torch.arange(T), H, torch.empty(0, dtype=dtype))
 
 
 def context(memory: Any) -> Context | None:

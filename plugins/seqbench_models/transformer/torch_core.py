@@ -237,8 +237,11 @@ class Core(nn.Module):
             # A padded step of the last chunk may lie beyond the table; its output is zeroed anyway.
             h = h + self.positions[position.clamp(max=self.spec.train_length - 1)]
         elif self.options.positions == "sinusoidal":
-            h = h + sinusoidal(position, self.spec.width, h)
+            h = h + self._sines(position, h)
         return self.dropout(h)  # type: ignore[no-any-return]
+
+    def _sines(self, position: Tensor, like: Tensor) -> Tensor:
+        return sinusoidal(position, self.spec.width, like)
 
     def _run(self, h: Tensor, attends: list[Any], memory: Any = None) -> tuple[Tensor, tuple[Cache, ...]]:
         """All layers; ``memory`` is a decoder's: each layer's keys and values, and which steps are valid."""

@@ -32,7 +32,8 @@ from numba.core import cgutils, errors, types
 from numba.core.imputils import lower_constant
 from numba.extending import models, overload, register_model, typeof_impl
 
-from seqbench.backends.kernels.jit import compiled, intrinsic, source_digest
+from seqbench.backends.kernels.jit import compiled, intrinsic
+from seqbench.backends.kernels.sources import kernel_sources
 from seqbench.backends.kernels.vector import VectorType, address, llvm_type
 
 _CELLS: dict[str, Cell] = {}
@@ -89,7 +90,7 @@ class Cell:
         functions = (self.forward, self.backward, self.between, self.backward_between)
         sources = [inspect.getsource(function) for function in functions if function is not None]
         numbers = f"{self.gates} {self.states} {self.slots} {self.recurrent} {self.late}"
-        digest = hashlib.sha256("\0".join([str(source_digest()), numbers, *sources]).encode())
+        digest = hashlib.sha256("\0".join([kernel_sources(), numbers, *sources]).encode())
         return f"{self.name}-{digest.hexdigest()[:16]}"
 
     def __reduce__(self) -> Any:

@@ -24,7 +24,7 @@ import numpy as np
 from llvmlite import ir
 from numba.core import types
 
-from seqbench.backends.kernels.gemm import MANY, ONE, SOME, Tile, lanes_of, multiply_transposed
+from seqbench.backends.kernels.gemm import MANY, ONE, SOME, Tile, lanes_of
 from seqbench.backends.kernels.jit import inlined, inner, intrinsic
 from seqbench.backends.kernels.vector import load, number, put, spread, store, transpose
 
@@ -223,11 +223,13 @@ def transpose_into(source, at, row, rows, columns, target, to, target_row):
 # --- gradients of the parameters ------------------------------------------------------------------
 
 
-@inner
-def add_weight_gradient(d, d_at, M, x, x_at, N, rows, dW, a_block, b_block):
-    """``dW (M, N) += d' x`` over ``rows`` rows, of ``d (., M)`` from ``d_at`` and of ``x (., N)`` from ``x_at`` on."""
-    none, one = np.intp(0), np.intp(1)
-    multiply_transposed(d, d_at, M, none, M, x[x_at:], none, N, one, rows, N, dW, N, a_block, b_block)
+@inlined
+def add_weight_gradient(d, d_at, M, x, x_at, N, rows, dW):
+    """``dW (M, N) += d' x`` over ``rows`` rows, of ``d (., M)`` from ``d_at`` and of ``x (., N)`` from ``x_at`` on.
+
+    Both are read where they lie, in the cache or near: to pack them first (``gemm``) costs more here than it gains.
+    """
+    product(d, d_at, 1, M, M, rows, x, x_at, N, N, dW, 0, N, ADD, dW, dW, 0, N)
 
 
 @inner

@@ -7,36 +7,37 @@ from functools import cache
 from typing import Any
 
 from seqbench.backends.kernels.gemm import BLOCK
-from seqbench.backends.kernels.jit import cached, made_from, source_digest
+from seqbench.backends.kernels.jit import cached
 from seqbench.backends.kernels.linear import BIAS, STORE, add_column_sums, add_weight_gradient, pack, pack_back
 from seqbench.backends.kernels.linear import linear as multiply
-from seqbench.backends.kernels.padding import lanes, narrowed, padded, widened
+from seqbench.backends.kernels.padding import narrowed, padded, widened
 from seqbench.backends.kernels.recurrent import aligned
+from seqbench.backends.kernels.sources import kernel_sources
 
 Array = Any
 
 
 @cache
 def _compiled() -> tuple[Callable[..., Any], Callable[..., Any]]:
-    version = source_digest()
+    digest = kernel_sources()
 
     @cached
     def forward(x, R, K, Kp, W, b, packed, y):
-        made_from(version)
+        _ = digest
         N = b.size
         pack(W, N, Kp, K, packed)
         for r in range(0, R, BLOCK):
             multiply(x, r * Kp, Kp, min(BLOCK, R - r), K, packed, N, y, r * N, BIAS, b, x, 0)
 
     @cached
-    def backward(x, R, Kp, W, N, packed, dy, dx, dW, db, a_block, b_block):
-        made_from(version)
+    def backward(x, R, Kp, W, N, packed, dy, dx, dW, db):
+        _ = digest
         Np = db.size
         pack_back(W, Kp, N, packed)
         for r in range(0, R, BLOCK):
             n = min(BLOCK, R - r)
             multiply(dy, r * Np, Np, n, N, packed, Kp, dx, r * Kp, STORE, db, x, 0)
-            add_weight_gradient(dy, r * Np, Np, x, r * Kp, Kp, n, dW, a_block, b_block)
+            add_weight_gradient(dy, r * Np, Np, x, r * Kp, Kp, n, dW)
             add_column_sums(dy, r * Np, Np, n, db)
 
     return forward, backward
@@ -57,8 +58,7 @@ def linear_back(x: Array, W: Array, dy: Array) -> tuple[Array, Array, Array]:
     (R, K), N, dtype = x.shape, W.shape[0], x.dtype
     Kp, Np = padded(K, dtype), padded(N, dtype)
     dx, dW, db = aligned((R * Kp,), dtype), aligned((Np * Kp,), dtype, zero=True), aligned((Np,), dtype, zero=True)
-    scratch = aligned((BLOCK * 2 * lanes(dtype),), dtype), aligned((BLOCK * Kp,), dtype)
     wide_x, wide_W = widened(x, (1, R, R), (1, K, Kp)), widened(W, (1, N, Np), (1, K, Kp))
     wide_d = widened(dy, (1, R, R), (1, N, Np))
-    _compiled()[1](wide_x, R, Kp, wide_W, N, aligned((N * Kp,), dtype), wide_d, dx, dW, db, *scratch)
+    _compiled()[1](wide_x, R, Kp, wide_W, N, aligned((N * Kp,), dtype), wide_d, dx, dW, db)
     return dx.reshape(R, Kp)[:, :K], narrowed(dW, (1, N, Np), (1, K, Kp)), db[:N]

@@ -338,8 +338,9 @@ def _run_stage_back(stage: Stage, steps: Steps, d: Array, d_keys: Array, parts: 
 
 
 def _scratch_size(stage: Stage) -> int:
-    need = attention_scratch if stage.sizes.heads else feed_forward_scratch
-    return need(stage.sizes, lanes(stage.p.W_in.dtype))
+    if stage.sizes.heads:
+        return attention_scratch(stage.sizes, lanes(stage.p.W_in.dtype))
+    return feed_forward_scratch(stage.sizes)
 
 
 # --- the last normalisation -----------------------------------------------------------------------

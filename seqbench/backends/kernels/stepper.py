@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from seqbench.backends.kernels import step
-from seqbench.backends.kernels.jit import cached, made_from, source_digest
+from seqbench.backends.kernels.jit import cached
 from seqbench.backends.kernels.padding import lanes
 from seqbench.backends.kernels.recurrent import aligned
 from seqbench.backends.kernels.rows import Pair
+from seqbench.backends.kernels.sources import kernel_sources
 from seqbench.backends.kernels.stack import Stack
 from seqbench.backends.kernels.transformer import Parameters
 
@@ -31,26 +32,26 @@ class Calls(NamedTuple):
 @cache
 def calls() -> Calls:
     """Compiled at their first call, or read from the cache, which goes by what they close over."""
-    version = source_digest()
+    digest = kernel_sources()
 
     @cached
     def embed(x, B, D, W, b, scale, table, turning, start, h):
-        made_from(version)
+        _ = digest
         step.embed(x, B, D, W, b, scale, table, turning, start, h)
 
     @cached
     def attention(pre, N, d, C, append, p, h, counts, keys, values, normal, inside, heads, scores):
-        made_from(version)
+        _ = digest
         step.step_attention(pre, N, d, C, append, p, h, counts, keys, values, normal, inside, heads, scores)
 
     @cached
     def feed_forward(pre, smooth, B, H, p, h, normal, inside, scratch):
-        made_from(version)
+        _ = digest
         step.step_feed_forward(pre, smooth, B, H, p, h, normal, inside, scratch)
 
     @cached
     def normalise(B, H, w, b, h, scratch):
-        made_from(version)
+        _ = digest
         step.normalise_rows(h, B, H, w, b, h, scratch)
 
     return Calls(embed, attention, feed_forward, normalise)

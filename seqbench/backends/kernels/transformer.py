@@ -258,7 +258,7 @@ def _back_out(sizes, p, kept, drops, d, first, rows, dropped, g):
 
 
 @inlined
-def _back_in(sizes, p, W_in, x, kept, d_inner, d_at, first, rows, d, normal, d_normal, g, a_block, b_block):
+def _back_in(sizes, p, W_in, x, kept, d_inner, d_at, first, rows, d, normal, d_normal, g):
     """Through the first matrix and in pre-norm the normalisation, added to ``d``."""
     H, Hp, N, at = sizes.H, sizes.Hp, sizes.inner, first * sizes.Hp
     add_column_sums(d_inner, d_at, N, rows, g.b_in)
@@ -266,7 +266,7 @@ def _back_in(sizes, p, W_in, x, kept, d_inner, d_at, first, rows, d, normal, d_n
     if sizes.pre:
         normalise_again(x, at, rows, p.norm_w, p.norm_b, kept.statistics, first, normal, zero)
         source, source_at, to, to_at, way = normal, zero, d_normal, zero, STORE
-    add_weight_gradient(d_inner, d_at, N, source, source_at, Hp, rows, g.W_in, a_block, b_block)
+    add_weight_gradient(d_inner, d_at, N, source, source_at, Hp, rows, g.W_in)
     linear(d_inner, d_at, N, rows, N, W_in, Hp, to, to_at, way, p.norm_b, to, to_at)
     if sizes.pre:
         normalise_back(
@@ -294,8 +294,7 @@ def _back_in(sizes, p, W_in, x, kept, d_inner, d_at, first, rows, d, normal, d_n
 
 def attention_scratch(sizes, lanes):
     """Elements of scratch that a part of the attention needs, forward or backward."""
-    widest = max(sizes.Hp, sizes.outer)
-    return 3 * BLOCK * sizes.Hp + BLOCK * (2 * lanes + widest) + scratch_of(sizes.outer // sizes.heads, lanes)
+    return 3 * BLOCK * sizes.Hp + scratch_of(sizes.outer // sizes.heads, lanes)
 
 
 @inlined
@@ -385,7 +384,7 @@ def attention_backward(
     """
     g = _part_of(sums, part, parts)
     Hp, outer, width = sizes.Hp, sizes.outer, sizes.inner
-    normal, dropped, d_normal, a_block, b_block, rest = _backward_scratch(scratch, Hp, max(Hp, outer))
+    normal, dropped, d_normal, rest = _backward_scratch(scratch, Hp)
     b, last = _share(rows.first.size - 1, part, parts, 1)
     while b < last:
         end = _group_end(rows.first, b, last)
@@ -395,7 +394,7 @@ def attention_backward(
         for r in range(r0, r1, step):
             n = min(step, r1 - r)
             source, at = _back_out(sizes, p, kept, drops, d, r, n, dropped, g)
-            add_weight_gradient(source, at, Hp, kept.heads, r * outer, outer, n, g.W_out, a_block, b_block)
+            add_weight_gradient(source, at, Hp, kept.heads, r * outer, outer, n, g.W_out)
             to = (r + shift) * outer
             linear(source, at, Hp, n, sizes.H, packed.W_out, outer, d_heads, to, STORE, p.b_in, d_heads, 0)
         _clear(d_inner, (r0 + shift) * width, (r1 - r0) * width)
@@ -407,24 +406,16 @@ def attention_backward(
             n = min(step, r1 - r)
             at = (r + shift) * width
             _back_in(
-                sizes, p, packed.W_in, x, kept, d_inner, at, r, n, d, normal, d_normal, g, a_block, b_block
+                sizes, p, packed.W_in, x, kept, d_inner, at, r, n, d, normal, d_normal, g
             )  # fmt: skip
         b = end
 
 
 @inlined
-def _backward_scratch(scratch, Hp, widest):
-    """Three blocks of rows, two blocks for weight gradients, and the rest."""
-    block, lanes = BLOCK * Hp, lanes_of(scratch)
-    at = 3 * block + BLOCK * 2 * lanes
-    return (
-        scratch[:block],
-        scratch[block : 2 * block],
-        scratch[2 * block : 3 * block],
-        scratch[3 * block : at],
-        scratch[at : at + BLOCK * widest],
-        scratch[at + BLOCK * widest :],
-    )
+def _backward_scratch(scratch, Hp):
+    """Three blocks of rows, and the rest."""
+    block = BLOCK * Hp
+    return scratch[:block], scratch[block : 2 * block], scratch[2 * block : 3 * block], scratch[3 * block :]
 
 
 @inner
@@ -466,10 +457,9 @@ def _append_back(sizes, rows, d_inner, shift, d_keys, s):
 # --- feed-forward ---------------------------------------------------------------------------------
 
 
-def feed_forward_scratch(sizes, lanes):
+def feed_forward_scratch(sizes):
     """Elements of scratch that a part of the feed-forward layer needs, forward or backward."""
-    widest = max(sizes.Hp, sizes.outer)
-    return 3 * BLOCK * sizes.Hp + BLOCK * (2 * lanes + widest) + BLOCK * sizes.outer
+    return BLOCK * (3 * sizes.Hp + sizes.outer)
 
 
 @inlined
@@ -514,15 +504,15 @@ def feed_forward_backward(sizes, p, packed, R, x, kept, drops, d, sums, scratch,
     """The gradients of a part of the rows."""
     g = _part_of(sums, part, parts)
     Hp, Fp = sizes.Hp, sizes.outer
-    normal, dropped, d_normal, a_block, b_block, d_inner = _backward_scratch(scratch, Hp, max(Hp, Fp))
+    normal, dropped, d_normal, d_inner = _backward_scratch(scratch, Hp)
     way, other = (TIMES, kept.slope) if kept.slope.size else (GATE, kept.inner)
     first, last = _share(R, part, parts, 8)
     step = _block_rows(last - first)
     for r in range(first, last, step):
         n = min(step, last - r)
         source, at = _back_out(sizes, p, kept, drops, d, r, n, dropped, g)
-        add_weight_gradient(source, at, Hp, kept.inner, r * Fp, Fp, n, g.W_out, a_block, b_block)
+        add_weight_gradient(source, at, Hp, kept.inner, r * Fp, Fp, n, g.W_out)
         linear(source, at, Hp, n, sizes.H, packed.W_out, Fp, d_inner, 0, way, p.b_in, other, r * Fp)
         _back_in(
-            sizes, p, packed.W_in, x, kept, d_inner, np.intp(0), r, n, d, normal, d_normal, g, a_block, b_block
+            sizes, p, packed.W_in, x, kept, d_inner, np.intp(0), r, n, d, normal, d_normal, g
         )

@@ -13,8 +13,9 @@ import numpy as np
 
 from seqbench.backends.kernels import transformer
 from seqbench.backends.kernels.gemm import BLOCK
-from seqbench.backends.kernels.jit import cached, cached_parallel, made_from, prange, source_digest
+from seqbench.backends.kernels.jit import cached, cached_parallel, prange
 from seqbench.backends.kernels.layer_norm import normalise, normalise_back
+from seqbench.backends.kernels.sources import kernel_sources
 
 Compiled = Callable[..., Any]
 
@@ -22,11 +23,11 @@ Compiled = Callable[..., Any]
 @cache
 def attention_calls(parallel: bool) -> tuple[Compiled, Compiled]:
     """Forward and backward; ``scratch`` has a row for each part."""
-    version, decorate = _kind(parallel)
+    digest, decorate = _kind(parallel)
 
     @decorate
     def forward(sizes, p, packed, rows, x, keys, kept, drops, y, scratch, group):
-        made_from(version)
+        _ = digest
         transformer.pack_forward(sizes, p, packed)
         parts = scratch.shape[0]
         for part in prange(parts):
@@ -36,7 +37,7 @@ def attention_calls(parallel: bool) -> tuple[Compiled, Compiled]:
 
     @decorate
     def backward(sizes, p, packed, rows, x, keys, kept, drops, d, d_keys, d_inner, d_heads, sums, scratch, group):
-        made_from(version)
+        _ = digest
         transformer.pack_backward(sizes, p, packed)
         parts = scratch.shape[0]
         for part in prange(parts):
@@ -51,11 +52,11 @@ def attention_calls(parallel: bool) -> tuple[Compiled, Compiled]:
 @cache
 def feed_forward_calls(parallel: bool) -> tuple[Compiled, Compiled]:
     """Forward and backward, of ``R`` rows."""
-    version, decorate = _kind(parallel)
+    digest, decorate = _kind(parallel)
 
     @decorate
     def forward(sizes, p, packed, R, x, kept, drops, y, scratch):
-        made_from(version)
+        _ = digest
         transformer.pack_forward(sizes, p, packed)
         parts = scratch.shape[0]
         for part in prange(parts):
@@ -63,7 +64,7 @@ def feed_forward_calls(parallel: bool) -> tuple[Compiled, Compiled]:
 
     @decorate
     def backward(sizes, p, packed, R, x, kept, drops, d, sums, scratch):
-        made_from(version)
+        _ = digest
         transformer.pack_backward(sizes, p, packed)
         parts = scratch.shape[0]
         for part in prange(parts):
@@ -75,17 +76,17 @@ def feed_forward_calls(parallel: bool) -> tuple[Compiled, Compiled]:
 @cache
 def normalise_calls() -> tuple[Compiled, Compiled]:
     """Forward and backward of the last layer normalisation, of all rows."""
-    version = source_digest()
+    digest = kernel_sources()
 
     @cached
     def forward(x, H, w, b, statistics, y):
-        made_from(version)
+        _ = digest
         none = np.intp(0)
         normalise(x, none, x.size // w.size, H, w, b, statistics, none, y, none)
 
     @cached
     def backward(d, x, H, w, statistics, dx, dw, db):
-        made_from(version)
+        _ = digest
         R = x.size // w.size
         for r in range(0, R, BLOCK):
             at, n = r * w.size, min(BLOCK, R - r)
@@ -94,6 +95,6 @@ def normalise_calls() -> tuple[Compiled, Compiled]:
     return forward, backward
 
 
-def _kind(parallel: bool) -> tuple[int, Any]:
+def _kind(parallel: bool) -> tuple[str, Any]:
     """What the cache goes by, which must tell both kinds apart, and how they are compiled."""
-    return source_digest() + parallel, cached_parallel if parallel else cached
+    return kernel_sources() + "parallel" * parallel, cached_parallel if parallel else cached

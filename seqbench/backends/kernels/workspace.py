@@ -1,14 +1,13 @@
 """Memory for the buffers of a call, used again by later calls.
 
-An array of some MB comes fresh from the operating system, which clears it page by page while it is first written: that is
-a tenth of the time of a small convolution. So what was used is kept for the next call.
+An array of some MB comes fresh from the operating system, which clears it page by page while it is first written: that
+is a tenth of the time of a small convolution. So what was used is kept for the next call.
 """
 
 from __future__ import annotations
 
 import math
 import threading
-import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -74,6 +73,10 @@ class Workspace:
         for shape in shapes:
             places.append(end)
             end += -(-math.prod(shape) * itemsize // LINE) * LINE
-        block = POOL.take(max(end, LINE))
-        weakref.finalize(self, POOL.give, block)
-        self.arrays = [np.ndarray(shape, dtype, block, place) for shape, place in zip(shapes, places, strict=True)]
+        self._pool, self._block = POOL, POOL.take(max(end, LINE))
+        self.arrays = [
+            np.ndarray(shape, dtype, self._block, place) for shape, place in zip(shapes, places, strict=True)
+        ]
+
+    def __del__(self) -> None:
+        self._pool.give(self._block)

@@ -1,0 +1,32 @@
+"""What the numba kernels take from torch."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from seqbench.api import Refused
+
+
+def refuse_others(x: Tensor) -> None:
+    """Let pass what the kernels compute with.
+
+    Raises:
+        Refused: a tensor is not on the CPU, or not of float32 or float64.
+    """
+    if x.device.type != "cpu":
+        raise Refused(
+            f"the numba backend runs on the CPU, not on {x.device.type}: use --device cpu, or --backend torch"
+        )
+    if x.dtype not in (torch.float32, torch.float64):
+        raise Refused(f"the numba backend computes in float32 or float64, not in {x.dtype}")
+
+
+def refuse_second_derivative() -> None:
+    """Called in a backward pass.
+
+    Raises:
+        Refused: it runs under ``create_graph=True``.
+    """
+    if torch.is_grad_enabled():
+        raise Refused("this core's derivative is written by hand and has none itself: leave out create_graph=True")
