@@ -7,6 +7,7 @@ computes is exchanged. Arrays go between torch and numba without copies.
 from __future__ import annotations
 
 from abc import abstractmethod
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -48,7 +49,7 @@ class KernelLayer(RecurrentLayer):
     def matrices(self) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """``W (gates * H, D)``, ``U``, the bias of the input's product and that of the recurrent one, if there is."""
 
-    @property
+    @cached_property
     def kernels(self) -> Kernels:
         """What runs the layer."""
         return Kernels(self.kernel_cell, self.constants, self.plain)
@@ -60,8 +61,7 @@ class KernelLayer(RecurrentLayer):
 
     def forward(self, x: Tensor, state: Any = None, lengths: Tensor | None = None) -> tuple[Tensor, Any]:
         """``y (B, T, H)``, unspecified beyond ``lengths``, and the state there if one came in."""
-        start = _leaves(state) or (x.new_zeros(x.shape[0], self.width),) * self.kernel_cell.states
-        outputs = run_sequence(self.kernels, x, self.matrices(), start, every_state=state is not None)
+        outputs = run_sequence(self.kernels, x, self.matrices(), _leaves(state), every_state=state is not None)
         if state is None:
             return outputs[0], None
         after = tuple(last_valid(output, lengths) for output in outputs)
@@ -123,7 +123,7 @@ def run_sequence(
         kernels: of the cell.
         x: ``(B, T, D)``.
         matrices: as ``KernelLayer.matrices``.
-        start: ``(B, H)`` for each state.
+        start: ``(B, H)`` for each state; empty: zeros.
         every_state: give all states' values, not the first one's alone.
 
     Returns:
@@ -133,25 +133,34 @@ def run_sequence(
         Refused: a tensor is not on the CPU, or not of float32 or float64.
     """
     refuse_others(x)
-    W, U, b_x, b_h = matrices
-    b_h = x.new_empty(0) if b_h is None else b_h
-    return _Sequence.apply(kernels, every_state, x, W, U, b_x, b_h, *start)  # type: ignore[no-any-return, no-untyped-call]
+    outputs = kernels.cell.states if every_state else 1
+    found = _Sequence.apply(kernels, outputs, x, *matrices, *start)  # type: ignore[no-untyped-call]
+    return (found,) if outputs == 1 else found
 
 
 class _Sequence(torch.autograd.Function):
-    """The kernels under autograd; tuples lose their gradients there, so every tensor is an argument of its own."""
+    """The kernels under autograd; tuples lose their gradients there, so every tensor is an argument of its own.
+
+    Its cost counts at small sizes: the kernels have just filled the caches with data of their own, so every line of
+    Python here runs from memory. Hence one pass over few objects.
+    """
 
     @staticmethod
-    def forward(ctx: Any, kernels: Kernels, every_state: bool, x: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
+    def forward(
+        ctx: Any, kernels: Kernels, outputs: int, x: Tensor, W: Tensor, U: Tensor, b_x: Tensor, b_h: Tensor | None,
+        *start: Tensor,
+    ) -> Tensor | tuple[Tensor, ...]:  # fmt: skip
         """See ``run_sequence``."""
-        training, threads = any(ctx.needs_input_grad), torch.get_num_threads()
-        kept = _forward(kernels, x, tensors, training, threads)
-        ctx.kernels, ctx.threads = kernels, threads
-        if training:
-            ctx.save_for_backward(x, *tensors)
+        ctx.kernels, ctx.outputs, ctx.threads = kernels, outputs, torch.get_num_threads()
+        learns = any(ctx.needs_input_grad)
+        y, kept = _forward(ctx, learns, x, W, U, b_x, b_h, *start)  # (outputs, T, B, H) or (outputs, B, T, H)
+        if learns:
+            ctx.save_for_backward(x, W, U, b_x, b_h, *start)
             ctx.kept = kept
-        H, n = tensors[1].shape[1], kernels.cell.states if every_state else 1
-        return tuple(torch.from_numpy(kept.states[k, 1:, :, :H]).transpose(0, 1) for k in range(n))
+        found = [torch.from_numpy(state) for state in y]
+        if kept.time_first:
+            found = [state.transpose(0, 1) for state in found]  # (B, T, H) each
+        return found[0] if outputs == 1 else tuple(found)
 
     @staticmethod
     def backward(ctx: Any, *d_outputs: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -161,28 +170,64 @@ class _Sequence(torch.autograd.Function):
             Refused: under ``create_graph=True``.
         """
         refuse_second_derivative()
-        x, *tensors = ctx.saved_tensors
+        x, W, U, b_x, b_h, *start = ctx.saved_tensors
         # The backward pass uses up what the forward pass kept: a second one over the same graph makes it anew.
-        kept: Kept = ctx.kept or _forward(ctx.kernels, x, tensors, True, ctx.threads)
+        kept: Kept = ctx.kept or _forward(ctx, True, x, W, U, b_x, b_h, *start)[1]
         ctx.kept = None
-        d_y = [None if d is None else d.transpose(0, 1).numpy() for d in d_outputs]
-        d_y += [None] * (ctx.kernels.cell.states - len(d_y))
-        found = _with_threads(ctx.threads, ctx.kernels.backward, kept, _parameters(tensors), d_y)
-        p = found.parameters
-        gradients = [torch.from_numpy(g) for g in (p.W, p.U, p.b_x, p.b_h, *found.states)]
-        return None, None, torch.from_numpy(found.x).transpose(0, 1), *gradients
+        d_y, time_first = _in_memory_order(_stacked(d_outputs))
+        found = _with_threads(ctx.threads, ctx.kernels.backward, kept, _parameters(W, U, b_x, b_h), d_y, time_first)
+        dx, p = torch.from_numpy(found.x), found.parameters
+        return (
+            None,
+            None,
+            dx.transpose(0, 1) if kept.time_first else dx,
+            torch.from_numpy(p.W),
+            torch.from_numpy(p.U),
+            torch.from_numpy(p.b_x),
+            None if b_h is None else torch.from_numpy(p.b_h),
+            *(torch.from_numpy(d) for d in found.states[: len(start)]),
+        )
 
 
-def _forward(kernels: Kernels, x: Tensor, tensors: Any, training: bool, threads: int) -> Kept:
-    x = x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()
-    start = [state.detach().numpy() for state in tensors[4:]]
-    rows = x.detach().transpose(0, 1).numpy()
-    kept: Kept = _with_threads(threads, kernels.forward, rows, _parameters(tensors), start, training)
-    return kept
+def _forward(
+    ctx: Any, training: bool, x: Tensor, W: Tensor, U: Tensor, b_x: Tensor, b_h: Tensor | None, *start: Tensor
+) -> tuple[Any, Kept]:
+    rows, time_first = _in_memory_order(x)
+    first = torch.stack(start).numpy() if start else _NO_START[x.dtype]
+    parameters = _parameters(W, U, b_x, b_h)
+    arguments = (rows, time_first, parameters, first, ctx.outputs, training)
+    return _with_threads(ctx.threads, ctx.kernels.forward, *arguments)  # type: ignore[no-any-return]
 
 
-def _parameters(tensors: Any) -> Parameters:
-    return Parameters(*(tensor.detach().contiguous().numpy() for tensor in tensors[:4]))
+_NO_START = {dtype: torch.empty(0, 0, 0, dtype=dtype).numpy() for dtype in (torch.float32, torch.float64)}
+_NO_BIAS = {dtype: torch.empty(0, dtype=dtype).numpy() for dtype in (torch.float32, torch.float64)}
+
+
+def _parameters(W: Tensor, U: Tensor, b_x: Tensor, b_h: Tensor | None) -> Parameters:
+    return Parameters(_array(W), _array(U), _array(b_x), _NO_BIAS[W.dtype] if b_h is None else _array(b_h))
+
+
+def _array(tensor: Tensor) -> Any:
+    return tensor.detach().contiguous().numpy()
+
+
+def _in_memory_order(x: Tensor) -> tuple[Any, bool]:
+    """``(..., B, T, H)`` as a contiguous array, and whether it is ``(..., T, B, H)``, as it may lie in memory."""
+    x = x.detach()
+    if x.is_contiguous():
+        return x.numpy(), False
+    swapped = x.transpose(-3, -2)
+    return (swapped.numpy(), True) if swapped.is_contiguous() else (x.contiguous().numpy(), False)
+
+
+def _stacked(d_outputs: tuple[Tensor | None, ...]) -> Tensor:
+    """``(n, B, T, H)`` of the outputs up to the last that has a gradient."""
+    if len(d_outputs) == 1:
+        assert d_outputs[0] is not None
+        return d_outputs[0].unsqueeze(0)
+    n = max(k + 1 for k, d in enumerate(d_outputs) if d is not None)
+    known = next(d for d in d_outputs if d is not None)
+    return torch.stack([torch.zeros_like(known) if d is None else d for d in d_outputs[:n]])
 
 
 def _with_threads(threads: int, function: Any, *arguments: Any) -> Any:

@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from seqbench.backends.kernels import stack, stepper as steps
+from seqbench.backends.kernels import stack
+from seqbench.backends.kernels import stepper as steps
 from seqbench.backends.kernels.linear_layer import linear, linear_back
 from seqbench.backends.kernels.stack import Call, Stack, Sublayer, Tape
 from seqbench.backends.kernels.stepper import Stepper

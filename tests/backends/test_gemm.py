@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seqbench.backends.kernels.engine import pack_columns, pack_rows
 from seqbench.backends.kernels.gemm import BLOCK, multiply, multiply_transposed
+from seqbench.backends.kernels.packing import pack_columns, pack_rows
 from seqbench.backends.kernels.target import HOST
 
 DTYPES = {np.float32: 2e-5, np.float64: 1e-13}
@@ -72,13 +72,10 @@ def test_adds_the_transposed_product(dtype: type, parts: int, outer: int, inner:
     A = rng.normal(size=(outer * inner, M + 2 * lanes)).astype(dtype)  # the gates beside are not touched
     B = rng.normal(size=(inner, outer, N)).astype(dtype).transpose(1, 0, 2)
     C = np.ones((M, Np), dtype)
-    scratch = np.empty(BLOCK * 2 * lanes, dtype), np.empty(BLOCK * Np, dtype)
     b_strides = (B.strides[0] // B.itemsize, B.strides[1] // B.itemsize)
     for part in range(parts):
         first, last = (M // lanes * p // parts * lanes for p in (part, part + 1))
-        multiply_transposed(
-            A, lanes, M + 2 * lanes, first, last, B, *b_strides, outer, inner, N, C.reshape(-1), Np, *scratch
-        )
+        multiply_transposed(A, lanes, M + 2 * lanes, first, last, B, *b_strides, outer, inner, N, C.reshape(-1), Np)
     want = 1 + A[:, lanes : lanes + M].T.astype(float) @ B.reshape(-1, N).astype(float)
     np.testing.assert_allclose(C[:, :N], want, rtol=0, atol=DTYPES[dtype] * (outer * inner) ** 0.5)
     np.testing.assert_array_equal(C[:, N:], 1)

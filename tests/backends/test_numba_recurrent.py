@@ -188,7 +188,7 @@ def test_a_cell_that_gives_too_few_values_is_told_so() -> None:
 
     p = Parameters(one[0].repeat(4, 0), one[0].repeat(4, 0), one[0, 0], one[0, 0])
     with pytest.raises(Exception, match="cell wrong: 1 values where there are 2"):
-        Kernels(wrong).forward(one, p, [one[0], one[0]], training=True)
+        Kernels(wrong).forward(one, True, p, one[:0], outputs=1, training=True)
 
 
 def test_compiled_functions_are_kept_on_disk() -> None:

@@ -197,7 +197,9 @@ def test_a_step_attends_to_what_has_been_seen_alone() -> None:
     want, _ = core.step(x_t, map_leaves(Tensor.clone, (start, caches)))
     got, (_, after) = core.step(x_t, (start, spoilt))
     assert torch.equal(got, want)
-    assert all(after_side is side for a, c in zip(after, spoilt, strict=True) for after_side, side in zip(a, c, strict=True))
+    assert all(
+        after_side is side for a, c in zip(after, spoilt, strict=True) for after_side, side in zip(a, c, strict=True)
+    )
     assert all(side[:, :, 3].isfinite().all() and side[:, :, 4:].isnan().all() for c in after for side in c)
 
 

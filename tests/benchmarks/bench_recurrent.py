@@ -48,53 +48,54 @@ class Case:
         card, module = MODELS[name]
         self.layer = module.Core(CoreSpec(H, H, train_length=T), card.options()).layers[0]
         self.kernels: Kernels = self.layer.kernels
-        self.x = torch.randn(T, B, H).requires_grad_()
-        self.start = tuple(torch.zeros(B, H).requires_grad_() for _ in range(self.kernels.cell.states))
-        self.dy = torch.randn(T, B, H)
+        self.x = torch.randn(T, B, H).transpose(0, 1).requires_grad_()  # (B, T, H), in memory time first
+        self.dy = torch.randn(T, B, H).transpose(0, 1)
         self.matrices = self.layer.matrices()
         arrays = [torch.empty(0).numpy() if m is None else m.detach().numpy() for m in self.matrices]
         self.parameters = Parameters(*arrays)
-        self.inputs = [self.x, *self.start, *self.layer.parameters()]
+        self.x_t = self.x.detach().transpose(0, 1).requires_grad_()  # (T, B, H): torch's best layout
+        self.dy_t = self.dy.transpose(0, 1)
+        self.arrays = self.x_t.detach().numpy(), True, self.parameters, np.empty((0, 0, 0), np.float32)
+        self.d_array = self.dy_t.numpy()[None]
+        self.inputs = [self.x, *self.layer.parameters()]
         gates = self.kernels.cell.gates
         self.flops = 2 * B * T * gates * H * 2 * H
         self.torch = janet_loops(self.matrices) if name == "janet" else {"torch": self.fused}
 
-    def fused(self, x: Tensor, start: tuple[Tensor, ...]) -> Tensor:
+    def fused(self, x: Tensor) -> Tensor:
         module = self.layer.rnn
         module.batch_first = False
-        state = tuple(s.unsqueeze(0) for s in start)
-        y: Tensor = module(x, state if len(state) > 1 else state[0])[0]
+        y: Tensor = module(x)[0]
         return y
 
     def numba_forward(self) -> Any:
-        start = [s.detach().numpy() for s in self.start]
-        return self.kernels.forward(self.x.detach().numpy(), self.parameters, start, training=False)
+        return self.kernels.forward(*self.arrays, outputs=1, training=False)
 
     def numba_both(self) -> Any:
-        start = [s.detach().numpy() for s in self.start]
-        kept = self.kernels.forward(self.x.detach().numpy(), self.parameters, start, training=True)
-        d_y: list[Any] = [self.dy.numpy()] + [None] * (len(start) - 1)
-        return self.kernels.backward(kept, self.parameters, d_y)
+        _, kept = self.kernels.forward(*self.arrays, outputs=1, training=True)
+        return self.kernels.backward(kept, self.parameters, self.d_array, True)
 
     def autograd_both(self) -> Any:
-        y = run_sequence(self.kernels, self.x.transpose(0, 1), self.matrices, self.start)[0].transpose(0, 1)
+        y = run_sequence(self.kernels, self.x, self.matrices, ())[0]
         return torch.autograd.grad(y, self.inputs, self.dy)
 
     def torch_forward(self, loop: Callable[..., Tensor]) -> Run:
         def run() -> Tensor:
             with torch.no_grad():
-                return loop(self.x, self.start)
+                return loop(self.x_t)
 
         return run
 
     def torch_both(self, loop: Callable[..., Tensor]) -> Run:
-        return lambda: torch.autograd.grad(loop(self.x, self.start), self.inputs, self.dy)
+        inputs = [self.x_t, *self.inputs[1:]]
+        return lambda: torch.autograd.grad(loop(self.x_t), inputs, self.dy_t)
 
     def check(self) -> None:
         """All compute the same: otherwise there is nothing to compare."""
         ours = self.autograd_both()
         for loop in self.torch.values():
-            for got, want in zip(ours, self.torch_both(loop)(), strict=True):
+            theirs = self.torch_both(loop)()
+            for got, want in zip(ours, (theirs[0].transpose(0, 1), *theirs[1:]), strict=True):
                 worst = float((got - want).abs().max() / want.abs().max().clamp(min=1e-6))
                 assert worst < 1e-4, worst
 
@@ -114,10 +115,14 @@ def janet_loops(matrices: Any) -> dict[str, Callable[..., Tensor]]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         scripted = torch.jit.script(janet_step)
+
+    def zeros(x: Tensor) -> Tensor:
+        return x.new_zeros(x.shape[1], U.shape[1])
+
     return {
-        "eager": lambda x, start: janet_step(x, start[0], W, U, b),
-        "script": lambda x, start: scripted(x, start[0], W, U, b),
-        "by hand": lambda x, start: time_loop(JanetCell(1.0), torch.nn.functional.linear(x, W, b), U, start[0]),
+        "eager": lambda x: janet_step(x, zeros(x), W, U, b),
+        "script": lambda x: scripted(x, zeros(x), W, U, b),
+        "by hand": lambda x: time_loop(JanetCell(1.0), torch.nn.functional.linear(x, W, b), U, zeros(x)),
     }
 
 

@@ -1,18 +1,26 @@
 """Recurrent layers over time: forward, backward, weight gradients, for any cell, on packed matrices and vectors.
 
-Buffers, in elements (``Hp``: the width ``H`` rounded up to whole vectors; ``S`` slots)::
+Buffers, all flat (``Hp``: the width ``H`` rounded up to whole vectors; ``S`` slots)::
 
-    x       (T, B, D)            any strides, the last axis contiguous
-    states  (states, T + 1, B, Hp)    [:, 0] comes in; [0, 1:] is the output
+    x       (T, B, D) or (B, T, D)
+    y       (n, T, B, H) or (n, B, T, H): the first ``n`` states after each step, in the order of x
+    states  (states, places, B, Hp)   places: T + 1 where all are kept, else 2, used in turns; the first comes in
     gates   (T or a block, B, S * Hp) in training all steps, kept for the backward pass; else scratch
+    mid     (T + 1 or 1, B, Hp) what the late slots of a cell have read; the last step is scratch
     W       packed (D, gates * Hp),   U: a packed (H, slots * Hp) for each run of slots
     bias    (S * Hp)
 
 The inputs' product is made for a block of steps at a time, so that the gates are still in the cache when the recurrent
 product adds to them. The backward pass overwrites the gates with their gradients.
+
+All arrays being flat, and so of one type, the product is compiled once (numba takes a literal 0 for a type of its own,
+hence ``np.int64(0)``). What is called in one place is ``merged`` into
+its caller, since numba optimises a function anew in each that calls it: that makes half the time to compile.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import numpy as np
 
@@ -28,142 +36,168 @@ from seqbench.backends.kernels.cells import (
     store_slots,
     store_states,
 )
-from seqbench.backends.kernels.gemm import BLOCK, lanes_of, multiply, multiply_transposed
-from seqbench.backends.kernels.jit import compiled
-from seqbench.backends.kernels.vector import load, spread, store
+from seqbench.backends.kernels.gemm import BLOCK, CHUNK, aligned, lanes_of, multiply, multiply_blocks, pack_block
+from seqbench.backends.kernels.jit import compiled, merged
+from seqbench.backends.kernels.packing import pack_backward, pack_forward, without_padding
+from seqbench.backends.kernels.vector import load, number, put, store
 
 BLOCK_ROWS = 64
 """Rows of the gate buffer, steps times sequences, that the input's product fills at a time."""
 
 
+class Sizes(NamedTuple):
+    """Of one pass, in elements.
+
+    Attributes:
+        T: steps.
+        B: sequences.
+        D: input width.
+        H: width.
+        Dp: input width in whole vectors.
+        Hp: width in whole vectors.
+        places: of each state in ``states``.
+        x_t: stride of the input's steps.
+        x_b: stride of its sequences.
+    """
+
+    T: int
+    B: int
+    D: int
+    H: int
+    Dp: int
+    Hp: int
+    places: int
+    x_t: int
+    x_b: int
+
+
 @compiled
-def block_steps(rows):
-    """Steps of a block with so many sequences."""
+def sizes_of(x, time_first, U, training):
+    """Of ``x (T, B, D)`` or ``(B, T, D)`` and ``U (blocks * H, H)``."""
+    D, H, lanes = x.shape[2], U.shape[1], lanes_of(x)
+    T, B = (x.shape[0], x.shape[1]) if time_first else (x.shape[1], x.shape[0])
+    x_t, x_b = (B * D, D) if time_first else (D, T * D)
+    return Sizes(T, B, D, H, -(-D // lanes) * lanes, -(-H // lanes) * lanes, T + 1 if training else 2, x_t, x_b)
+
+
+def steps_of_block(rows):
+    """How many steps of so many sequences the input's product fills at a time."""
     return max(1, BLOCK_ROWS // rows)
 
 
-# --- packing --------------------------------------------------------------------------------------
+block_steps = compiled(steps_of_block)
 
 
-@compiled
-def pack_rows(matrix, first_row, blocks, H, Hp, K, packed, at):
-    """Pack ``blocks`` blocks of ``H`` rows of ``matrix (rows, K)`` as the columns of ``(K, blocks * Hp)``."""
-    lanes = lanes_of(packed)
-    N = blocks * Hp
-    for first in range(0, N, 2 * lanes):
-        width = min(2 * lanes, N - first)
-        for n in range(width):
-            block, j = (first + n) // Hp, (first + n) % Hp
-            row = first_row + block * H + j
-            for k in range(K):
-                packed[at + k * width + n] = matrix[row, k] if j < H else 0
-        at += K * width
+# --- a whole pass ---------------------------------------------------------------------------------
 
 
-@compiled
-def pack_columns(matrix, first_row, blocks, H, Hp, N, packed, at):
-    """Pack ``blocks`` blocks of ``H`` rows of ``matrix (rows, N)`` as ``(blocks * Hp, N)``: the transposed use."""
-    lanes = lanes_of(packed)
-    K = blocks * Hp
-    for first in range(0, N, 2 * lanes):
-        width = min(2 * lanes, -(-(N - first) // lanes) * lanes)
-        valid = min(width, N - first)
-        for block in range(blocks):
-            for j in range(Hp):
-                target = at + (block * Hp + j) * width
-                for n in range(width):
-                    inside = j < H and n < valid
-                    packed[target + n] = matrix[first_row + block * H + j, first + n] if inside else 0
-        at += K * width
+def room_of(cell, T, B, Hp, training, parts):
+    """Elements of the buffers ``states``, ``gates`` and ``mid`` together; for Python, which takes the room."""
+    steps, places = (T, T + 1) if training else (min(T, steps_of_block(B // parts)), 2)
+    late = (T + 1 if training else 1) if cell.late else 0
+    return (cell.states * places + cell.slots * steps + late) * B * Hp
 
 
-@compiled
-def pack_forward(cell, W, U, b_x, b_h, H, Hp, W_packed, U_packed, bias):
-    """Both matrices for the forward pass, ``U`` a run of slots at a time, and the bias of every slot.
-
-    ``b_x (gates * H)`` belongs to the input's product, ``b_h`` to the recurrent one; it may be empty.
-    """
-    gates, _, _, _, runs = numbers_of(cell)
-    bias[:] = 0
-    for gate in range(gates):
-        for j in range(H):
-            bias[gate * Hp + j] = b_x[gate * H + j]
-    for slot, slots, block in runs:
-        for j in range(slots * H if b_h.size else 0):
-            bias[(slot + j // H) * Hp + j % H] += b_h[block * H + j]
-    pack_rows(W, 0, gates, H, Hp, W.shape[1], W_packed, 0)
-    at = 0
-    for _, slots, block in runs:
-        pack_rows(U, block * H, slots, H, Hp, H, U_packed, at)
-        at += H * slots * Hp
+@merged
+def buffers_in(cell, room, size, training, parts):
+    """``states``, ``gates`` and ``mid``, one after another in ``room``."""
+    _, slots, n_states, _, _ = numbers_of(cell)
+    steps = size.T if training else min(size.T, block_steps(size.B // parts))
+    first = n_states * size.places * size.B * size.Hp
+    second = first + steps * size.B * slots * size.Hp
+    return room[:first], room[first:second], room[second:]
 
 
-@compiled
-def pack_backward(cell, W, U, H, Hp, W_packed, U_packed):
-    """Both matrices for the backward pass."""
-    gates, _, _, _, runs = numbers_of(cell)
-    pack_columns(W, 0, gates, H, Hp, W.shape[1], W_packed, 0)
-    at = 0
-    for _, slots, block in runs:
-        pack_columns(U, block * H, slots, H, Hp, H, U_packed, at)
-        at += slots * Hp * Hp
+@merged
+def begin_forward(cell, size, x, W, U, b_x, b_h, start, states, outputs):
+    """Packed matrices, the bias and the output; the first states, ``start (states, B, H)`` or zeros, in their place."""
+    gates, slots, n_states, _, runs = numbers_of(cell)
+    W_packed = aligned(size.D * gates * size.Hp, x.dtype)
+    U_packed = aligned(U.size // size.H * size.Hp, x.dtype)
+    bias = aligned(slots * size.Hp, x.dtype)
+    pack_forward(runs, gates, W, U, b_x, b_h, size.D, size.H, size.Hp, W_packed, U_packed, bias)
+    for k in range(n_states):
+        for b in range(size.B):
+            to = (k * size.places * size.B + b) * size.Hp
+            states[to : to + size.Hp] = 0
+            for j in range(size.H if start.size else 0):
+                states[to + j] = start[(k * size.B + b) * size.H + j]
+    return W_packed, U_packed, bias, aligned(outputs * size.T * size.B * size.H, x.dtype)
+
+
+@merged
+def begin_backward(cell, size, x, W, U):
+    """Packed matrices and buffers of the backward pass: ``W, U, d_states, dx, dW, dU, d_bias``."""
+    gates, slots, n_states, _, runs = numbers_of(cell)
+    U_rows = U.size // size.H * size.Hp // size.H  # blocks * Hp
+    W_packed = aligned(gates * size.Hp * size.Dp, x.dtype)
+    U_packed = aligned(U_rows * size.Hp, x.dtype)
+    pack_backward(runs, gates, W, U, size.D, size.H, size.Hp, W_packed, U_packed)
+    d_states = aligned(n_states * size.B * size.Hp, x.dtype)
+    dx = aligned(x.size, x.dtype)
+    dW = aligned(gates * size.Hp * size.Dp, x.dtype)
+    dU = aligned(U_rows * size.Hp, x.dtype)
+    d_bias = aligned(slots * size.Hp, x.dtype)
+    for zeros in (d_states, dW, dU, d_bias):
+        zeros[:] = 0
+    return W_packed, U_packed, d_states, dx, dW, dU, d_bias
 
 
 # --- forward --------------------------------------------------------------------------------------
 
 
-@compiled
-def forward_rows(cell, constants, x, W, U, bias, states, gates, mid, first, last, H, training):
+@merged
+def forward_rows(cell, constants, size, x, W, U, bias, states, gates, mid, y, first, last, training):
     """All steps of the sequences ``first .. last``."""
-    T, B, D = x.shape
-    Hp = states.shape[3]
+    T, B, D, H, Hp = size.T, size.B, size.D, size.H, size.Hp
     n_gates, slots, _, _, _ = numbers_of(cell)
     row = slots * Hp
-    x_t, x_b = x.strides[0] // x.itemsize, x.strides[1] // x.itemsize
     rows = last - first
     steps = block_steps(rows)
+    y_t, y_b = size.x_t // D * H, size.x_b // D * H
     for t0 in range(0, T, steps):
         t1 = min(T, t0 + steps)
         g0 = ((t0 if training else 0) * B + first) * row
         for t in range(t1 - t0):
             for b in range(rows):
                 _copy(bias, 0, gates, g0 + (t * B + b) * row, row)
-        x_at = t0 * x_t + first * x_b
-        multiply(x, x_at, x_t, x_b, t1 - t0, rows, 1, D, W, 0, n_gates * Hp, gates, g0, B * row, row)
+        x_at = t0 * size.x_t + first * size.x_b
+        n, zero = t1 - t0, np.int64(0)
+        multiply(x, x_at, size.x_t, size.x_b, n, rows, 1, D, W, zero, n_gates * Hp, gates, g0, B * row, row)
         for t in range(t0, t1):
-            _one_step(cell, constants, U, states, gates, mid, t, g0 + (t - t0) * B * row, first, rows, H, training)
+            _one_step(cell, constants, size, U, states, gates, mid, t, g0 + (t - t0) * B * row, first, rows, training)
+            for k in range(y.size // (T * B * H)):
+                s = ((k * size.places + (t + 1) % size.places) * B + first) * Hp
+                _copy_rows(states, s, Hp, y, k * T * B * H + t * y_t + first * y_b, y_b, rows, H)
 
 
-@compiled
-def _one_step(cell, constants, U, states, gates, mid, t, g, first, rows, H, training):
+@merged
+def _one_step(cell, constants, size, U, states, gates, mid, t, g, first, rows, training):
     """Step ``t``, the inputs' part of the gates being at ``g``."""
     _, slots, _, early, runs = numbers_of(cell)
-    B, Hp = states.shape[2], states.shape[3]
+    B, H, Hp = size.B, size.H, size.Hp
     lanes, row = lanes_of(states), slots * Hp
-    s = (t * B + first) * Hp
-    apart = states.shape[1] * B * Hp
-    at = 0
-    for r in range(early):
-        slot, count, _ = runs[r]
-        multiply(states, s, 0, Hp, 1, rows, 1, H, U, at, count * Hp, gates, g + slot * Hp, 0, row)
-        at += H * count * Hp
-    if early < len(runs):
-        m = (t * B + first) * Hp if training else first * Hp
-        for b in range(rows):
-            for o in range(0, Hp, lanes):
-                a = load_slots(cell, gates, g + b * row + o, Hp)
-                before = load_states(cell, states, s + b * Hp + o, apart)
-                store(mid, m + b * Hp + o, between(cell, a, before, constants))
-        for r in range(early, len(runs)):
-            slot, count, _ = runs[r]
-            multiply(mid, m, 0, Hp, 1, rows, 1, H, U, at, count * Hp, gates, g + slot * Hp, 0, row)
-            at += H * count * Hp
+    s, s_after = (t % size.places * B + first) * Hp, ((t + 1) % size.places * B + first) * Hp
+    apart = size.places * B * Hp
+    read, from_ = states, s
+    for r in range(len(runs)):
+        if r == early:
+            read, from_ = mid, ((t if training else 0) * B + first) * Hp
+            for b in range(rows):
+                for o in range(0, Hp, lanes):
+                    a = load_slots(cell, gates, g + b * row + o, Hp)
+                    before = load_states(cell, states, s + b * Hp + o, apart)
+                    store(mid, from_ + b * Hp + o, between(cell, a, before, constants))
+        slot, count, block = runs[r]
+        multiply(
+            read, from_, Hp, Hp, np.int64(1), rows, 1, H, U, block * H * Hp, count * Hp, gates, g + slot * Hp, row, row
+        )
     for b in range(rows):
         for o in range(0, Hp, lanes):
-            here = s + b * Hp + o
             a = load_slots(cell, gates, g + b * row + o, Hp)
-            after, kept = forward(cell, a, load_states(cell, states, here, apart), constants)
-            store_states(cell, states, here + B * Hp, apart, after)
+            before = load_states(cell, states, s + b * Hp + o, apart)
+            after, kept = forward(cell, a, before, constants)
+            store_states(cell, states, s_after + b * Hp + o, apart, after)
             if training:
                 store_slots(cell, gates, g + b * row + o, Hp, kept)
 
@@ -174,56 +208,93 @@ def _copy(source, at, target, to, n):
         store(target, to + o, load(source, at + o))
 
 
-# --- backward -------------------------------------------------------------------------------------
+@compiled
+def _copy_rows(source, at, source_row, target, to, target_row, rows, n):
+    """``n`` elements of each row, and not one more."""
+    whole = n // lanes_of(target) * lanes_of(target)
+    for b in range(rows):
+        i, j = at + b * source_row, to + b * target_row
+        _copy(source, i, target, j, whole)
+        for k in range(whole, n):
+            put(target, j + k, number(source, i + k))
 
 
 @compiled
-def backward_rows(cell, constants, W, U, states, gates, mid, d_y, d_states, dx, first, last, H):
+def _add_rows(source, at, source_row, target, to, target_row, rows, n):
+    """The same, added to what is there."""
+    whole = n // lanes_of(target) * lanes_of(target)
+    for b in range(rows):
+        i, j = at + b * source_row, to + b * target_row
+        _add(source, i, target, j, whole)
+        for k in range(whole, n):
+            put(target, j + k, number(target, j + k) + number(source, i + k))
+
+
+@compiled
+def _add(source, at, target, to, n):
+    for o in range(0, n, lanes_of(target)):
+        store(target, to + o, load(target, to + o) + load(source, at + o))
+
+
+# --- backward -------------------------------------------------------------------------------------
+
+
+@merged
+def backward_rows(cell, constants, size, W, U, states, gates, mid, d_y, d_t, d_b, d_states, dx, first, last):
     """The gradients of the gates (in place), of the input and of the states before the first step.
 
     Args:
         cell: the cell.
         constants: its numbers.
+        size: of the pass.
         W: packed for the backward pass.
         U: packed for the backward pass.
-        states: as the forward pass left them.
+        states: as the forward pass left them, all steps.
         gates: what it kept; afterwards the gates' gradients.
-        mid: what late slots have read, ``(T + 1, B, Hp)``; the last step is scratch.
-        d_y: ``(n, T, B, Hp)``, the gradient of the first ``n`` states after each step, zero beyond ``H``.
-        d_states: ``(states, B, Hp)``: of the last states; afterwards of the first.
-        dx: ``(T, B, Dp)``, zeros; afterwards the input's gradient.
+        mid: what late slots have read.
+        d_y: ``(n, T, B, H)`` or ``(n, B, T, H)``, the gradient of the first ``n`` states after each step.
+        d_t: stride of its steps.
+        d_b: stride of its sequences.
+        d_states: ``(states, B, Hp)``: zeros; afterwards of the first states.
+        dx: as ``x``: the input's gradient.
         first: sequence.
         last: the one after the last sequence.
-        H: the width.
     """
     n_gates, slots, _, _, _ = numbers_of(cell)
-    T, B, Hp = states.shape[1] - 1, states.shape[2], states.shape[3]
-    row, Dp = slots * Hp, dx.shape[2]
+    T, B, D, H, Dp, Hp = size.T, size.B, size.D, size.H, size.Dp, size.Hp
+    row = slots * Hp
     rows = last - first
     steps = block_steps(rows)
+    dx_rows = aligned(min(T, steps) * rows * Dp, dx.dtype)  # padded, so that whole vectors can be added
     t1 = T
     while t1 > 0:
         t0 = max(0, t1 - steps)
         for t in range(t1 - 1, t0 - 1, -1):
-            _one_step_back(cell, constants, U, states, gates, mid, d_y, d_states, t, first, rows, H)
-        g, to = (t0 * B + first) * row, (t0 * B + first) * Dp
-        multiply(gates, g, B * row, row, t1 - t0, rows, 1, n_gates * Hp, W, 0, Dp, dx, to, B * Dp, Dp)
+            for k in range(d_y.size // (T * B * H)):
+                source = k * T * B * H + t * d_t + first * d_b
+                _add_rows(d_y, source, d_b, d_states, (k * B + first) * Hp, Hp, rows, H)
+            _one_step_back(cell, constants, size, U, states, gates, mid, d_states, t, first, rows)
+        g = (t0 * B + first) * row
+        dx_rows[: (t1 - t0) * rows * Dp] = 0
+        n, zero = t1 - t0, np.int64(0)
+        multiply(gates, g, B * row, row, n, rows, 1, n_gates * Hp, W, zero, Dp, dx_rows, zero, rows * Dp, Dp)
+        for t in range(t0, t1):
+            to = t * size.x_t + first * size.x_b
+            _copy_rows(dx_rows, (t - t0) * rows * Dp, Dp, dx, to, size.x_b, rows, D)
         t1 = t0
 
 
-@compiled
-def _one_step_back(cell, constants, U, states, gates, mid, d_y, d_states, t, first, rows, H):
+@merged
+def _one_step_back(cell, constants, size, U, states, gates, mid, d_states, t, first, rows):
+    """From the gradients of the states after step ``t`` to those before it; the late product's comes first."""
     _, slots, _, early, runs = numbers_of(cell)
-    B, Hp = states.shape[2], states.shape[3]
+    B, Hp = size.B, size.Hp
     lanes, row = lanes_of(states), slots * Hp
-    apart, d_apart, y_apart = states.shape[1] * B * Hp, B * Hp, d_y.shape[1] * B * Hp
+    apart, d_apart = size.places * B * Hp, B * Hp
     s, g, d = (t * B + first) * Hp, (t * B + first) * row, first * Hp
     for b in range(rows):
         for o in range(0, Hp, lanes):
             here, to, slot_0 = s + b * Hp + o, d + b * Hp + o, g + b * row + o
-            for k in range(d_y.shape[0]):
-                place = k * d_apart + to
-                store(d_states, place, load(d_states, place) + load(d_y, k * y_apart + here))
             kept = load_slots(cell, gates, slot_0, Hp)
             before = load_states(cell, states, here, apart)
             after = load_states(cell, states, here + B * Hp, apart)
@@ -231,78 +302,80 @@ def _one_step_back(cell, constants, U, states, gates, mid, d_y, d_states, t, fir
             d_a, d_before = backward(cell, kept, before, after, d_after, constants)
             store_slots(cell, gates, slot_0, Hp, d_a)
             store_states(cell, d_states, to, d_apart, d_before)
-    if early < len(runs):
-        _late_back(cell, constants, U, states, gates, mid, d_states, t, first, rows)
-    at = 0
-    for r in range(early):
-        slot, count, _ = runs[r]
-        multiply(gates, g + slot * Hp, 0, row, 1, rows, 1, count * Hp, U, at, Hp, d_states, d, 0, Hp)
-        at += count * Hp * Hp
-
-
-@compiled
-def _late_back(cell, constants, U, states, gates, mid, d_states, t, first, rows):
-    """Through the late product to what it has read, and from there to the other slots; ``mid`` is scratch here."""
-    _, slots, _, early, runs = numbers_of(cell)
-    B, Hp = states.shape[2], states.shape[3]
-    lanes, row = lanes_of(states), slots * Hp
-    s, g, d = (t * B + first) * Hp, (t * B + first) * row, first * Hp
-    apart, d_apart = states.shape[1] * B * Hp, B * Hp
-    scratch = mid.shape[0] - 1  # one step more than the sequence has
-    m = (scratch * B + first) * Hp
-    for o in range(0, rows * Hp, lanes):
-        store(mid, m + o, spread(load(mid, m + o), 0))
-    at = 0
-    for r in range(len(runs)):
-        slot, count, _ = runs[r]
+    m = (size.T * B + first) * Hp  # one step more than the sequence has is scratch
+    for r in range(len(runs) - 1, -1, -1):
+        slot, count, block = runs[r]
+        target, to = d_states, d
         if r >= early:
-            multiply(gates, g + slot * Hp, 0, row, 1, rows, 1, count * Hp, U, at, Hp, mid, m, 0, Hp)
-        at += count * Hp * Hp
+            target, to = mid, m
+            if r == len(runs) - 1:
+                mid[m : m + rows * Hp] = 0
+        at = block * Hp * Hp
+        multiply(gates, g + slot * Hp, row, row, np.int64(1), rows, 1, count * Hp, U, at, Hp, target, to, Hp, Hp)
+        if r == early:
+            _late_back(cell, constants, size, states, gates, mid, d_states, t, first, rows)
+
+
+@merged
+def _late_back(cell, constants, size, states, gates, mid, d_states, t, first, rows):
+    """From what the late slots have read to the other slots and the states before."""
+    _, slots, _, _, _ = numbers_of(cell)
+    B, Hp = size.B, size.Hp
+    lanes, row = lanes_of(states), slots * Hp
+    apart, d_apart = size.places * B * Hp, B * Hp
+    s, g, d = (t * B + first) * Hp, (t * B + first) * row, first * Hp
+    m = (size.T * B + first) * Hp
     for b in range(rows):
         for o in range(0, Hp, lanes):
-            here, to, slot_0 = s + b * Hp + o, d + b * Hp + o, g + b * row + o
+            slot_0 = g + b * row + o
             left = load_slots(cell, gates, slot_0, Hp)
-            before = load_states(cell, states, here, apart)
+            before = load_states(cell, states, s + b * Hp + o, apart)
             d_a, more = backward_between(cell, left, before, load(mid, m + b * Hp + o), constants)
             store_slots(cell, gates, slot_0, Hp, d_a)
-            add_states(cell, d_states, to, d_apart, more)
+            add_states(cell, d_states, d + b * Hp + o, d_apart, more)
 
 
 # --- weight gradients -----------------------------------------------------------------------------
 
 
-@compiled
-def weight_gradients(cell, x, states, gates, mid, dW, dU, part, parts):
-    """``dW (gates * Hp, Dp)`` and ``dU (slots * Hp, Hp)`` from the gates' gradients; the rows of one part of ``parts``.
+@merged
+def weight_gradients(cell, size, x, states, gates, mid, dW, dU, part, parts):
+    """``dW (gates * Hp, Dp)`` and ``dU (slots * Hp, Hp)`` from the gates' gradients; one part of ``parts`` of the rows.
 
-    Split by rows, each sum is made by one thread in one order.
+    Split by rows, each sum is made by one thread in one order. The gates are packed once for all products.
     """
-    n_gates, slots, _, early, runs = numbers_of(cell)
-    T, B, D = x.shape
-    Hp = states.shape[3]
-    row, Dp, lanes = slots * Hp, dW.shape[1], lanes_of(dW)
-    a_block = np.empty(BLOCK * 2 * lanes_of(dW), x.dtype)
-    b_block = np.empty(BLOCK * max(Dp, Hp), x.dtype)
-    x_t, x_b = x.strides[0] // x.itemsize, x.strides[1] // x.itemsize
-    first, last = _part(n_gates * Hp, lanes, part, parts)
-    multiply_transposed(gates, 0, row, first, last, x, x_t, x_b, T, B, D, dW, Dp, a_block, b_block)
-    for r in range(len(runs)):
-        slot, count, block = runs[r]
-        first, last = _part(count * Hp, lanes, part, parts)
-        to = dU[block * Hp :]
-        if r < early:
-            multiply_transposed(
-                gates, slot * Hp, row, first, last, states, B * Hp, Hp, T, B, Hp, to, Hp, a_block, b_block
-            )
-        else:
-            multiply_transposed(gates, slot * Hp, row, first, last, mid, B * Hp, Hp, T, B, Hp, to, Hp, a_block, b_block)
+    _, slots, _, _, _ = numbers_of(cell)
+    row, lanes, all_rows = slots * size.Hp, lanes_of(dW), size.T * size.B
+    first, last = row // lanes * part // parts * lanes, row // lanes * (part + 1) // parts * lanes
+    gate_block = aligned(BLOCK * min(CHUNK, last - first), x.dtype)
+    other_block = aligned(BLOCK * max(size.Dp, size.Hp), x.dtype)
+    for low in range(first, last, CHUNK):
+        high = min(last, low + CHUNK)
+        for start in range(0, all_rows, BLOCK):
+            R = min(BLOCK, all_rows - start)
+            pack_block(gates, low, row, row, all_rows, start, R, high - low, gate_block)
+            _add_products(cell, size, gate_block, low, high, x, states, mid, other_block, start, R, dW, dU)
 
 
-@compiled
-def _part(n, lanes, part, parts):
-    """Bounds of one of ``parts`` parts of ``n`` rows, at multiples of a vector, which ``n`` is too."""
-    vectors = n // lanes
-    return vectors * part // parts * lanes, vectors * (part + 1) // parts * lanes
+@merged
+def _add_products(cell, size, gate_block, low, high, x, states, mid, other_block, start, R, dW, dU):
+    """The rows ``start .. start + R`` of gates, columns ``low .. high``, with what their products had read.
+
+    That is the input (turn 0), the state before the step, or what late slots have read.
+    """
+    n_gates, _, _, early, runs = numbers_of(cell)
+    B, D, Dp, Hp = size.B, size.D, size.Dp, size.Hp
+    for turn in range(len(runs) + 1):
+        slot, count, block = (0, n_gates, 0) if turn == 0 else runs[turn - 1]
+        if turn == 0:
+            pack_block(x, np.int64(0), size.x_t, size.x_b, B, start, R, D, other_block)
+        elif turn == 1 or turn == early + 1:
+            pack_block(states if turn <= early else mid, np.int64(0), B * Hp, Hp, B, start, R, Hp, other_block)
+        target, N, row = (dW, D, Dp) if turn == 0 else (dU, Hp, Hp)
+        first, last = max(low, slot * Hp), min(high, (slot + count) * Hp)
+        if first < last:
+            to = ((block - slot) * Hp + first) * row
+            multiply_blocks(gate_block, high - low, first - low, last - low, other_block, N, R, target, to, row)
 
 
 @compiled
@@ -312,7 +385,7 @@ def bias_gradient(gates, d_bias):
     A sum of sums loses less than one long sum.
     """
     row = d_bias.size
-    block = np.empty_like(d_bias)
+    block = aligned(row, d_bias.dtype)
     for start in range(0, gates.size, BLOCK * row):
         _copy(gates, start, block, 0, row)
         for at in range(start + row, min(start + BLOCK * row, gates.size), row):
@@ -320,7 +393,14 @@ def bias_gradient(gates, d_bias):
         _add(block, 0, d_bias, 0, row)
 
 
-@compiled
-def _add(source, at, target, to, n):
-    for o in range(0, n, lanes_of(target)):
-        store(target, to + o, load(target, to + o) + load(source, at + o))
+# --- what goes out --------------------------------------------------------------------------------
+
+
+@merged
+def gradients(cell, size, gates, b_h, d_states, dW, dU, d_bias):
+    """Of the first states ``(states, B, H)`` and of the parameters, in their own shapes."""
+    n_gates, _, n_states, _, runs = numbers_of(cell)
+    bias_gradient(gates, d_bias)
+    d_start = np.empty((n_states, size.B, size.H), dW.dtype)
+    _copy_rows(d_states, 0, size.Hp, d_start, 0, size.H, n_states * size.B, size.H)
+    return (d_start, *without_padding(runs, n_gates, b_h, size, dW, dU, d_bias))

@@ -21,10 +21,14 @@ from seqbench.backends.kernels.vector import VectorType, address, llvm_type, loa
 
 MANY, SOME, ONE = HOST.tile_rows
 VECTOR_BYTES = HOST.vector_bytes
+CACHE_LINE = 64
+"""Bytes."""
 WIDE = 8
 """Vectors of columns in a product with one row: so many sums at once hide the latency of the additions."""
-BLOCK = 128
-"""Rows that a product over many rows (a weight gradient) packs at a time: panels of both operands stay in cache."""
+BLOCK = 192
+"""Rows that a product over many rows (a weight gradient) packs at a time: a panel of each operand fits the L1 cache."""
+CHUNK = 1024
+"""Columns of its first operand that it packs at a time: with ``BLOCK`` rows of them the L2 cache is not yet full."""
 
 
 def _tile(rows: int, vectors: int) -> Any:
@@ -190,52 +194,81 @@ def _rows(a, a_at, a_row, a_column, b, b_at, width, two, c, c_at, c_row, M, K):
 
 
 @compiled
-def multiply_transposed(a, a_at, a_row, first, last, b, b_outer, b_inner, outer, inner, N, c, c_row, a_block, b_block):
+def multiply_transposed(a, a_at, a_row, first, last, b, b_outer, b_inner, outer, inner, N, c, c_row):
     """``C[m] += sum_r A[r, m] B[r]`` for ``first <= m < last``: a weight gradient, ``r`` over all steps of all rows.
-
-    Both operands are packed, ``BLOCK`` rows at a time: read where they lie, a row apart, each number would cost a cache
-    line. ``B``'s rows are pairs ``(outer, inner)``; ``A``'s and ``C``'s rows are ``a_row`` and ``c_row`` apart.
 
     Row ``r`` of ``A`` is at ``a_at + r * a_row``, row ``(o, i)`` of ``B`` at ``o * b_outer + i * b_inner``, row ``m``
     of ``C`` at ``m * c_row``. ``first`` and ``last`` are multiples of a vector, and ``c_row`` is ``N`` rounded up to
-    whole vectors. Scratch: ``a_block`` of ``BLOCK * 2 * lanes`` elements, ``b_block`` for a packed ``(BLOCK, N)``.
+    whole vectors.
     """
-    lanes = lanes_of(c)
-    for start in range(0, outer * inner, BLOCK):
-        R = min(BLOCK, outer * inner - start)
-        _pack_rows(b, b_outer, b_inner, inner, start, R, N, b_block)
-        for m in range(first, last, 2 * lanes):
-            rows = min(2 * lanes, last - m)
-            source = a_at + start * a_row + m
-            for r in range(R):
-                for i in range(0, rows, lanes):
-                    store(a_block, r * rows + i, load(a, source + r * a_row + i))
-            column, b_at = np.intp(0), np.intp(0)
-            while column < N:
-                two = N - column > lanes
-                width = 2 * lanes if two else lanes
-                _rows(a_block, 0, 1, rows, b_block, b_at, width, two, c, m * c_row + column, c_row, rows, R)
-                column += width
-                b_at += R * width
+    rows = outer * inner
+    a_block = aligned(BLOCK * min(CHUNK, last - first), c.dtype)
+    b_block = aligned(BLOCK * c_row, c.dtype)
+    for m in range(first, last, CHUNK):
+        M = min(CHUNK, last - m)
+        for start in range(0, rows, BLOCK):
+            R = min(BLOCK, rows - start)
+            pack_block(a, a_at + m, 0, a_row, rows, start, R, M, a_block)
+            pack_block(b, 0, b_outer, b_inner, inner, start, R, N, b_block)
+            multiply_blocks(a_block, M, 0, M, b_block, N, R, c, m * c_row, c_row)
 
 
 @compiled
-def _pack_rows(b, outer_stride, inner_stride, inner, start, R, N, packed):
-    """Pack rows ``start .. start + R`` of ``B`` as a ``(R, N)`` matrix."""
+def aligned(count, dtype):
+    """``count`` elements that begin at a cache line, so that no vector lies across two."""
+    room = np.empty(count + CACHE_LINE, dtype)
+    start = -room.ctypes.data % CACHE_LINE // room.itemsize
+    return room[start : start + count]
+
+
+@compiled
+def pack_block(b, at, outer_stride, inner_stride, inner, start, R, N, packed):
+    """Pack rows ``start .. start + R`` of ``B`` as a ``(R, N)`` matrix.
+
+    Row ``(o, i)``, the ``o * inner + i``-th, is at ``at + o * outer_stride + i * inner_stride``. Each row is read at
+    one go, for the processor fetches the next cache lines of a run by itself; the panels that it goes to are as many
+    runs of writes.
+    """
+    o, i = start // inner, start % inner
+    for r in range(R):
+        pack_row(b, at + o * outer_stride + i * inner_stride, N, N, packed, 0, r, R)
+        i += 1
+        if i == inner:
+            o, i = o + 1, 0
+
+
+@compiled
+def pack_row(b, at, valid, N, packed, to, k, K):
+    """Put ``valid`` elements, then zeros up to ``N``, into row ``k`` of a packed ``(K, N)`` matrix at ``to``."""
     lanes = lanes_of(packed)
-    at = 0
-    for column in range(0, N, 2 * lanes):
-        width = min(2 * lanes, -(-(N - column) // lanes) * lanes)
-        valid = min(width, N - column)
-        for r in range(R):
-            source = (start + r) // inner * outer_stride + (start + r) % inner * inner_stride + column
-            target = at + r * width
-            if valid == width:
-                for n in range(0, width, lanes):
-                    store(packed, target + n, load(b, source + n))
-            else:
-                for n in range(valid):
-                    packed[target + n] = number(b, source + n)
-                for n in range(valid, width):
-                    packed[target + n] = 0
-        at += R * width
+    wide = 2 * lanes
+    whole = valid // wide * wide
+    target = to + k * wide
+    for column in range(0, whole, wide):
+        store(packed, target, load(b, at + column))
+        store(packed, target + lanes, load(b, at + column + lanes))
+        target += K * wide
+    for column in range(whole, N, wide):
+        width = lanes if N - column <= lanes else wide
+        target = to + column * K + k * width
+        for n in range(width):
+            packed[target + n] = number(b, at + column + n) if column + n < valid else 0
+
+
+@compiled
+def multiply_blocks(a, M, first, last, b, N, R, c, c_at, c_row):
+    """``C[m] += sum_r A[r, m] B[r]`` for ``first <= m < last``; ``C``'s row ``first`` is at ``c_at``.
+
+    ``A (R, M)`` and ``B (R, N)`` are packed by ``pack_block``; ``first`` and ``last`` are multiples of a vector.
+    """
+    lanes = lanes_of(c)
+    wide = 2 * lanes
+    for panel in range(first // wide * wide, last, wide):
+        low, high = max(panel, first), min(panel + wide, last)
+        a_step = min(wide, M - panel)
+        a_at = panel * R + low - panel
+        to = c_at + (low - first) * c_row
+        for column in range(0, N, wide):
+            two = N - column > lanes
+            b_step = wide if two else lanes
+            _rows(a, a_at, 1, a_step, b, column * R, b_step, two, c, to + column, c_row, high - low, R)

@@ -15,11 +15,21 @@ compiled: Any = _njit(error_model="numpy")
 inner: Any = _njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
 """The same, but compiled functions alone can call it; the door for Python, left out, takes as long to compile."""
 
+merged: Any = numba.njit(error_model="numpy", inline="always")
+"""The same, but its code becomes part of its caller's before anything is compiled."""
+
 cached: Any = _njit(error_model="numpy", cache=True, no_cfunc_wrapper=True)
 """Called from Python: kept on disk, next to the source, or in the user's cache where that cannot be written."""
 
-cached_parallel: Any = _njit(error_model="numpy", cache=True, parallel=True, no_cfunc_wrapper=True)
-"""The same, with loops whose turns run at the same time."""
+_NOT_BY_ITSELF = ("comprehension", "reduction", "inplace_binop", "setitem", "numpy", "stencil", "fusion")
+
+cached_parallel: Any = _njit(
+    error_model="numpy",
+    cache=True,
+    parallel=dict.fromkeys(_NOT_BY_ITSELF, False) | {"prange": True},
+    no_cfunc_wrapper=True,
+)
+"""The same, with loops over ``prange`` whose turns run at the same time; nothing else becomes parallel."""
 
 prange: Any = numba.prange
 

@@ -25,7 +25,7 @@ from llvmlite import ir
 from numba.core import types
 
 from seqbench.backends.kernels.gemm import MANY, ONE, SOME, Tile, lanes_of
-from seqbench.backends.kernels.jit import inlined, inner, intrinsic
+from seqbench.backends.kernels.jit import inner, intrinsic, merged
 from seqbench.backends.kernels.vector import load, number, put, spread, store, transpose
 
 STORE, ADD, BIAS, RELU, SUM, GATE, TIMES = range(7)
@@ -143,7 +143,7 @@ def _panel(vectors: int) -> Any:
 _panel_of_two, _panel_of_one = _panel(2), _panel(1)
 
 
-@inlined
+@merged
 def product(a, a_at, a_row, a_column, M, K, b, b_at, b_step, N, c, c_at, c_row, way, bias, other, other_at, other_row):
     """``C (M, N) = finish(A (M, K) B (K, N))``; ``b_step`` is the distance of two rows of ``B``, 0 if it is packed.
 
@@ -155,7 +155,7 @@ def product(a, a_at, a_row, a_column, M, K, b, b_at, b_step, N, c, c_at, c_row, 
     )  # fmt: skip
 
 
-@inlined
+@merged
 def linear(x, x_at, x_row, rows, K, W, N, y, y_at, way, bias, other, other_at):
     """``y (rows, N) = finish(x (rows, K) W)``, ``W`` packed; ``other`` lies as ``y`` does."""
     product(x, x_at, x_row, 1, rows, K, W, 0, 0, N, y, y_at, N, way, bias, other, other_at, N)
@@ -223,7 +223,7 @@ def transpose_into(source, at, row, rows, columns, target, to, target_row):
 # --- gradients of the parameters ------------------------------------------------------------------
 
 
-@inlined
+@merged
 def add_weight_gradient(d, d_at, M, x, x_at, N, rows, dW):
     """``dW (M, N) += d' x`` over ``rows`` rows, of ``d (., M)`` from ``d_at`` and of ``x (., N)`` from ``x_at`` on.
 

@@ -6,13 +6,12 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-from seqbench.backends.kernels.gemm import BLOCK
 from seqbench.backends.kernels.jit import cached
 from seqbench.backends.kernels.linear import BIAS, STORE, add_column_sums, add_weight_gradient, pack, pack_back
 from seqbench.backends.kernels.linear import linear as multiply
-from seqbench.backends.kernels.padding import narrowed, padded, widened
-from seqbench.backends.kernels.recurrent import aligned
+from seqbench.backends.kernels.padding import aligned, narrowed, padded, widened
 from seqbench.backends.kernels.sources import kernel_sources
+from seqbench.backends.kernels.transformer import BLOCK
 
 Array = Any
 

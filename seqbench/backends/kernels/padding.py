@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
+from seqbench.backends.kernels.gemm import CACHE_LINE
 from seqbench.backends.kernels.target import HOST
 
 Array = Any
 Blocks = tuple[int, int, int]
 """An axis in blocks: their number, the size of one, the same padded."""
+
+
+def aligned(shape: tuple[int, ...], dtype: Any, zero: bool = False) -> Array:
+    """An array whose data begin at a multiple of a cache line, so that no vector lies across two."""
+    count, itemsize = math.prod(shape), np.dtype(dtype).itemsize
+    room = (np.zeros if zero else np.empty)(count + CACHE_LINE // itemsize, dtype)
+    start = -room.ctypes.data % CACHE_LINE // itemsize
+    return room[start : start + count].reshape(shape)
 
 
 def lanes(dtype: Any) -> int:

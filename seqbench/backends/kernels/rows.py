@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from seqbench.backends.kernels.padding import padded
-from seqbench.backends.kernels.recurrent import aligned
+from seqbench.backends.kernels.padding import aligned, padded
 
 Array = Any
 Pair = tuple[Array, Array]

@@ -12,11 +12,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from seqbench.backends.kernels.gemm import BLOCK
-from seqbench.backends.kernels.padding import Blocks, lanes, narrowed, padded, widened
-from seqbench.backends.kernels.recurrent import aligned
+from seqbench.backends.kernels.padding import Blocks, aligned, lanes, narrowed, padded, widened
 from seqbench.backends.kernels.rows import Keys, Pair, Steps
 from seqbench.backends.kernels.transformer import (
+    BLOCK,
     Drops,
     Kept,
     Packed,
@@ -321,7 +320,13 @@ def _run_stage_back(stage: Stage, steps: Steps, d: Array, d_keys: Array, parts: 
     """``d`` becomes the gradient of what came into the sublayer; returns those of the parameters."""
     p, sizes, group = stage.p, stage.sizes, group_of(steps)
     rows = parts * group if sizes.heads else 0
-    shapes = [(p.W_in.size,), (p.W_out.size,), (parts, _scratch_size(stage)), (rows * sizes.inner,), (rows * sizes.outer,)]
+    shapes = [
+        (p.W_in.size,),
+        (p.W_out.size,),
+        (parts, _scratch_size(stage)),
+        (rows * sizes.inner,),
+        (rows * sizes.outer,),
+    ]
     room = Workspace(d.dtype, shapes)
     packed, scratch, d_inner, d_heads = Packed(*room.arrays[:2]), *room.arrays[2:]
     sums = Parameters(*(aligned((parts * W.size,), d.dtype, zero=True) for W in p))
@@ -331,9 +336,7 @@ def _run_stage_back(stage: Stage, steps: Steps, d: Array, d_keys: Array, parts: 
             sums, scratch, group,
         )  # fmt: skip
     else:
-        feed_forward_calls(parts > 1)[1](
-            sizes, p, packed, steps.R, stage.x, stage.kept, stage.drops, d, sums, scratch
-        )
+        feed_forward_calls(parts > 1)[1](sizes, p, packed, steps.R, stage.x, stage.kept, stage.drops, d, sums, scratch)
     return Parameters(*(W if parts == 1 else W.reshape(parts, -1).sum(0) for W in sums))
 
 

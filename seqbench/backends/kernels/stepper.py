@@ -10,8 +10,7 @@ import numpy as np
 
 from seqbench.backends.kernels import step
 from seqbench.backends.kernels.jit import cached
-from seqbench.backends.kernels.padding import lanes
-from seqbench.backends.kernels.recurrent import aligned
+from seqbench.backends.kernels.padding import aligned, lanes
 from seqbench.backends.kernels.rows import Pair
 from seqbench.backends.kernels.sources import kernel_sources
 from seqbench.backends.kernels.stack import Stack

@@ -26,8 +26,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from seqbench.backends.kernels.attention import ALL, attend, attend_back, scratch_of
-from seqbench.backends.kernels.gemm import BLOCK, lanes_of
-from seqbench.backends.kernels.jit import inlined, inner
+from seqbench.backends.kernels.gemm import lanes_of
+from seqbench.backends.kernels.jit import inner, merged
 from seqbench.backends.kernels.layer_norm import normalise, normalise_again, normalise_back
 from seqbench.backends.kernels.linear import (
     ADD,
@@ -46,6 +46,9 @@ from seqbench.backends.kernels.linear import (
 from seqbench.backends.kernels.vector import gelu, load, positive, spread, store
 
 Array = Any
+
+BLOCK = 128
+"""Rows that go through a sublayer at a time."""
 
 
 class Sizes(NamedTuple):
@@ -181,7 +184,7 @@ def _multiply_and_add(x, x_at, y, y_at, factors, factors_at, count):
         store(y, y_at + n, load(x, x_at + n) + load(y, y_at + n) * load(factors, factors_at + n))
 
 
-@inlined
+@merged
 def _part_of(sums, part, parts):
     """One part's sums of the parameters' gradients."""
     return Parameters(
@@ -190,7 +193,7 @@ def _part_of(sums, part, parts):
     )  # fmt: skip
 
 
-@inlined
+@merged
 def _slice(array, part, parts):
     size = array.size // parts
     return array[part * size : (part + 1) * size]
@@ -199,21 +202,21 @@ def _slice(array, part, parts):
 # --- both sublayers: into the two matrices and out of them ----------------------------------------
 
 
-@inlined
+@merged
 def pack_forward(sizes, p, packed):
     """Both matrices for the forward pass."""
     pack(p.W_in, sizes.inner, sizes.Hp, sizes.H, packed.W_in)
     pack(p.W_out, sizes.Hp, sizes.outer, sizes.F, packed.W_out)
 
 
-@inlined
+@merged
 def pack_backward(sizes, p, packed):
     """Both matrices for the backward pass."""
     pack_back(p.W_in, sizes.Hp, sizes.inner, packed.W_in)
     pack_back(p.W_out, sizes.outer, sizes.H, packed.W_out)
 
 
-@inlined
+@merged
 def _way_in(sizes, p, x, first, rows, kept, shift, normal):
     """What the first matrix reads, ``(array, offset)``: the normalised rows, or the rows."""
     zero = np.intp(0)
@@ -223,7 +226,7 @@ def _way_in(sizes, p, x, first, rows, kept, shift, normal):
     return normal, zero
 
 
-@inlined
+@merged
 def _way_out(sizes, p, W_out, x, source, source_at, first, rows, kept, shift, drops, y):
     """The second matrix, dropout, residual, and in post-norm the normalisation."""
     Hp, at = sizes.Hp, first * sizes.Hp
@@ -236,7 +239,7 @@ def _way_out(sizes, p, W_out, x, source, source_at, first, rows, kept, shift, dr
         normalise(to, at, rows, sizes.H, p.norm_w, p.norm_b, kept.statistics, first + shift, y, at)
 
 
-@inlined
+@merged
 def _back_out(sizes, p, kept, drops, d, first, rows, dropped, g):
     """From the output's gradient ``d`` to that of what the second matrix gives, ``(array, offset)``.
 
@@ -257,7 +260,7 @@ def _back_out(sizes, p, kept, drops, d, first, rows, dropped, g):
     return source, at
 
 
-@inlined
+@merged
 def _back_in(sizes, p, W_in, x, kept, d_inner, d_at, first, rows, d, normal, d_normal, g):
     """Through the first matrix and in pre-norm the normalisation, added to ``d``."""
     H, Hp, N, at = sizes.H, sizes.Hp, sizes.inner, first * sizes.Hp
@@ -297,7 +300,7 @@ def attention_scratch(sizes, lanes):
     return 3 * BLOCK * sizes.Hp + scratch_of(sizes.outer // sizes.heads, lanes)
 
 
-@inlined
+@merged
 def attention_forward(sizes, p, packed, rows, x, keys, kept, drops, y, scratch, group, part, parts):
     """A part of the sequences, in groups; ``group`` is the number of rows of a part's buffers if they are not kept."""
     Hp, outer, width = sizes.Hp, sizes.outer, sizes.inner
@@ -323,7 +326,7 @@ def attention_forward(sizes, p, packed, rows, x, keys, kept, drops, y, scratch, 
         b = end
 
 
-@inlined
+@merged
 def _append(sizes, rows, inner, shift, keys, s):
     """Keys and values of a sequence's rows behind those of its cache."""
     width, N = sizes.inner, 2 * sizes.outer
@@ -333,7 +336,7 @@ def _append(sizes, rows, inner, shift, keys, s):
             store(keys, to + n, load(inner, (r + shift) * width + width - N + n))
 
 
-@inlined
+@merged
 def _places(sizes, rows, has_keys, shift, s):
     """Where queries, keys, values and heads of a sequence begin, and which it sees.
 
@@ -351,13 +354,13 @@ def _places(sizes, rows, has_keys, shift, s):
     return r * width, k_at, k_at + outer, r * outer, width, queries, queries, 0 if sizes.causal else ALL
 
 
-@inlined
+@merged
 def _lse_place(sizes, rows, s, lanes):
     """Where a sequence's logarithms begin: each has room for whole panels of queries."""
     return rows.first[s] + s * 2 * lanes
 
 
-@inlined
+@merged
 def _heads(sizes, rows, keys, kept, shift, mask, s, scratch):
     """All heads of one sequence."""
     inner, heads, lse = kept.inner, kept.heads, kept.lse
@@ -373,7 +376,7 @@ def _heads(sizes, rows, keys, kept, shift, mask, s, scratch):
         )  # fmt: skip
 
 
-@inlined
+@merged
 def attention_backward(
     sizes, p, packed, rows, x, keys, kept, drops, d, d_keys, d_inner, d_heads, sums, scratch, group, part, parts
 ):
@@ -411,7 +414,7 @@ def attention_backward(
         b = end
 
 
-@inlined
+@merged
 def _backward_scratch(scratch, Hp):
     """Three blocks of rows, and the rest."""
     block = BLOCK * Hp
@@ -425,7 +428,7 @@ def _clear(target, at, count):
         store(target, n, zeros)
 
 
-@inlined
+@merged
 def _heads_back(sizes, rows, keys, kept, mask, d_heads, d_inner, d_keys, shift, s, scratch):
     """All heads of one sequence; ``d_heads`` and ``d_inner`` are a group's."""
     inner, heads, lse = kept.inner, kept.heads, kept.lse
@@ -444,7 +447,7 @@ def _heads_back(sizes, rows, keys, kept, mask, d_heads, d_inner, d_keys, shift, 
         )  # fmt: skip
 
 
-@inlined
+@merged
 def _append_back(sizes, rows, d_inner, shift, d_keys, s):
     """The gradients of a sequence's own keys and values, from behind those of its cache."""
     width, N = sizes.inner, 2 * sizes.outer
@@ -462,7 +465,7 @@ def feed_forward_scratch(sizes):
     return BLOCK * (3 * sizes.Hp + sizes.outer)
 
 
-@inlined
+@merged
 def feed_forward_forward(sizes, p, packed, R, x, kept, drops, y, scratch, part, parts):
     """A part of the rows, in blocks."""
     Hp, Fp = sizes.Hp, sizes.outer
@@ -499,7 +502,7 @@ def _activate(smooth, inner, slope, at, count, drops, drops_at):
             store(slope, at + n, derivative)
 
 
-@inlined
+@merged
 def feed_forward_backward(sizes, p, packed, R, x, kept, drops, d, sums, scratch, part, parts):
     """The gradients of a part of the rows."""
     g = _part_of(sums, part, parts)
@@ -513,6 +516,4 @@ def feed_forward_backward(sizes, p, packed, R, x, kept, drops, d, sums, scratch,
         source, at = _back_out(sizes, p, kept, drops, d, r, n, dropped, g)
         add_weight_gradient(source, at, Hp, kept.inner, r * Fp, Fp, n, g.W_out)
         linear(source, at, Hp, n, sizes.H, packed.W_out, Fp, d_inner, 0, way, p.b_in, other, r * Fp)
-        _back_in(
-            sizes, p, packed.W_in, x, kept, d_inner, np.intp(0), r, n, d, normal, d_normal, g
-        )
+        _back_in(sizes, p, packed.W_in, x, kept, d_inner, np.intp(0), r, n, d, normal, d_normal, g)

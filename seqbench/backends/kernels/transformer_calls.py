@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from seqbench.backends.kernels import transformer
-from seqbench.backends.kernels.gemm import BLOCK
 from seqbench.backends.kernels.jit import cached, cached_parallel, prange
 from seqbench.backends.kernels.layer_norm import normalise, normalise_back
 from seqbench.backends.kernels.sources import kernel_sources
@@ -88,8 +87,8 @@ def normalise_calls() -> tuple[Compiled, Compiled]:
     def backward(d, x, H, w, statistics, dx, dw, db):
         _ = digest
         R = x.size // w.size
-        for r in range(0, R, BLOCK):
-            at, n = r * w.size, min(BLOCK, R - r)
+        for r in range(0, R, transformer.BLOCK):
+            at, n = r * w.size, min(transformer.BLOCK, R - r)
             normalise_back(d, at, x, at, n, H, w, statistics, r, d, at, np.bool_(False), dx, at, dw, db)
 
     return forward, backward

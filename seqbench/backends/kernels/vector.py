@@ -101,9 +101,10 @@ def number(_typing: Any, array: Any, offset: Any) -> Any:
 def put(_typing: Any, array: Any, offset: Any, value: Any) -> Any:
     """Write a number to element ``offset`` of an array's data, whatever its axes."""
 
-    def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        element = context.cast(builder, arguments[2], value, array.dtype)
-        _store(context, builder, array, arguments[0], arguments[1], element)
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        data, place, new = arguments
+        pointer = address(context, builder, array, data, place, llvm_type(VectorType(array.dtype)).element)
+        builder.store(context.cast(builder, new, signature.args[2], array.dtype), pointer)
         return context.get_dummy_value()
 
     return types.void(array, types.intp, value), generate
@@ -120,42 +121,42 @@ def _store(context: Any, builder: Any, array_type: Any, array: Any, offset: Any,
 
 
 @intrinsic
-def transpose(
-    _typing: Any, source: Any, source_at: Any, source_row: Any, target: Any, target_at: Any, target_row: Any
-) -> Any:
-    """Write the square of ``lanes x lanes`` elements at ``source_at`` transposed to ``target_at``; rows are so far apart.
+def transpose(_typing: Any, source: Any, at: Any, row: Any, target: Any, to: Any, step: Any) -> Any:
+    """Copy a square of as many rows as a vector has lanes, rows becoming columns.
 
-    In ``log2(lanes)`` rounds, each of which exchanges one bit of the row's number with the same bit of the lane's.
+    The rows are at ``at``, ``row`` elements apart; in ``target`` they go to ``to``, ``step`` apart.
     """
-    vector = VectorType(source.dtype)
+    vector, index = VectorType(source.dtype), types.intp
 
     def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        from_, at, row, to, to_at, to_row = arguments
-
-        def place(start: Any, apart: Any, n: int) -> Any:
-            return builder.add(start, builder.mul(apart, context.get_constant(types.intp, n)))
-
-        rows = [_load(context, builder, source, from_, place(at, row, n), vector) for n in range(vector.lanes)]
-        for n, value in enumerate(_transposed(builder, rows)):
-            _store(context, builder, target, to, place(to_at, to_row, n), value)
+        source_, at_, row_, target_, to_, step_ = arguments
+        lines = [
+            _load(context, builder, source, source_, _nth(builder, at_, row_, n), vector) for n in range(vector.lanes)
+        ]
+        for n, line in enumerate(_transposed(builder, lines)):
+            _store(context, builder, target, target_, _nth(builder, to_, step_, n), line)
         return context.get_dummy_value()
 
-    index = types.intp
     return types.void(source, index, index, target, index, index), generate
 
 
-def _transposed(builder: Any, rows: list[Any]) -> list[Any]:
-    """LLVM: the columns of a square of vectors."""
-    lanes, half = len(rows), len(rows) // 2
-    while half:
-        low = [n if not n & half else lanes + n - half for n in range(lanes)]
-        high = [n + half if not n & half else lanes + n for n in range(lanes)]
-        for i in range(lanes):
-            if not i & half:
-                pair = rows[i], rows[i + half]
-                rows[i], rows[i + half] = (_shuffled(builder, *pair, order) for order in (low, high))
-        half //= 2
-    return rows
+def _nth(builder: Any, at: Any, stride: Any, n: int) -> Any:
+    return builder.add(at, builder.mul(stride, ir.Constant(ir.IntType(64), n)))
+
+
+def _transposed(builder: Any, lines: list[Any]) -> list[Any]:
+    """Exchange the two off-diagonal halves, then those within each half, and so on: a bit of both indices at a time."""
+    lanes, distance = len(lines), 1
+    integers = ir.VectorType(ir.IntType(32), lanes)
+    while distance < lanes:
+        low = [n if not n & distance else lanes + n - distance for n in range(lanes)]
+        high = [n + distance if not n & distance else lanes + n for n in range(lanes)]
+        for first in (n for n in range(lanes) if not n & distance):
+            pair = lines[first], lines[first + distance]
+            for place, order in ((first, low), (first + distance, high)):
+                lines[place] = builder.shuffle_vector(*pair, ir.Constant(integers, order))
+        distance *= 2
+    return lines
 
 
 def _shuffled(builder: Any, x: Any, y: Any, order: list[int]) -> Any:
