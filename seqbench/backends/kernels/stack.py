@@ -250,9 +250,10 @@ class Stack:
         outputs = list(buffers) * (1 if keep else len(tape.stages))
         if output_is_last:
             outputs[-1] = aligned((x.size,), dtype)
+        room = _room_of(tape.stages, parts, group, backward=False)
         for stage, stage.kept, y in zip(tape.stages, kept, outputs, strict=True):
             stage.x = x
-            _run_stage(stage, steps, y, parts)
+            _run_stage(stage, steps, y, room)
             x = y
         return x
 
@@ -273,10 +274,11 @@ class Stack:
         if norm is not None:
             d, d_norm = _normalised_back(tape, d, norm, H)
         parameters, pairs, caches = [], [], list(d_caches)
+        room = _room_of(tape.stages, parts, group_of(steps), backward=True)
         for stage in reversed(tape.stages):
             d_cache = caches.pop() if stage.sizes.append else None
             d_keys = _d_keys(stage, tape, d_cache)
-            parameters.append(stage.axes.narrowed(_run_stage_back(stage, steps, d, d_keys, parts)))
+            parameters.append(stage.axes.narrowed(_run_stage_back(stage, steps, d, d_keys, room)))
             pairs.append(_pair_gradient(stage, tape, d_keys, d_cache))
         return Gradients(steps.scattered(d, H), parameters[::-1], pairs[::-1], d_norm)
 
@@ -304,46 +306,48 @@ def _drops(sublayer: Sublayer, steps: Steps, dtype: Any) -> Drops:
     return Drops(inside.reshape(-1), np.empty(0, dtype) if outside is None else steps.gathered(outside))
 
 
-def _run_stage(stage: Stage, steps: Steps, y: Array, parts: int) -> None:
-    p, sizes, scratch = stage.p, stage.sizes, _scratch_size(stage)
-    room = Workspace(y.dtype, [(p.W_in.size,), (p.W_out.size,), (parts, scratch)])
-    packed, scratch = Packed(*room.arrays[:2]), room.arrays[2]
-    if sizes.heads:
-        attention_calls(parts > 1)[0](
-            sizes, p, packed, stage.rows, stage.x, stage.keys, stage.kept, stage.drops, y, scratch, group_of(steps)
-        )
-    else:
-        feed_forward_calls(parts > 1)[0](sizes, p, packed, steps.R, stage.x, stage.kept, stage.drops, y, scratch)
-
-
-def _run_stage_back(stage: Stage, steps: Steps, d: Array, d_keys: Array, parts: int) -> Parameters:
-    """``d`` becomes the gradient of what came into the sublayer; returns those of the parameters."""
-    p, sizes, group = stage.p, stage.sizes, group_of(steps)
-    rows = parts * group if sizes.heads else 0
-    shapes = [
-        (p.W_in.size,),
-        (p.W_out.size,),
-        (parts, _scratch_size(stage)),
-        (rows * sizes.inner,),
-        (rows * sizes.outer,),
-    ]
-    room = Workspace(d.dtype, shapes)
-    packed, scratch, d_inner, d_heads = Packed(*room.arrays[:2]), *room.arrays[2:]
-    sums = Parameters(*(aligned((parts * W.size,), d.dtype, zero=True) for W in p))
-    if sizes.heads:
-        attention_calls(parts > 1)[1](
-            sizes, p, packed, stage.rows, stage.x, stage.keys, stage.kept, stage.drops, d, d_keys, d_inner, d_heads,
-            sums, scratch, group,
-        )  # fmt: skip
-    else:
-        feed_forward_calls(parts > 1)[1](sizes, p, packed, steps.R, stage.x, stage.kept, stage.drops, d, sums, scratch)
-    return Parameters(*(W if parts == 1 else W.reshape(parts, -1).sum(0) for W in sums))
+def _room_of(stages: list[Stage], parts: int, group: int, backward: bool) -> Workspace:
+    """Scratch for one stage after another: both packed matrices, and for each part its own; backward more of it."""
+    scratch = max(_scratch_size(stage) for stage in stages)
+    packed = [max(stage.p[n].size for stage in stages) for n in (2, 4)]
+    rows = parts * group if backward else 0
+    inner, outer = (max(stage.sizes[n] for stage in stages if stage.sizes.heads) for n in (2, 3))
+    return Workspace(stages[0].p.W_in.dtype, [(n,) for n in packed] + [(parts, scratch), (rows * inner,), (rows * outer,)])
 
 
 def _scratch_size(stage: Stage) -> int:
     if stage.sizes.heads:
         return attention_scratch(stage.sizes, lanes(stage.p.W_in.dtype))
     return feed_forward_scratch(stage.sizes)
+
+
+def _run_stage(stage: Stage, steps: Steps, y: Array, room: Workspace) -> None:
+    W_in, W_out, scratch, *_ = room.arrays
+    both, parallel = (stage.sizes, stage.p, Packed(W_in, W_out)), len(scratch) > 1
+    rest = stage.kept, stage.drops, y, scratch
+    if stage.sizes.heads:
+        attention_calls(parallel)[0](*both, stage.rows, stage.x, stage.keys, *rest, group_of(steps))
+    else:
+        feed_forward_calls(parallel)[0](*both, steps.R, stage.x, *rest)
+
+
+def _run_stage_back(stage: Stage, steps: Steps, d: Array, d_keys: Array, room: Workspace) -> Parameters:
+    """``d`` becomes the gradient of what came into the sublayer; returns those of the parameters."""
+    W_in, W_out, scratch, d_inner, d_heads = room.arrays
+    both, parts = (stage.sizes, stage.p, Packed(W_in, W_out)), len(scratch)
+    ends = np.cumsum([W.size for W in stage.p])
+    sums = aligned((parts, ends[-1]), d.dtype, zero=True)
+    if stage.sizes.heads:
+        attention_calls(parts > 1)[1](
+            *both, stage.rows, stage.x, stage.keys, stage.kept, stage.drops, d, d_keys, d_inner, d_heads,
+            sums.reshape(-1), scratch, group_of(steps),
+        )  # fmt: skip
+    else:
+        feed_forward_calls(parts > 1)[1](
+            *both, steps.R, stage.x, stage.kept, stage.drops, d, sums.reshape(-1), scratch
+        )  # fmt: skip
+    whole = sums[0] if parts == 1 else sums.sum(0)
+    return Parameters(*np.split(whole, ends[:-1]))
 
 
 # --- the last normalisation -----------------------------------------------------------------------

@@ -43,7 +43,7 @@ from seqbench.backends.kernels.linear import (
     pack,
     pack_back,
 )
-from seqbench.backends.kernels.vector import gelu, load, positive, spread, store
+from seqbench.backends.kernels.vector import gelu, load, positive, relu, spread, store
 
 Array = Any
 
@@ -178,25 +178,19 @@ def _multiply(x, x_at, factors, factors_at, count, y, y_at):
 
 
 @inner
-def _multiply_and_add(x, x_at, y, y_at, factors, factors_at, count):
-    """``y = x + y factors``."""
+def _add_multiple(x, x_at, d, factors, count, y, y_at):
+    """``y = x + d factors``, the factors being at ``x_at`` too."""
     for n in range(0, count, lanes_of(y)):
-        store(y, y_at + n, load(x, x_at + n) + load(y, y_at + n) * load(factors, factors_at + n))
+        store(y, y_at + n, load(x, x_at + n) + load(d, n) * load(factors, x_at + n))
 
 
 @merged
-def _part_of(sums, part, parts):
-    """One part's sums of the parameters' gradients."""
-    return Parameters(
-        _slice(sums.norm_w, part, parts), _slice(sums.norm_b, part, parts), _slice(sums.W_in, part, parts),
-        _slice(sums.b_in, part, parts), _slice(sums.W_out, part, parts), _slice(sums.b_out, part, parts),
-    )  # fmt: skip
-
-
-@merged
-def _slice(array, part, parts):
-    size = array.size // parts
-    return array[part * size : (part + 1) * size]
+def _part_of(sizes, sums, part):
+    """One part's sums of the parameters' gradients, which lie one after another."""
+    Hp, N, K = sizes.Hp, sizes.inner, sizes.outer
+    W_in, b_in, W_out, b_out = 2 * Hp, 2 * Hp + N * Hp, 2 * Hp + N * Hp + N, 2 * Hp + N * Hp + N + Hp * K
+    g = sums[part * (b_out + Hp) : (part + 1) * (b_out + Hp)]
+    return Parameters(g[:Hp], g[Hp:W_in], g[W_in:b_in], g[b_in:W_out], g[W_out:b_out], g[b_out:])
 
 
 # --- both sublayers: into the two matrices and out of them ----------------------------------------
@@ -227,16 +221,16 @@ def _way_in(sizes, p, x, first, rows, kept, shift, normal):
 
 
 @merged
-def _way_out(sizes, p, W_out, x, source, source_at, first, rows, kept, shift, drops, y):
-    """The second matrix, dropout, residual, and in post-norm the normalisation."""
+def _way_out(sizes, p, W_out, x, source, source_at, first, rows, kept, shift, drops, dropped, y):
+    """The second matrix, dropout, residual, and in post-norm the normalisation; ``y`` may lie where ``x`` does."""
     Hp, at = sizes.Hp, first * sizes.Hp
-    to = y if sizes.pre or not sizes.keep else kept.sums
-    way = BIAS if drops.outside.size else SUM
-    linear(source, source_at, sizes.outer, rows, sizes.F, W_out, Hp, to, at, way, p.b_out, x, at)
+    sums = y if sizes.pre or not sizes.keep else kept.sums
+    to, to_at, way = (dropped, np.intp(0), BIAS) if drops.outside.size else (sums, at, SUM)
+    linear(source, source_at, sizes.outer, rows, sizes.F, W_out, Hp, to, to_at, way, p.b_out, x, at)
     if drops.outside.size:
-        _multiply_and_add(x, at, to, at, drops.outside, at, rows * Hp)
+        _add_multiple(x, at, dropped, drops.outside, rows * Hp, sums, at)
     if not sizes.pre:
-        normalise(to, at, rows, sizes.H, p.norm_w, p.norm_b, kept.statistics, first + shift, y, at)
+        normalise(sums, at, rows, sizes.H, p.norm_w, p.norm_b, kept.statistics, first + shift, y, at)
 
 
 @merged
@@ -322,7 +316,7 @@ def attention_forward(sizes, p, packed, rows, x, keys, kept, drops, y, scratch, 
             _heads(sizes, rows, keys, kept, shift, drops.inside, s, rest)
         for r in range(r0, r1, step):
             n = min(step, r1 - r)
-            _way_out(sizes, p, packed.W_out, x, kept.heads, (r + shift) * outer, r, n, kept, shift, drops, y)
+            _way_out(sizes, p, packed.W_out, x, kept.heads, (r + shift) * outer, r, n, kept, shift, drops, normal, y)
         b = end
 
 
@@ -385,7 +379,7 @@ def attention_backward(
     ``d_inner`` and ``d_heads`` have ``group`` rows for each part. ``d_keys`` is added to, and so is the part's share
     of ``sums``, the parameters' gradients.
     """
-    g = _part_of(sums, part, parts)
+    g = _part_of(sizes, sums, part)
     Hp, outer, width = sizes.Hp, sizes.outer, sizes.inner
     normal, dropped, d_normal, rest = _backward_scratch(scratch, Hp)
     b, last = _share(rows.first.size - 1, part, parts, 1)
@@ -481,7 +475,7 @@ def feed_forward_forward(sizes, p, packed, R, x, kept, drops, y, scratch, part, 
         linear(source, at, Hp, n, sizes.H, packed.W_in, Fp, kept.inner, to, way, p.b_in, x, 0)
         if way == BIAS:
             _activate(sizes.gelu, kept.inner, kept.slope, to, n * Fp, drops.inside, r * Fp)
-        _way_out(sizes, p, packed.W_out, x, kept.inner, to, r, n, kept, shift, drops, y)
+        _way_out(sizes, p, packed.W_out, x, kept.inner, to, r, n, kept, shift, drops, normal, y)
 
 
 @inner
@@ -492,8 +486,7 @@ def _activate(smooth, inner, slope, at, count, drops, drops_at):
         if smooth:
             value, derivative = gelu(x)
         else:
-            derivative = positive(x)
-            value = x * derivative
+            value, derivative = relu(x), positive(x)
         if drops.size:
             factor = load(drops, drops_at + n)
             value, derivative = value * factor, derivative * factor
@@ -505,7 +498,7 @@ def _activate(smooth, inner, slope, at, count, drops, drops_at):
 @merged
 def feed_forward_backward(sizes, p, packed, R, x, kept, drops, d, sums, scratch, part, parts):
     """The gradients of a part of the rows."""
-    g = _part_of(sums, part, parts)
+    g = _part_of(sizes, sums, part)
     Hp, Fp = sizes.Hp, sizes.outer
     normal, dropped, d_normal, d_inner = _backward_scratch(scratch, Hp)
     way, other = (TIMES, kept.slope) if kept.slope.size else (GATE, kept.inner)
