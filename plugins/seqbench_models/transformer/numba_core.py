@@ -41,14 +41,14 @@ class Core(torch_core.Core):
 
     def _whole(self, x: Tensor, lengths: Tensor | None, memory: Any = None) -> Tensor:
         h = self._embed(x, torch.arange(x.shape[1]))  # (B, T, H)
-        y, _ = run_stack(self._kernels(), h, self._layers(), self._dropout(), lengths, memory=context(memory))
+        y, _ = run_stack(self._kernels(), h, self._layers(), self._dropout(), lengths, None, memory and read(memory))
         return y
 
     def _chunk(self, x: Tensor, state: Any, lengths: Tensor | None, memory: Any = None) -> tuple[Tensor, State]:
         start, caches = state
         T = x.shape[1]
         h = self._embed(x, start.unsqueeze(1) + torch.arange(T))  # (B, T, H)
-        contexts = Context(caches, start), context(memory)
+        contexts = Context(caches, start), memory and read(memory)
         y, after = run_stack(self._kernels(), h, self._layers(), self._dropout(), lengths, *contexts)
         return y, (start + (T if lengths is None else lengths), after)
 
@@ -60,7 +60,7 @@ class Core(torch_core.Core):
         start, caches = state
         caches = tuple((keys.contiguous(), values.contiguous()) for keys, values in caches)
         stepper = stepper_of(self, self._kernels(), self._front(), self._layers())
-        return run_step(stepper, x_t, Context(caches, start), context(memory)), (start + 1, caches)  # (B, H)
+        return run_step(stepper, x_t, Context(caches, start), memory and read(memory)), (start + 1, caches)  # (B, H)
 
     def _sines(self, position: Tensor, like: Tensor) -> Tensor:
         if position.dim() == 1:  # 0, 1, ...: a whole sequence
@@ -86,7 +86,8 @@ class Core(torch_core.Core):
             if self.spec.memory_size:
                 found.append(("memory", of(layer.norm_cross, layer.cross.query, layer.cross.out)))
             found.append(("feed-forward", of(layer.norm_feed_forward, layer.hidden, layer.back)))
-        return Layers(found, (self.norm.weight, self.norm.bias) if self.options.norm == "pre" else ())
+        last = self.norm
+        return Layers(found, (last.weight, last.bias) if isinstance(last, nn.LayerNorm) else ())
 
     def _decoder_layers(self) -> Any:
         return self.layers
@@ -99,7 +100,7 @@ class Decoder(Core, torch_core.Decoder):
         """``"alignment" (B, U, S)``: the last layer's attention to the memory, averaged over its heads."""
         memory, _ = state
         h = self._embed(x, torch.arange(x.shape[1]))  # (B, U, H)
-        return {"alignment": alignment(self._kernels(), h, self._layers(), context(memory))}
+        return {"alignment": alignment(self._kernels(), h, self._layers(), read(memory))}
 
 
 @lru_cache(maxsize=8)
@@ -109,9 +110,9 @@ def first_sines(T: int, H: int, dtype: torch.dtype) -> Tensor:
         return torch_core.sinusoidal(torch.arange(T), H, torch.empty(0, dtype=dtype))
 
 
-def context(memory: Any) -> Context | None:
-    """Of a decoder: its keys and values, and how many steps of each row are valid; they come first."""
-    return None if memory is None else Context(memory[0], memory[1].sum((1, 2, 3)))
+def read(memory: Any) -> Context:
+    """A decoder's keys and values, and how many steps of each row are valid; they come first."""
+    return Context(memory[0], memory[1].sum((1, 2, 3)))
 
 
 def of(norm: nn.LayerNorm, first: nn.Linear, second: nn.Linear) -> tuple[Tensor, ...]:

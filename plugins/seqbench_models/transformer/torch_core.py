@@ -98,9 +98,9 @@ class CrossAttention(nn.Module):
         self.heads, self.attention, linear = heads, operations.attention, operations.linear
         self.query, self.out = linear(width, width), linear(width, width)
         self.key_value = linear(memory_size, 2 * width)
-        for linear in (self.query, self.key_value):
-            nn.init.xavier_uniform_(linear.weight)
-            nn.init.zeros_(linear.bias)
+        for module in (self.query, self.key_value):
+            nn.init.xavier_uniform_(module.weight)
+            nn.init.zeros_(module.bias)
         nn.init.zeros_(self.out.bias)
 
     def remember(self, memory: Tensor) -> Cross:

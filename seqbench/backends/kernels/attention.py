@@ -19,7 +19,7 @@ import numpy as np
 from seqbench.backends.kernels.gemm import lanes_of
 from seqbench.backends.kernels.jit import inner
 from seqbench.backends.kernels.linear import ADD, STORE, product, transpose_into
-from seqbench.backends.kernels.vector import exp_of_negative, first_lanes, load, log, maximum, spread, store
+from seqbench.backends.kernels.vector import exp_of_negative, from_lane, load, log, maximum, spread, store
 
 KEYS = 128
 """Keys of a block: their scores with a panel of queries fit into the first cache."""
@@ -47,15 +47,10 @@ def attend(
 ):  # fmt: skip
     """One head of one sequence.
 
-    Args:
-        q: its queries, ``queries`` rows ``q_row`` apart from element ``q_at`` on.
-        k: its keys, ``keys`` rows ``k_row`` apart from ``k_at`` on; its values likewise from ``v_at`` on.
-        start: the position of the first query among the keys, or ``ALL``.
-        d: the head's width.
-        mask: factors of the weights (dropout), a row for each query from ``mask_at`` on; or empty.
-        y: the output.
-        lse: logarithms of the sums for the backward pass, from ``lse_at`` on; or empty.
-        scratch: ``scratch_of`` elements.
+    Its ``queries`` are rows of ``q``, ``q_row`` apart from ``q_at`` on; its ``keys`` are rows of ``k``, ``k_row`` apart
+    from ``k_at`` on, its values from ``v_at`` on. ``start`` is the position of the first query among the keys, or
+    ``ALL``. ``mask`` has factors of the weights (dropout), a row for each query, or is empty. The output goes to ``y``,
+    the logarithms of the sums to ``lse``, unless that is empty. ``scratch`` has ``scratch_of`` elements.
     """
     lanes = lanes_of(y)
     W, Dp = 2 * lanes, -(-d // lanes) * lanes
@@ -129,14 +124,7 @@ def _hide(block, W, n, key, start, first):
         unseen = key + i - start - first  # queries before that one
         for lane in range(0, W, lanes):
             at = i * W + lane
-            hidden = spread(load(block, at), -np.inf)
-            store(block, at, _last_lanes(load(block, at), hidden, unseen - lane))
-
-
-@inner
-def _last_lanes(x, hidden, count):
-    """``hidden`` in the lanes before ``count``."""
-    return x + first_lanes(hidden, count, 0.0)
+            store(block, at, from_lane(load(block, at), unseen - lane, -np.inf))
 
 
 @inner

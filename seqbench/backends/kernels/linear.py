@@ -4,7 +4,7 @@
 ``o`` the element of another matrix at its place:
 
 ==========  =====================  ==========================================
-``STORE``  ``s``
+``STORE``   ``s``
 ``ADD``     ``o + s``              what is there plus the product, if ``o`` is ``C``
 ``BIAS``    ``s + b``              a linear layer
 ``RELU``    ``max(s + b, 0)``      with a rectifier
@@ -62,23 +62,24 @@ class _Finishing(Tile):
         builder.position_at_end(end)
 
     def _finished(self, way: int, total: Any, row: int, vector: int) -> Any:
-        builder, zero = self.builder, ir.Constant(self.vector, [0.0] * self.lanes)
+        builder, zero, shift = self.builder, ir.Constant(self.vector, [0.0] * self.lanes), vector * self.lanes
         if way in (BIAS, RELU, SUM):
-            total = builder.fadd(total, self._vector_of(*self.bias, self._int(0), 0, vector))
+            array_type, array, at = self.bias
+            total = builder.fadd(total, self._vector_of(array_type, array, builder.add(at, self._int(shift))))
         if way == RELU:
             below = builder.fcmp_ordered("<", total, zero)  # not a number stays what it is
             return builder.select(below, zero, total)
         if way in (STORE, BIAS):
             return total
-        other = self._vector_of(*self.other, row, vector)
+        array_type, array, at, apart = self.other
+        offset = builder.add(at, builder.add(builder.mul(apart, self._int(row)), self._int(shift)))
+        other = self._vector_of(array_type, array, offset)
         if way == GATE:
             return builder.select(builder.fcmp_ordered(">", other, zero), total, zero)
         return builder.fmul(other, total) if way == TIMES else builder.fadd(other, total)
 
-    def _vector_of(self, array_type: Any, array: Any, at: Any, apart: Any, row: int, vector: int) -> Any:
-        builder = self.builder
-        offset = builder.add(at, builder.add(builder.mul(apart, self._int(row)), self._int(vector * self.lanes)))
-        return builder.load(self._pointer(array_type, array, offset, self.vector), align=self.align)
+    def _vector_of(self, array_type: Any, array: Any, offset: Any) -> Any:
+        return self.builder.load(self._pointer(array_type, array, offset, self.vector), align=self.align)
 
 
 def _tile(rows: int, vectors: int) -> Any:
@@ -93,12 +94,14 @@ def _tile(rows: int, vectors: int) -> Any:
         index = types.intp
 
         def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-            *product, way_, bias_, bias_at_, other_, other_at_, other_row_ = arguments
+            a_, a_at_, a_row_, a_column_, b_, b_at_, b_step_, c_, c_at_, c_row_, K_, way_, *rest = arguments
+            bias_, bias_at_, other_, other_at_, other_row_ = rest
             writer = _Finishing(
                 context, builder, rows, vectors, (a, b, c), way=way_,
                 bias=(bias, bias_, bias_at_), other=(other, other_, other_at_, other_row_),
             )  # fmt: skip
-            writer.emit(*product[:7], context.get_constant(types.intp, 0), *product[7:])
+            no_panel = context.get_constant(types.intp, 0)
+            writer.emit(a_, a_at_, a_row_, a_column_, b_, b_at_, b_step_, no_panel, c_, c_at_, c_row_, K_)
             return context.get_dummy_value()
 
         signature = types.void(

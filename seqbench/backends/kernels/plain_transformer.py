@@ -87,13 +87,8 @@ def activation_back(x, smooth, dy, dx):
 def attention(q, k, v, seen, factors, y, p):
     """``y = (softmax(q k' / sqrt(d)) * factors) v`` over the keys that are seen; 0 where there are none.
 
-    Args:
-        q: ``(B, N, T, d)``.
-        k: ``(B, N, S, d)``; ``v`` likewise.
-        seen: ``(B, T, S)``.
-        factors: of a dropout, ``(B, N, T, S)``, or empty.
-        y: ``(B, N, T, d)``.
-        p: the weights before dropout, ``(B, N, T, S)``.
+    ``q`` and ``y`` are ``(B, N, T, d)``, ``k`` and ``v (B, N, S, d)``, ``seen (B, T, S)``. ``factors`` of a dropout, or
+    nothing, and ``p``, the weights before it, are ``(B, N, T, S)``.
     """
     B, N, T, d = q.shape
     S = k.shape[2]

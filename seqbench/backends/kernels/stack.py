@@ -139,14 +139,14 @@ class Stage:
     x: Array = None
     kept: Kept | None = None
 
-    @property
-    def shapes(self) -> list[tuple[int, ...]]:
-        """Of the buffers of ``Kept``, for one row; ``lse`` has a size of its own."""
+    def buffers(self, R: int) -> list[int]:
+        """Elements of the buffers of ``Kept``, for so many rows."""
         s = self.sizes
         slope = s.keep and not s.heads and (s.gelu or self.drops.inside.size > 0)
+        sums = s.keep and not s.pre
         return [
-            (s.inner,), (s.outer if s.heads else 0,), (s.outer if slope else 0,), (2,),
-            (s.Hp if s.keep and not s.pre else 0,),
+            R * s.inner, R * s.outer * (s.heads > 0), R * s.outer * slope, 2 * R, R * s.Hp * sums,
+            s.heads * s.lse_head * s.keep,
         ]  # fmt: skip
 
 
@@ -238,13 +238,11 @@ class Stack:
         """All stages; what the last one gives is in memory of its own if it leaves as it is."""
         steps, dtype = tape.steps, x.dtype
         keep, group = tape.stages[0].sizes.keep, group_of(steps)
-        shapes: list[tuple[int, ...]] = []
+        counts = []
         for stage in tape.stages:
-            R = steps.R if keep else parts * (group if stage.sizes.heads else BLOCK)
-            shapes += [(R * width,) for (width,) in stage.shapes]
-            shapes.append((stage.sizes.heads * stage.sizes.lse_head if keep else 0,))
-        between = len(tape.stages) if keep else 1  # rows between stages
-        tape.room = Workspace(dtype, [*shapes, *[(x.size,)] * between])
+            counts += stage.buffers(steps.R if keep else parts * (group if stage.sizes.heads else BLOCK))
+        counts += [x.size] * (len(tape.stages) if keep else 1)  # between stages
+        tape.room = Workspace(dtype, [(count,) for count in counts])
         buffers = iter(tape.room.arrays)
         kept = [Kept(*(next(buffers) for _ in Kept._fields)) for _ in tape.stages]
         outputs = list(buffers) * (1 if keep else len(tape.stages))
@@ -312,13 +310,14 @@ def _room_of(stages: list[Stage], parts: int, group: int, backward: bool) -> Wor
     packed = [max(stage.p[n].size for stage in stages) for n in (2, 4)]
     rows = parts * group if backward else 0
     inner, outer = (max(stage.sizes[n] for stage in stages if stage.sizes.heads) for n in (2, 3))
-    return Workspace(stages[0].p.W_in.dtype, [(n,) for n in packed] + [(parts, scratch), (rows * inner,), (rows * outer,)])
+    return Workspace(
+        stages[0].p.W_in.dtype, [(n,) for n in packed] + [(parts, scratch), (rows * inner,), (rows * outer,)]
+    )
 
 
 def _scratch_size(stage: Stage) -> int:
-    if stage.sizes.heads:
-        return attention_scratch(stage.sizes, lanes(stage.p.W_in.dtype))
-    return feed_forward_scratch(stage.sizes)
+    sizes = stage.sizes
+    return int(attention_scratch(sizes, lanes(stage.p.W_in.dtype)) if sizes.heads else feed_forward_scratch(sizes))
 
 
 def _run_stage(stage: Stage, steps: Steps, y: Array, room: Workspace) -> None:

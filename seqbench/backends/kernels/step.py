@@ -197,7 +197,8 @@ def embed(x, B, D, W, b, scale, table, turning, start, h):
     if W.size:
         dense(x, D, B, W, b, h)
     else:
-        h[:] = x
+        for n in range(h.size):
+            h[n] = x[n]
     for row in range(B):
         for j in range(H):
             h[row * H + j] *= scale
@@ -226,20 +227,9 @@ def _way_out(pre, p, source, h, B, H, K, new, scratch):
 def step_attention(pre, N, d, C, append, p, h, counts, keys, values, normal, inside, heads, scores):
     """Attention of one step of each sequence, ``h (B, H)`` in place.
 
-    Args:
-        pre: normalise before, else after.
-        N: heads.
-        d: width of a head.
-        C: steps that keys and values have room for.
-        append: keys and values of this step are written behind the ``counts`` that are there, and seen.
-        p: parameters.
-        h: ``(B, H)``.
-        counts: ``(B,)`` keys of each sequence.
-        keys: ``(B, N, C, d)``, ``values`` likewise.
-        normal: scratch ``(B, H)``.
-        inside: scratch ``(B, 3 H)``.
-        heads: scratch ``(B, H)`` and a vector.
-        scores: scratch ``(C)`` and a vector, and ``(2 B)``.
+    ``keys`` and ``values (B, N, C, d)`` have ``counts (B,)`` steps; with ``append``, those of this step are written
+    behind them, and seen. Scratch: ``normal (B, H)``, ``inside (B, 3 H)``, ``heads (B, H)`` and a vector, ``scores``
+    the larger of ``C`` and ``2 B``, and a vector.
     """
     B, H, width = counts.size, N * d, p.b_in.size
     source = h
@@ -268,15 +258,30 @@ def _one_head(q, q_at, keys, values, first, count, d, y, y_at, scores):
     lanes = lanes_of(y)
     whole = d // lanes * lanes
     for j in range(0, whole, lanes):
-        added = spread(load(y, y_at), 0.0)
-        for s in range(count):
-            added = added + load(values, first + s * d + j) * scores[s]
-        store(y, y_at + j, added * inverse)
+        store(y, y_at + j, _weighted(values, first + j, d, count, scores) * inverse)
     for j in range(whole, d):
         rest = y.dtype.type(0)
         for s in range(count):
             rest += values[first + s * d + j] * scores[s]
         y[y_at + j] = rest * inverse
+
+
+@inner
+def _weighted(values, at, row, count, weights):
+    """The sum of a vector in each of ``count`` rows times its weight, in four sums that do not wait for one another."""
+    a = spread(load(weights, 0), 0.0)
+    b, c, d = a, a, a
+    s = 0
+    while s + 4 <= count:
+        a = a + load(values, at + s * row) * weights[s]
+        b = b + load(values, at + (s + 1) * row) * weights[s + 1]
+        c = c + load(values, at + (s + 2) * row) * weights[s + 2]
+        d = d + load(values, at + (s + 3) * row) * weights[s + 3]
+        s += 4
+    while s < count:
+        a = a + load(values, at + s * row) * weights[s]
+        s += 1
+    return (a + b) + (c + d)
 
 
 @inner

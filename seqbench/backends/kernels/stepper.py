@@ -1,4 +1,4 @@
-"""Single steps of a Transformer from numpy arrays to numpy arrays: all its parameters, ready for one step after another."""
+"""Single steps of a Transformer from numpy arrays to numpy arrays: its parameters, ready for one after another."""
 
 from __future__ import annotations
 

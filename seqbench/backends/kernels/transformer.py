@@ -267,23 +267,9 @@ def _back_in(sizes, p, W_in, x, kept, d_inner, d_at, first, rows, d, normal, d_n
     linear(d_inner, d_at, N, rows, N, W_in, Hp, to, to_at, way, p.norm_b, to, to_at)
     if sizes.pre:
         normalise_back(
-            d_normal,
-            zero,
-            x,
-            at,
-            rows,
-            H,
-            p.norm_w,
-            kept.statistics,
-            first,
-            d,
-            at,
-            np.bool_(True),
-            d,
-            at,
-            g.norm_w,
-            g.norm_b,
-        )
+            d_normal, zero, x, at, rows, H, p.norm_w, kept.statistics, first, d, at, np.bool_(True), d, at,
+            g.norm_w, g.norm_b,
+        )  # fmt: skip
 
 
 # --- attention ------------------------------------------------------------------------------------
@@ -349,7 +335,7 @@ def _places(sizes, rows, has_keys, shift, s):
 
 
 @merged
-def _lse_place(sizes, rows, s, lanes):
+def _lse_place(rows, s, lanes):
     """Where a sequence's logarithms begin: each has room for whole panels of queries."""
     return rows.first[s] + s * 2 * lanes
 
@@ -360,7 +346,7 @@ def _heads(sizes, rows, keys, kept, shift, mask, s, scratch):
     inner, heads, lse = kept.inner, kept.heads, kept.lse
     q_at, k_at, v_at, y_at, k_row, queries, n_keys, start = _places(sizes, rows, keys.size > 0, shift, s)
     source = keys if keys.size else inner
-    lse_at = _lse_place(sizes, rows, s, lanes_of(heads))
+    lse_at = _lse_place(rows, s, lanes_of(heads))
     for n in range(sizes.heads):
         c = n * (sizes.outer // sizes.heads)
         attend(
@@ -430,7 +416,7 @@ def _heads_back(sizes, rows, keys, kept, mask, d_heads, d_inner, d_keys, shift, 
     q_at, k_at, v_at, y_at, k_row, queries, n_keys, start = _places(sizes, rows, has_keys, 0, s)
     dq_at, dk_at, dv_at, dy_at, _, _, _, _ = _places(sizes, rows, has_keys, shift, s)
     source, target = (keys, d_keys) if has_keys else (inner, d_inner)
-    lse_at = _lse_place(sizes, rows, s, lanes_of(heads))
+    lse_at = _lse_place(rows, s, lanes_of(heads))
     for n in range(sizes.heads):
         c = n * (sizes.outer // sizes.heads)
         attend_back(

@@ -187,8 +187,7 @@ def spread(_typing: Any, like: Any, number: Any) -> Any:
     """A number in every lane of a vector like ``like``."""
 
     def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        element = context.cast(builder, arguments[1], number, like.element)
-        return splat(builder, element, llvm_type(like))
+        return _everywhere(context, builder, like, arguments[1], number)
 
     return like(like, number), generate
 
@@ -265,12 +264,31 @@ def first_lanes(_typing: Any, x: Any, count: Any, other: Any) -> Any:
 
     def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         value, bound, rest = arguments
-        numbers = ir.VectorType(ir.IntType(64), x.lanes)
-        before = builder.icmp_signed("<", ir.Constant(numbers, list(range(x.lanes))), splat(builder, bound, numbers))
-        element = context.cast(builder, rest, other, x.element)
-        return builder.select(before, value, splat(builder, element, llvm_type(x)))
+        return builder.select(_lanes_before(builder, x, bound), value, _everywhere(context, builder, x, rest, other))
 
     return x(x, types.int64, other), generate
+
+
+@intrinsic
+def from_lane(_typing: Any, x: Any, first: Any, other: Any) -> Any:
+    """``x`` in the lanes from ``first`` on, which may be any number, and ``other`` in those before."""
+
+    def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        value, bound, rest = arguments
+        return builder.select(_lanes_before(builder, x, bound), _everywhere(context, builder, x, rest, other), value)
+
+    return x(x, types.int64, other), generate
+
+
+def _lanes_before(builder: Any, vector: VectorType, bound: Any) -> Any:
+    """LLVM: which lanes have a number below ``bound``."""
+    numbers = ir.VectorType(ir.IntType(64), vector.lanes)
+    return builder.icmp_signed("<", ir.Constant(numbers, list(range(vector.lanes))), splat(builder, bound, numbers))
+
+
+def _everywhere(context: Any, builder: Any, vector: VectorType, number: Any, type_: Any) -> Any:
+    """LLVM: a number of some type in every lane."""
+    return splat(builder, context.cast(builder, number, type_, vector.element), llvm_type(vector))
 
 
 @intrinsic
