@@ -85,6 +85,7 @@ class Tile:
             for i in range(self.rows)
             for j in range(self.vectors)
         ]  # fmt: skip
+        self._begin(places)
         zeros = [ir.Constant(self.vector, [0.0] * self.lanes)] * len(places)
         before = builder.block
         loop, after = builder.append_basic_block("k"), builder.append_basic_block("summed")
@@ -102,6 +103,9 @@ class Tile:
         builder.cbranch(builder.icmp_signed("<", following[0], K), loop, after)
         builder.position_at_end(after)
         self._finish(places, new)
+
+    def _begin(self, places: list[Any]) -> None:
+        """Before the loop."""
 
     def _finish(self, places: list[Any], sums: list[Any]) -> None:
         """Write the sums, row by row.

@@ -227,10 +227,11 @@ class Stack:
         feed, own = sublayer.kind == "feed-forward", sublayer.kind == "self"
         (_, H, Hp), (n, d, full) = axes.width, axes.outer
         T, C = (0, 0) if feed or sublayer.inside is None else sublayer.inside.shape[2:]
-        panel = 2 * lanes(sublayer.p.W_in.dtype)
+        panel, inner = 2 * lanes(sublayer.p.W_in.dtype), axes.inner[0] * axes.inner[2]
         return Sizes(
-            H=H, Hp=Hp, inner=axes.inner[0] * axes.inner[2], outer=n * full, F=d if feed else n * full,
-            heads=0 if feed else n, d=d, mask_row=C, mask_head=T * C, lse_head=steps.R + steps.B * panel,
+            H=H, Hp=Hp, inner=inner, outer=n * full, F=d if feed else n * full,
+            heads=0 if feed else n, d=d, mask_row=C, mask_head=T * C,
+            lse_head=steps.R + steps.B * panel,
             pre=self.pre, gelu=self.gelu, causal=self.causal and own, append=own and has_keys, keep=keep,
         )  # fmt: skip
 
@@ -307,12 +308,11 @@ def _drops(sublayer: Sublayer, steps: Steps, dtype: Any) -> Drops:
 def _room_of(stages: list[Stage], parts: int, group: int, backward: bool) -> Workspace:
     """Scratch for one stage after another: both packed matrices, and for each part its own; backward more of it."""
     scratch = max(_scratch_size(stage) for stage in stages)
-    packed = [max(stage.p[n].size for stage in stages) for n in (2, 4)]
-    rows = parts * group if backward else 0
-    inner, outer = (max(stage.sizes[n] for stage in stages if stage.sizes.heads) for n in (2, 3))
-    return Workspace(
-        stages[0].p.W_in.dtype, [(n,) for n in packed] + [(parts, scratch), (rows * inner,), (rows * outer,)]
-    )
+    W_in, W_out = max(stage.p.W_in.size for stage in stages), max(stage.p.W_out.size for stage in stages)
+    rows, attentions = parts * group if backward else 0, [stage.sizes for stage in stages if stage.sizes.heads]
+    inner, outer = max((s.inner for s in attentions), default=0), max((s.outer for s in attentions), default=0)
+    shapes = [(W_in,), (W_out,), (parts, scratch), (rows * inner,), (rows * outer,)]
+    return Workspace(stages[0].p.W_in.dtype, shapes)
 
 
 def _scratch_size(stage: Stage) -> int:
