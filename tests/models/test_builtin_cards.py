@@ -35,8 +35,9 @@ def test_card_says_what_it_is(name: str) -> None:
     assert card.equations.strip()
     assert any(word in card.citation for word in ("doi:", "arXiv:"))
     assert card.state_is_summary == (name in NAMES[:4])
-    recurrent = {"numba", "numba-ref"} if name in NAMES[:4] else set()
-    assert set(card.cores) == {"torch"} | recurrent
+    kernels = {"numba", "numba-ref"} if name != "tcn" else set()
+    assert set(card.cores) == {"torch"} | kernels
+    assert set(card.decoders) == (set(card.cores) if name == "transformer" else set())
 
 
 @pytest.mark.parametrize("name", NAMES)

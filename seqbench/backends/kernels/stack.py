@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -334,7 +335,7 @@ def _run_stage_back(stage: Stage, steps: Steps, d: Array, d_keys: Array, room: W
     """``d`` becomes the gradient of what came into the sublayer; returns those of the parameters."""
     W_in, W_out, scratch, d_inner, d_heads = room.arrays
     both, parts = (stage.sizes, stage.p, Packed(W_in, W_out)), len(scratch)
-    ends = np.cumsum([W.size for W in stage.p])
+    ends = list(accumulate(W.size for W in stage.p))
     sums = aligned((parts, ends[-1]), d.dtype, zero=True)
     if stage.sizes.heads:
         attention_calls(parts > 1)[1](
@@ -346,7 +347,7 @@ def _run_stage_back(stage: Stage, steps: Steps, d: Array, d_keys: Array, room: W
             *both, steps.R, stage.x, stage.kept, stage.drops, d, sums.reshape(-1), scratch
         )  # fmt: skip
     whole = sums[0] if parts == 1 else sums.sum(0)
-    return Parameters(*np.split(whole, ends[:-1]))
+    return Parameters(*(whole[end - W.size : end] for W, end in zip(stage.p, ends, strict=True)))
 
 
 # --- the last normalisation -----------------------------------------------------------------------
