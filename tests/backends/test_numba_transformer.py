@@ -128,6 +128,18 @@ def test_the_decoder_equals_torchs(
 
 
 @backends
+def test_the_alignment_is_torchs(backend: str) -> None:
+    """The last layer's attention to the memory, ragged, averaged over the heads."""
+    spec, lengths = CoreSpec(12, 12, 2, dropout=0.4, train_length=40, memory_size=5), torch.tensor([6, 2, 40])
+    memory, found = normal(3, 40, 5), []
+    for name in (backend, "torch"):
+        decoder = shaken(decoder_of({}, name, spec, torch.float64)).eval()
+        start = decoder.start(Memory(memory, lengths, memory[:, 0]), 0)
+        found.append([decoder.explain(normal(3, 33, 12), start)["alignment"]])
+    assert_same(*found)
+
+
+@backends
 @pytest.mark.parametrize("options", [{}, {"norm": "post", "activation": "gelu"}], ids=str)
 @pytest.mark.parametrize("causal", [True, False], ids=["causal", "both-ways"])
 def test_dropout_draws_the_same_masks(backend: str, options: dict[str, Any], causal: bool) -> None:
@@ -206,6 +218,7 @@ def test_a_step_attends_to_what_has_been_seen_alone() -> None:
 # --- in float32 -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow  # compiles all for another type
 @pytest.mark.parametrize("options", [{}, {"norm": "post", "activation": "gelu"}], ids=str)
 @pytest.mark.parametrize(("B", "T", "H"), [(1, 256, 40), (8, 128, 64), (3, 256, 96)])
 def test_the_fast_kernels_lose_no_more_than_torch(options: dict[str, Any], B: int, T: int, H: int) -> None:
@@ -222,6 +235,7 @@ def test_the_fast_kernels_lose_no_more_than_torch(options: dict[str, Any], B: in
 # --- threads, training, conformance -------------------------------------------------------------------
 
 
+@pytest.mark.slow  # compiles all for several threads
 @pytest.mark.parametrize("options", [{}, {"norm": "post"}], ids=str)
 def test_two_threads_make_the_same_bits_as_one(options: dict[str, Any]) -> None:
     """But for the sums over the batch, which are split elsewhere; and torch's own number of threads stays."""
@@ -312,15 +326,24 @@ def test_inputs_of_any_stride_are_read(backend: str) -> None:
     assert torch.equal(one[0], one[2])
 
 
-def test_steps_follow_the_parameters_wherever_they_go() -> None:
-    """What is kept from step to step are views: written into, copied, replaced or of another type, all is seen."""
+def same_as_whole(core: Any) -> bool:
+    """One step equals a whole sequence of one step."""
+    x = normal(2, 1, 8).to(next(core.parameters()))
+    y_t, _ = core.step(x[:, 0], core.initial_state(2, 1))
+    return torch.allclose(y_t, core(x)[0][:, 0], atol=1e-6)
+
+
+@pytest.mark.slow  # compiles all for another type
+def test_steps_follow_a_change_of_type() -> None:
     core = core_of(card, {}, "numba", CoreSpec(8, 8), torch.float64).eval()
+    assert same_as_whole(core)
+    assert same_as_whole(core.float())
+    assert same_as_whole(core.double())
 
-    def same_as_whole(core: Any) -> bool:
-        x = normal(2, 1, 8).to(next(core.parameters()))
-        y_t, _ = core.step(x[:, 0], core.initial_state(2, 1))
-        return torch.allclose(y_t, core(x)[0][:, 0], atol=1e-6)
 
+def test_steps_follow_the_parameters_wherever_they_go() -> None:
+    """What is kept from step to step are views: written into, copied or replaced, all is seen."""
+    core = core_of(card, {}, "numba", CoreSpec(8, 8), torch.float64).eval()
     assert same_as_whole(core)
     with torch.no_grad():
         core.layers[0].hidden.weight.mul_(3)
@@ -332,11 +355,10 @@ def test_steps_follow_the_parameters_wherever_they_go() -> None:
     assert same_as_whole(core)
     core.layers[0].qkv.weight = nn.Parameter(torch.randn(24, 8, dtype=torch.float64))
     assert same_as_whole(core)
-    assert same_as_whole(core.float())
 
 
 def test_compiled_functions_are_kept_on_disk() -> None:
-    core_of(card, {}, "numba", CoreSpec(8, 8), torch.float32)(torch.zeros(1, 2, 8))
+    core_of(card, {}, "numba", CoreSpec(8, 8), torch.float64)(torch.zeros(1, 2, 8, dtype=torch.float64))
     stats = attention_calls(False)[0].stats
     assert stats.cache_path
     assert sum(stats.cache_hits.values()) + sum(stats.cache_misses.values()) > 0

@@ -26,7 +26,7 @@ torch.set_num_threads(1)
 spec, options = CoreSpec(13, width), card.options()
 ours, theirs = numba_core.Core(spec, options), torch_core.Core(spec, options)
 theirs.load_state_dict(ours.state_dict())
-x = torch.randn(7, 9, 13, requires_grad=True)
+x = torch.randn(7, 40, 13, requires_grad=True)
 for core in (ours, theirs):
     y, _ = core(x)
     core.found = [y, *torch.autograd.grad(y.pow(2).sum(), [x, *core.parameters()])]

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from seqbench.api import State
+from seqbench.api import Memory, State
 from seqbench.backends.kernels.stack import Stack
 from seqbench.backends.numba_plain_transformer import (
     PlainGELU,
@@ -95,6 +95,14 @@ class Core(torch_core.Core):
 
 class Decoder(Core, torch_core.Decoder):
     """Its decoder."""
+
+    def start(self, memory: Memory, capacity: int) -> State:
+        """As torch's; for single steps keys and values are put in the order in which these read them."""
+        state: Any = super().start(memory, capacity)
+        (crosses, mask), own = state
+        if capacity:
+            crosses = tuple((keys.contiguous(), values.contiguous()) for keys, values in crosses)
+        return (crosses, mask), own
 
     def explain(self, x: Tensor, state: Any) -> dict[str, Tensor]:
         """``"alignment" (B, U, S)``: the last layer's attention to the memory, averaged over its heads."""

@@ -1,4 +1,5 @@
-"""CPU kernels in numba: a vector type, matrix products with packed operands, recurrent cells over time.
+"""CPU kernels in numba: a vector type, matrix products, recurrent cells over time, the sublayers of a Transformer.
 
-Nothing here knows torch; ``seqbench.backends.numba_recurrent`` joins both. Importing this package loads nothing heavy.
+Nothing here knows torch; ``seqbench.backends.numba_recurrent`` and ``numba_transformer`` join both. Importing this
+package loads nothing heavy.
 """

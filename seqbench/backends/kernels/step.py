@@ -8,6 +8,7 @@ not fill a register is finished number by number.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from seqbench.backends.kernels.vector import (
     exp_of_negative,
     first_lanes,
     gelu,
+    lanes_before,
     llvm_type,
     load,
     multiply_add,
@@ -42,22 +44,17 @@ OUTPUTS = 4
 
 
 def _dots(full: bool, outputs: int) -> Any:
-    """``y[m, n] = x[m] . w[n]`` over ``K`` numbers, whole vectors: for as many ``m`` as fill a vector, or for one."""
+    """``y[m, n] = x[m] . w[n]``: for as many ``m`` as fill a vector with sums, or for one.
+
+    Over ``whole`` numbers, a multiple of a vector, and with ``low < high`` over the lanes between of one more vector at
+    ``last``; where there are fewer numbers than lanes, or to take the rest without reading beyond it.
+    """
 
     @intrinsic
     def dots(
-        _typing: Any,
-        x: Any,
-        x_at: Any,
-        x_row: Any,
-        w: Any,
-        w_at: Any,
-        w_row: Any,
-        K: Any,
-        y: Any,
-        y_at: Any,
-        y_row: Any,
-    ) -> Any:
+        _typing: Any, x: Any, x_at: Any, x_row: Any, w: Any, w_at: Any, w_row: Any, whole: Any, last: Any, low: Any,
+        high: Any, y: Any, y_at: Any, y_row: Any,
+    ) -> Any:  # fmt: skip
         index = types.intp
         rows = VectorType(x.dtype).lanes // outputs if full else 1
 
@@ -65,7 +62,7 @@ def _dots(full: bool, outputs: int) -> Any:
             _Dots(context, builder, rows, outputs, (x, w, y)).emit(*arguments)
             return context.get_dummy_value()
 
-        return types.void(x, index, index, w, index, index, index, y, index, index), generate
+        return types.void(x, index, index, w, index, index, index, index, index, index, y, index, index), generate
 
     return dots
 
@@ -76,9 +73,8 @@ class _Dots:
     def __init__(self, context: Any, builder: Any, rows: int, outputs: int, arrays: tuple[Any, Any, Any]) -> None:
         self.context, self.builder, self.rows, self.outputs = context, builder, rows, outputs
         self.x_type, self.w_type, self.y_type = arrays
-        vector = VectorType(self.x_type.dtype)
-        self.lanes, self.vector = vector.lanes, llvm_type(vector)
-        self.align = vector.element.bitwidth // 8
+        self.type = VectorType(self.x_type.dtype)
+        self.vector, self.align = llvm_type(self.type), self.type.element.bitwidth // 8
 
     def _int(self, value: int) -> Any:
         return ir.Constant(ir.IntType(64), value)
@@ -90,70 +86,106 @@ class _Dots:
         return [builder.load(pointer, align=self.align) for pointer in pointers]
 
     def emit(
-        self, x: Any, x_at: Any, x_row: Any, w: Any, w_at: Any, w_row: Any, K: Any, y: Any, y_at: Any, y_row: Any
-    ) -> None:
-        """The loop over vectors, and the sums to memory."""
-        builder, before = self.builder, self.builder.block
-        loop, after = builder.append_basic_block("k"), builder.append_basic_block("summed")
-        builder.branch(loop)
-        builder.position_at_end(loop)
-        k = builder.phi(ir.IntType(64))
-        sums = [builder.phi(self.vector) for _ in range(self.rows * self.outputs)]
-        xs = self._vectors(self.x_type, x, builder.add(x_at, k), x_row, self.rows)
-        ws = self._vectors(self.w_type, w, builder.add(w_at, k), w_row, self.outputs)
-        pairs = [(a, b) for a in xs for b in ws]
-        new = [multiply_add(builder, a, b, old) for (a, b), old in zip(pairs, sums, strict=True)]
-        following = builder.add(k, self._int(self.lanes))
-        zeros = [ir.Constant(self.vector, [0.0] * self.lanes)] * len(sums)
-        for phi, start, next_ in zip([k, *sums], [self._int(0), *zeros], [following, *new], strict=True):
-            phi.add_incoming(start, before)
-            phi.add_incoming(next_, loop)
-        builder.cbranch(builder.icmp_signed("<", following, K), loop, after)
+        self, x: Any, x_at: Any, x_row: Any, w: Any, w_at: Any, w_row: Any, whole: Any, last: Any, low: Any, high: Any,
+        y: Any, y_at: Any, y_row: Any,
+    ) -> None:  # fmt: skip
+        """The loop over vectors, the rest, and the sums to memory."""
+        builder = self.builder
+
+        def added(sums: list[Any], k: Any, only: Callable[[Any], Any]) -> list[Any]:
+            xs = self._vectors(self.x_type, x, builder.add(x_at, k), x_row, self.rows)
+            ws = self._vectors(self.w_type, w, builder.add(w_at, k), w_row, self.outputs)
+            pairs = [(only(a), only(b)) for a in xs for b in ws]
+            return [multiply_add(builder, a, b, old) for (a, b), old in zip(pairs, sums, strict=True)]
+
+        zeros = [ir.Constant(self.vector, [0.0] * self.type.lanes)] * (self.rows * self.outputs)
+        sums = self._while(whole, zeros, lambda sums, k: added(sums, k, lambda value: value))
+        before, rest, after = builder.block, builder.append_basic_block("rest"), builder.append_basic_block("summed")
+        builder.cbranch(builder.icmp_signed("<", low, high), rest, after)
+        builder.position_at_end(rest)
+        more = added(sums, last, lambda value: self._between(value, low, high))
+        builder.branch(after)
         builder.position_at_end(after)
-        for n, value in enumerate(totals(builder, new)):
+        results = []
+        for old, new in zip(sums, more, strict=True):
+            results.append(builder.phi(self.vector))
+            results[-1].add_incoming(old, before)
+            results[-1].add_incoming(new, rest)
+        for n, value in enumerate(totals(builder, results)):
             row, output = divmod(n, self.outputs)
             offset = builder.add(y_at, builder.add(builder.mul(y_row, self._int(row)), self._int(output)))
             place = address(self.context, builder, self.y_type, y, offset, self.vector.element)
             builder.store(value, place, align=self.align)
+
+    def _while(self, end: Any, start: list[Any], body: Callable[[list[Any], Any], list[Any]]) -> list[Any]:
+        """``body`` for every whole vector before ``end``; what it gives last, or ``start``."""
+        builder = self.builder
+        before, loop = builder.block, builder.append_basic_block("k")
+        inside, after = builder.append_basic_block("whole"), builder.append_basic_block("wholes")
+        builder.branch(loop)
+        builder.position_at_end(loop)
+        k, values = builder.phi(ir.IntType(64)), [builder.phi(self.vector) for _ in start]
+        builder.cbranch(builder.icmp_signed("<", k, end), inside, after)
+        builder.position_at_end(inside)
+        following = [builder.add(k, self._int(self.type.lanes)), *body(values, k)]
+        builder.branch(loop)
+        for phi, first, next_ in zip([k, *values], [self._int(0), *start], following, strict=True):
+            phi.add_incoming(first, before)
+            phi.add_incoming(next_, inside)
+        builder.position_at_end(after)
+        return values
+
+    def _between(self, value: Any, low: Any, high: Any) -> Any:
+        """0 but in the lanes from ``low`` to ``high``; what lies elsewhere may not even be a number."""
+        builder = self.builder
+        inside = builder.and_(
+            builder.not_(lanes_before(builder, self.type, low)), lanes_before(builder, self.type, high)
+        )
+        return builder.select(inside, value, ir.Constant(self.vector, [0.0] * self.type.lanes))
 
 
 _full, _four, _one = _dots(True, OUTPUTS), _dots(False, OUTPUTS), _dots(False, 1)
 
 
 @inner
-def _products(x, x_at, x_row, M, w, w_at, N, K, y, y_at, y_row):
-    """``y[m, n] = x[m] . w[n]``, ``w (N, K)``."""
-    lanes = lanes_of(x)
-    whole = K // lanes * lanes
-    rows = lanes // OUTPUTS
-    if whole:
-        n = 0
-        while n + OUTPUTS <= N:
-            m = 0
-            while m + rows <= M:
-                _full(x, x_at + m * x_row, x_row, w, w_at + n * K, K, whole, y, y_at + m * y_row + n, y_row)
-                m += rows
-            while m < M:
-                _four(x, x_at + m * x_row, x_row, w, w_at + n * K, K, whole, y, y_at + m * y_row + n, y_row)
-                m += 1
-            n += OUTPUTS
-        while n < N:
-            for m in range(M):
-                _one(x, x_at + m * x_row, x_row, w, w_at + n * K, K, whole, y, y_at + m * y_row + n, y_row)
-            n += 1
-    if whole < K:
-        _rest(x, x_at, x_row, M, w, w_at, N, K, whole, y, y_at, y_row)
+def _readable(array, at, row, count, K):
+    """How many of ``count`` rows are followed by enough of the array to be read in whole vectors."""
+    lanes = lanes_of(array)
+    return count if lanes <= K else max(0, min(count, (array.size - lanes - at) // row + 1))
 
 
 @inner
-def _rest(x, x_at, x_row, M, w, w_at, N, K, whole, y, y_at, y_row):
-    """The last few ``k``, or all of them if there are so few."""
-    for m in range(M):
-        for n in range(N):
-            added = y[y_at + m * y_row + n] if whole else x.dtype.type(0)
-            for k in range(whole, K):
-                added += x[x_at + m * x_row + k] * w[w_at + n * K + k]
-            y[y_at + m * y_row + n] = added
+def _products(x, x_at, x_row, M, w, w_at, N, K, y, y_at, y_row):
+    """``y[m, n] = x[m] . w[n]``, ``w (N, K)``."""
+    lanes = lanes_of(x)
+    whole, rest, rows, n = K // lanes * lanes, K % lanes, lanes // OUTPUTS, 0
+    last, low, high = (K - lanes, lanes - rest, lanes) if whole and rest else (np.intp(0), np.intp(0), rest)
+    in_vectors = _readable(w, w_at, K, N, K) if _readable(x, x_at, x_row, M, K) == M else 0
+    while n + OUTPUTS <= in_vectors:
+        m, w_n = 0, w_at + n * K
+        while m + rows <= M:
+            _full(x, x_at + m * x_row, x_row, w, w_n, K, whole, last, low, high, y, y_at + m * y_row + n, y_row)
+            m += rows
+        while m < M:
+            _four(x, x_at + m * x_row, x_row, w, w_n, K, whole, last, low, high, y, y_at + m * y_row + n, y_row)
+            m += 1
+        n += OUTPUTS
+    for k in range(n, in_vectors):
+        for m in range(M):
+            at, to = x_at + m * x_row, y_at + m * y_row + k
+            _one(x, at, x_row, w, w_at + k * K, K, whole, last, low, high, y, to, y_row)
+    for k in range(in_vectors, N):
+        for m in range(M):
+            y[y_at + m * y_row + k] = _dot(x, x_at + m * x_row, w, w_at + k * K, K)
+
+
+@inner
+def _dot(x, x_at, w, w_at, K):
+    """Number by number."""
+    added = x.dtype.type(0)
+    for k in range(K):
+        added += x[x_at + k] * w[w_at + k]
+    return added
 
 
 @inner
@@ -251,19 +283,21 @@ def step_attention(pre, N, d, C, append, p, h, counts, keys, values, normal, ins
 
 @inner
 def _one_head(q, q_at, keys, values, first, count, d, y, y_at, scores):
-    """``softmax(q k' / sqrt(d)) v`` over ``count`` keys; 0 if there are none."""
+    """``softmax(q k' / sqrt(d)) v`` over ``count`` keys; 0 if there are none.
+
+    A head narrower than a vector is written as one: what lies behind it must not have been written yet.
+    """
     one = np.intp(1)
     _products(q, q_at, d, one, keys, first, count, d, scores, np.intp(0), one)
     inverse = 1 / _exponentials(scores, count, 1 / math.sqrt(d)) if count else 0.0
     lanes = lanes_of(y)
-    whole = d // lanes * lanes
-    for j in range(0, whole, lanes):
-        store(y, y_at + j, _weighted(values, first + j, d, count, scores) * inverse)
-    for j in range(whole, d):
-        rest = y.dtype.type(0)
-        for s in range(count):
-            rest += values[first + s * d + j] * scores[s]
-        y[y_at + j] = rest * inverse
+    in_vectors = _readable(values, first, d, count, d)
+    for j in range(0, d, lanes):
+        place = min(j, max(0, d - lanes))  # the last vector begins where it ends with the head
+        store(y, y_at + place, _weighted(values, first + place, d, in_vectors, scores) * inverse)
+    for s in range(in_vectors, count):
+        for j in range(d):
+            y[y_at + j] += values[first + s * d + j] * scores[s] * inverse
 
 
 @inner

@@ -264,7 +264,7 @@ def first_lanes(_typing: Any, x: Any, count: Any, other: Any) -> Any:
 
     def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         value, bound, rest = arguments
-        return builder.select(_lanes_before(builder, x, bound), value, _everywhere(context, builder, x, rest, other))
+        return builder.select(lanes_before(builder, x, bound), value, _everywhere(context, builder, x, rest, other))
 
     return x(x, types.int64, other), generate
 
@@ -275,12 +275,12 @@ def from_lane(_typing: Any, x: Any, first: Any, other: Any) -> Any:
 
     def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         value, bound, rest = arguments
-        return builder.select(_lanes_before(builder, x, bound), _everywhere(context, builder, x, rest, other), value)
+        return builder.select(lanes_before(builder, x, bound), _everywhere(context, builder, x, rest, other), value)
 
     return x(x, types.int64, other), generate
 
 
-def _lanes_before(builder: Any, vector: VectorType, bound: Any) -> Any:
+def lanes_before(builder: Any, vector: VectorType, bound: Any) -> Any:
     """LLVM: which lanes have a number below ``bound``."""
     numbers = ir.VectorType(ir.IntType(64), vector.lanes)
     return builder.icmp_signed("<", ir.Constant(numbers, list(range(vector.lanes))), splat(builder, bound, numbers))
