@@ -8,15 +8,49 @@ import pytest
 from seqbench.backends.kernels import vector
 from seqbench.backends.kernels.jit import compiled
 from seqbench.backends.kernels.target import HOST, target_of
-from seqbench.backends.kernels.vector import load, positive, relu, sigmoid, store, tanh, zero
+from seqbench.backends.kernels.vector import (
+    erf,
+    exp_of_negative,
+    first_lanes,
+    from_lane,
+    gelu,
+    load,
+    log,
+    maximum,
+    positive,
+    relu,
+    sigmoid,
+    store,
+    tanh,
+    total,
+    zero,
+)
 
 DTYPES = [np.float32, np.float64]
+PI = np.arccos(np.longdouble(-1))
+
+
+def exact_erf(x: np.ndarray) -> np.ndarray:
+    """By a series of positive terms, ``2 / sqrt(pi) exp(-x^2) sum 2^n x^(2n+1) / (2n+1)!!``; 1 from 7 on."""
+    within = np.clip(np.nan_to_num(x), -7, 7)
+    term, added = within.copy(), np.zeros_like(within)
+    for n in range(250):
+        added += term
+        term *= 2 * within * within / (2 * n + 3)
+    return 2 / np.sqrt(PI) * np.exp(-within * within) * added
+
+
+def exact_cdf(x: np.ndarray) -> np.ndarray:
+    return (1 + exact_erf(x * np.sqrt(np.longdouble(0.5)))) / 2
+
+
 FUNCTIONS = {
     "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
     "tanh": np.tanh,
     "relu": lambda x: np.maximum(x, 0),
     "positive": lambda x: (x > 0) * np.ones_like(x),
     "zero": np.zeros_like,
+    "erf": exact_erf,
     "mixed": lambda x: 1 / (2 + x * x),
 }
 CODE = {name: k for k, name in enumerate(FUNCTIONS)}
@@ -34,6 +68,8 @@ def function_of(x, code):
         return positive(x)
     if code == 4:
         return zero(x)
+    if code == 5:
+        return erf(x)
     return 1 / (2 + x * x)
 
 
@@ -81,11 +117,104 @@ def test_equals_extended_precision_to_a_few_units_in_the_last_place(name: str, d
 
 @pytest.mark.parametrize("vectors", [True, False], ids=["vectors", "numbers"])
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("name", ["sigmoid", "tanh", "relu", "mixed"])
+@pytest.mark.parametrize("name", ["sigmoid", "tanh", "relu", "erf", "mixed"])
 def test_not_a_number_stays_so(name: str, dtype: type, vectors: bool) -> None:
     """A diverged training must be seen."""
     x = np.full(64, np.nan, dtype)
     assert np.isnan(run(name, x, vectors)).all()
+
+
+# --- functions of attention and of its neighbours -----------------------------------------------------
+
+
+@compiled
+def gelu_by_vectors(x, y, slope, lanes):
+    for at in range(0, x.size, lanes):
+        value, derivative = gelu(load(x, at))
+        store(y, at, value)
+        store(slope, at, derivative)
+
+
+@compiled
+def gelu_by_numbers(x, y, slope):
+    for at in range(x.size):
+        y[at], slope[at] = gelu(x[at])
+
+
+@pytest.mark.parametrize("vectors", [True, False], ids=["vectors", "numbers"])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_gelu_and_its_derivative(dtype: type, vectors: bool) -> None:
+    """To a few units of the argument's last place: far below 0 what is left of the sum is rounding, in torch too."""
+    x = np.linspace(-12, 12, 6400).astype(dtype)
+    y, slope = np.empty_like(x), np.empty_like(x)
+    if vectors:
+        gelu_by_vectors(x, y, slope, HOST.lanes(x.itemsize))
+    else:
+        gelu_by_numbers(x, y, slope)
+    z = x.astype(np.longdouble)
+    cdf = exact_cdf(z)
+    epsilon = np.finfo(dtype).eps
+    assert (np.abs(y - z * cdf) / np.maximum(np.abs(z), 1)).max() <= 2 * epsilon
+    assert np.abs(slope - (cdf + z * np.exp(-z * z / 2) / np.sqrt(2 * PI))).max() <= 4 * epsilon
+
+
+@compiled
+def exp_and_log(x, y, lanes, inverse):
+    for at in range(0, x.size, lanes):
+        store(y, at, log(load(x, at)) if inverse else exp_of_negative(load(x, at)))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_exp_of_negative_numbers(dtype: type) -> None:
+    smallest = -87 if dtype == np.float32 else -708
+    x = np.concatenate([np.linspace(smallest, 0, 6396), [-np.inf, 2 * smallest, -0.0, np.nan]]).astype(dtype)
+    y = np.empty_like(x)
+    exp_and_log(x, y, HOST.lanes(x.itemsize), False)
+    want = np.exp(x[:-4].astype(np.longdouble))
+    assert (np.abs(y[:-4] - want) / want).max() <= np.finfo(dtype).eps
+    np.testing.assert_array_equal(y[-4:], [0, 0, 1, np.nan])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_log(dtype: type) -> None:
+    """To a unit of the result's last place, or of that of 1 where the result is small."""
+    x = np.logspace(-30, 30, 6400).astype(dtype)
+    y = np.empty_like(x)
+    exp_and_log(x, y, HOST.lanes(x.itemsize), True)
+    want = np.log(x.astype(np.longdouble))
+    assert (np.abs(y - want) / np.maximum(np.abs(want), 1)).max() <= np.finfo(dtype).eps
+
+
+@compiled
+def lanes_apart(x, y, bound, which):
+    value = load(x, 0)
+    if which == 0:
+        store(y, 0, first_lanes(value, bound, -7))
+    elif which == 1:
+        store(y, 0, from_lane(value, bound, -7))
+    elif which == 2:
+        store(y, 0, maximum(value, value * -1.0))
+    else:
+        y[0] = total(value)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_lanes_are_chosen_compared_and_added(dtype: type) -> None:
+    n = HOST.lanes(np.dtype(dtype).itemsize)
+    x = np.random.default_rng(0).normal(size=n).astype(dtype)
+    lane, y = np.arange(n), np.empty_like(x)
+    for bound in (-3, 0, 1, n - 1, n, n + 40):
+        lanes_apart(x, y, bound, 0)
+        np.testing.assert_array_equal(y, np.where(lane < bound, x, -7))
+        lanes_apart(x, y, bound, 1)
+        np.testing.assert_array_equal(y, np.where(lane >= bound, x, -7))
+    lanes_apart(x, y, 0, 2)
+    np.testing.assert_array_equal(y, np.abs(x))
+    lanes_apart(x, y, 0, 3)
+    np.testing.assert_allclose(y[0], x.astype(np.longdouble).sum(), rtol=0, atol=n * np.finfo(dtype).eps)
+
+
+# --- the vector unit ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -106,5 +235,5 @@ def test_the_width_follows_from_the_processor(features: str, machine: str, size:
 
 
 def test_there_is_a_test_for_each_function() -> None:
-    public = {name for name in ("sigmoid", "tanh", "relu", "positive", "zero") if hasattr(vector, name)}
+    public = {name for name in ("sigmoid", "tanh", "relu", "positive", "zero", "erf") if hasattr(vector, name)}
     assert public <= set(FUNCTIONS)

@@ -35,8 +35,8 @@ def test_card_says_what_it_is(name: str) -> None:
     assert card.equations.strip()
     assert any(word in card.citation for word in ("doi:", "arXiv:"))
     assert card.state_is_summary == (name in NAMES[:4])
-    ours = {"numba", "numba-ref"} if name != "transformer" else set()
-    assert set(card.cores) == {"torch"} | ours
+    assert set(card.cores) == {"torch", "numba", "numba-ref"}
+    assert set(card.decoders) == (set(card.cores) if name == "transformer" else set())
 
 
 @pytest.mark.parametrize("name", NAMES)

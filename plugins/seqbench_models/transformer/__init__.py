@@ -47,8 +47,17 @@ card = Model(
         "pre-norm: Xiong, R. et al. (2020). On layer normalization in the Transformer architecture. arXiv:2002.04745"
     ),
     equations=EQUATIONS,
-    cores={"torch": "seqbench_models.transformer.torch_core:Core"},
-    decoders={"torch": "seqbench_models.transformer.torch_core:Decoder"},
+    cores={
+        "torch": "seqbench_models.transformer.torch_core:Core",
+        "numba": "seqbench_models.transformer.numba_core:Core",
+        "numba-ref": "seqbench_models.transformer.numba_core:Reference",
+    },
+    decoders={
+        "torch": "seqbench_models.transformer.torch_core:Decoder",
+        "numba": "seqbench_models.transformer.numba_core:Decoder",
+        "numba-ref": "seqbench_models.transformer.numba_core:ReferenceDecoder",
+    },
+    code=("seqbench.backends.kernels.plain_transformer",),
     options=Options,
     can=frozenset({"causal", "bidirectional", "step"}),
     width_multiple=width_multiple,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -18,18 +19,40 @@ from seqbench.api import CoreSpec, Memory, Refused, State
 from seqbench.backends.torch_sequence import last_valid, valid, zero_beyond
 from seqbench_models.transformer import Options, width_multiple
 
+
+@dataclass(frozen=True)
+class Operations:
+    """What computes; each takes what torch's takes, and a module has the parameters of torch's.
+
+    Attributes:
+        linear: a module.
+        layer_norm: a module.
+        relu: a module.
+        gelu: a module.
+        attention: a function.
+    """
+
+    linear: type[nn.Linear] = nn.Linear
+    layer_norm: type[nn.LayerNorm] = nn.LayerNorm
+    relu: type[nn.Module] = nn.ReLU
+    gelu: type[nn.Module] = nn.GELU
+    attention: Callable[..., Tensor] = scaled_dot_product_attention
+
+
 Cache = tuple[Tensor, Tensor] | None
-Attend = Callable[[Tensor, Tensor, Tensor, float], tuple[Tensor, Cache]]
-"""``attend(q, k, v, dropout)``: each ``(B, N, T, d)`` to the heads ``(B, N, T, d)`` and the cache after."""
+Attend = Callable[[Callable[..., Tensor], Tensor, Tensor, Tensor, float], tuple[Tensor, Cache]]
+"""``attend(attention, q, k, v, dropout)``: each ``(B, N, T, d)`` to the heads ``(B, N, T, d)`` and the cache after."""
 
 
-def attend_plain(q: Tensor, k: Tensor, v: Tensor, dropout: float, causal: bool, mask: Tensor | None) -> Any:
+def attend_plain(
+    attention: Any, q: Tensor, k: Tensor, v: Tensor, dropout: float, causal: bool, mask: Tensor | None
+) -> Any:
     """Attention within one sequence: causal, or everywhere that ``mask (B, 1, 1, T)`` allows."""
-    return scaled_dot_product_attention(q, k, v, mask, dropout, is_causal=causal), None
+    return attention(q, k, v, mask, dropout, is_causal=causal), None
 
 
 def attend_chunk(
-    q: Tensor, k: Tensor, v: Tensor, dropout: float, cache: Any, start: Tensor, lengths: Tensor | None
+    attention: Any, q: Tensor, k: Tensor, v: Tensor, dropout: float, cache: Any, start: Tensor, lengths: Tensor | None
 ) -> Any:
     """Attention of the next ``T`` steps, row ``b`` from position ``start[b]`` on, to themselves and to the cache."""
     T = q.shape[2]
@@ -37,7 +60,7 @@ def attend_chunk(
     keys, values = (write(old, new, start, count) for old, new in zip(cache, (k, v), strict=True))  # (B, N, C, d)
     position = start.unsqueeze(1) + torch.arange(T, device=q.device)  # (B, T)
     seen = torch.arange(keys.shape[2], device=q.device) <= position.unsqueeze(2)  # (B, T, C)
-    heads = scaled_dot_product_attention(q, keys, values, seen.unsqueeze(1), dropout)
+    heads = attention(q, keys, values, seen.unsqueeze(1), dropout)
     return heads, (keys, values)
 
 
@@ -52,13 +75,15 @@ def write(cache: Tensor, new: Tensor, start: Tensor, count: Tensor) -> Tensor:
     return torch.where(fresh[:, None, :, None], new.gather(2, index), cache)
 
 
-def attend_step(q: Tensor, k: Tensor, v: Tensor, dropout: float, cache: Any, start: Tensor, seen: Tensor) -> Any:
+def attend_step(
+    attention: Any, q: Tensor, k: Tensor, v: Tensor, dropout: float, cache: Any, start: Tensor, seen: Tensor
+) -> Any:
     """Attention of one step to the cache, which it overwrites in place: ``q (B, N, 1, d)``, ``seen (B, 1, 1, C)``."""
     keys, values = cache
     rows = torch.arange(q.shape[0], device=q.device)
     keys[rows, :, start] = k[:, :, 0]
     values[rows, :, start] = v[:, :, 0]
-    return scaled_dot_product_attention(q, keys, values, seen, dropout), cache
+    return attention(q, keys, values, seen, dropout), cache
 
 
 Cross = tuple[Tensor, Tensor]
@@ -68,14 +93,14 @@ Cross = tuple[Tensor, Tensor]
 class CrossAttention(nn.Module):
     """Attention of a target's steps to a memory of width ``M``."""
 
-    def __init__(self, width: int, memory_size: int, heads: int) -> None:
+    def __init__(self, width: int, memory_size: int, heads: int, operations: Operations) -> None:
         super().__init__()
-        self.heads = heads
-        self.query, self.out = nn.Linear(width, width), nn.Linear(width, width)
-        self.key_value = nn.Linear(memory_size, 2 * width)
-        for linear in (self.query, self.key_value):
-            nn.init.xavier_uniform_(linear.weight)
-            nn.init.zeros_(linear.bias)
+        self.heads, self.attention, linear = heads, operations.attention, operations.linear
+        self.query, self.out = linear(width, width), linear(width, width)
+        self.key_value = linear(memory_size, 2 * width)
+        for module in (self.query, self.key_value):
+            nn.init.xavier_uniform_(module.weight)
+            nn.init.zeros_(module.bias)
         nn.init.zeros_(self.out.bias)
 
     def remember(self, memory: Tensor) -> Cross:
@@ -85,7 +110,7 @@ class CrossAttention(nn.Module):
 
     def forward(self, x: Tensor, cross: Cross, valid: Tensor, dropout: float) -> Tensor:
         """``x (B, U, H)`` to the same shape; ``valid (B, 1, 1, S)``."""
-        heads = scaled_dot_product_attention(self._split(self.query(x)), *cross, valid, dropout)  # (B, N, U, d)
+        heads = self.attention(self._split(self.query(x)), *cross, valid, dropout)  # (B, N, U, d)
         return self.out(heads.transpose(1, 2).reshape(x.shape))  # type: ignore[no-any-return]  # (B, U, H)
 
     def weights(self, x: Tensor, cross: Cross, valid: Tensor) -> Tensor:
@@ -105,19 +130,19 @@ class Layer(nn.Module):
     Each has a residual and a layer normalisation before or after.
     """
 
-    def __init__(self, spec: CoreSpec, options: Options) -> None:
+    def __init__(self, spec: CoreSpec, options: Options, operations: Operations) -> None:
         super().__init__()
-        H = spec.width
+        H, linear, norm = spec.width, operations.linear, operations.layer_norm
         hidden = options.feed_forward or 4 * H
-        self.heads, self.pre = options.heads, options.norm == "pre"
-        self.qkv, self.out = nn.Linear(H, 3 * H), nn.Linear(H, H)
-        self.hidden, self.back = nn.Linear(H, hidden), nn.Linear(hidden, H)
-        self.norm_attention, self.norm_feed_forward = nn.LayerNorm(H), nn.LayerNorm(H)
+        self.heads, self.pre, self.attention = options.heads, options.norm == "pre", operations.attention
+        self.qkv, self.out = linear(H, 3 * H), linear(H, H)
+        self.hidden, self.back = linear(H, hidden), linear(hidden, H)
+        self.norm_attention, self.norm_feed_forward = norm(H), norm(H)
         self.cross, self.norm_cross = None, None
         if spec.memory_size:
-            self.cross, self.norm_cross = CrossAttention(H, spec.memory_size, options.heads), nn.LayerNorm(H)
+            self.cross, self.norm_cross = CrossAttention(H, spec.memory_size, options.heads, operations), norm(H)
         self.dropout = nn.Dropout(spec.dropout)
-        self.activation = nn.ReLU() if options.activation == "relu" else nn.GELU()
+        self.activation = operations.relu() if options.activation == "relu" else operations.gelu()
         self._initialise()
 
     def _initialise(self) -> None:
@@ -151,7 +176,7 @@ class Layer(nn.Module):
         B, T, H = x.shape
         qkv = self.qkv(x).view(B, T, 3, self.heads, H // self.heads)  # (B, T, 3, N, d)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # 3 x (B, N, T, d)
-        heads, cache = attend(q, k, v, self.dropout.p if self.training else 0.0)
+        heads, cache = attend(self.attention, q, k, v, self.dropout.p if self.training else 0.0)
         return self.out(heads.transpose(1, 2).reshape(B, T, H)), cache  # (B, T, H)
 
     def _feed_forward(self, x: Tensor) -> Tensor:
@@ -160,23 +185,25 @@ class Layer(nn.Module):
 
 
 class Core(nn.Module):
-    """The Transformer; see the card for its equations.
+    """The Transformer; see the card for its equations. A subclass may exchange what computes, ``operations``.
 
     State: ``(positions (B,), ((keys, values) of each layer))``, keys and values ``(B, N, capacity, H / N)``.
     """
 
+    operations = Operations()
+
     def __init__(self, spec: CoreSpec, options: Options) -> None:
         super().__init__()
         _check_width(spec, options)
-        H = spec.width
+        H, do = spec.width, self.operations
         self.spec, self.options, self.output_size = spec, options, H
         learned = options.positions == "learned"
         self.max_length: int | None = spec.train_length if learned else None
-        self.project = nn.Linear(spec.input_size, H) if spec.input_size != H else nn.Identity()
+        self.project = do.linear(spec.input_size, H) if spec.input_size != H else nn.Identity()
         self.positions = nn.Parameter(torch.randn(spec.train_length, H) / math.sqrt(2)) if learned else None
         self.dropout = nn.Dropout(spec.dropout)
-        self.layers = nn.ModuleList(Layer(spec, options) for _ in range(spec.layers))
-        self.norm = nn.LayerNorm(H) if options.norm == "pre" else nn.Identity()
+        self.layers = nn.ModuleList(Layer(spec, options, do) for _ in range(spec.layers))
+        self.norm = do.layer_norm(H) if options.norm == "pre" else nn.Identity()
 
     def forward(self, x: Tensor, state: Any = None, lengths: Tensor | None = None) -> tuple[Tensor, State]:
         """A whole sequence or the next chunk of one; see ``seqbench.api.Core``."""
@@ -210,8 +237,11 @@ class Core(nn.Module):
             # A padded step of the last chunk may lie beyond the table; its output is zeroed anyway.
             h = h + self.positions[position.clamp(max=self.spec.train_length - 1)]
         elif self.options.positions == "sinusoidal":
-            h = h + sinusoidal(position, self.spec.width, h)
+            h = h + self._sines(position, h)
         return self.dropout(h)  # type: ignore[no-any-return]
+
+    def _sines(self, position: Tensor, like: Tensor) -> Tensor:
+        return sinusoidal(position, self.spec.width, like)
 
     def _run(self, h: Tensor, attends: list[Any], memory: Any = None) -> tuple[Tensor, tuple[Cache, ...]]:
         """All layers; ``memory`` is a decoder's: each layer's keys and values, and which steps are valid."""

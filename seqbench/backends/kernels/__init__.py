@@ -1,4 +1,5 @@
-"""CPU kernels in numba: a vector type, matrix products, recurrent cells and convolutions over time.
+"""CPU kernels in numba: a vector type, matrix products, recurrent cells, convolutions, the sublayers of a Transformer.
 
-Nothing here knows torch; ``seqbench.backends.numba_*`` join both. Importing this package loads nothing heavy.
+Nothing here knows torch; ``numba_recurrent``, ``numba_convolution`` and ``numba_transformer`` beside this package join
+both. Importing the package loads nothing heavy.
 """

@@ -45,7 +45,7 @@ def _tile(rows: int, vectors: int) -> Any:
         index = types.intp
 
         def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-            _Tile(context, builder, rows, vectors, (a, b, c)).emit(*arguments)
+            Tile(context, builder, rows, vectors, (a, b, c)).emit(*arguments)
             return context.get_dummy_value()
 
         return types.void(a, index, index, index, b, index, index, index, c, index, index, index), generate
@@ -53,7 +53,7 @@ def _tile(rows: int, vectors: int) -> Any:
     return tile
 
 
-class _Tile:
+class Tile:
     """Writes the loop over ``k`` in LLVM's language, where the sums are values and so stay in registers."""
 
     def __init__(self, context: Any, builder: Any, rows: int, vectors: int, arrays: tuple[Any, Any, Any]) -> None:
@@ -84,6 +84,7 @@ class _Tile:
             for i in range(self.rows)
             for j in range(self.vectors)
         ]  # fmt: skip
+        self._begin(places)
         zeros = [ir.Constant(self.vector, [0.0] * self.lanes)] * len(places)
         before = builder.block
         loop, after = builder.append_basic_block("k"), builder.append_basic_block("summed")
@@ -100,8 +101,18 @@ class _Tile:
             phi.add_incoming(next_, loop)
         builder.cbranch(builder.icmp_signed("<", following[0], K), loop, after)
         builder.position_at_end(after)
-        # Added at the end, what is there costs one rounding; at the start, one for each of the K additions.
-        for place, total in zip(places, new, strict=True):
+        self._finish(places, new)
+
+    def _begin(self, places: list[Any]) -> None:
+        """Before the loop."""
+
+    def _finish(self, places: list[Any], sums: list[Any]) -> None:
+        """Write the sums, row by row.
+
+        Added at the end, what is there costs one rounding; at the start, one for each of the K additions.
+        """
+        builder = self.builder
+        for place, total in zip(places, sums, strict=True):
             builder.store(builder.fadd(builder.load(place, align=self.align), total), place, align=self.align)
 
     def _one_k(self, sums: list[Any], a: Any, a_k: Any, a_row: Any, b: Any, b_k: Any, b_panel: Any) -> list[Any]:

@@ -19,10 +19,13 @@ LINE = 64
 """Bytes of a cache line: where every array begins."""
 
 
-def aligned(shape: tuple[int, ...], dtype: Any) -> Array:
-    """An array of its own, from a cache line on, so that no vector lies across two; whatever is in it."""
+def aligned(shape: tuple[int, ...], dtype: Any, zero: bool = False) -> Array:
+    """An array of its own, from a cache line on, so that no vector lies across two; zeros, or whatever is in it."""
     dtype = np.dtype(dtype)
-    return np.ndarray(shape, dtype, _from_a_line(math.prod(shape) * dtype.itemsize))
+    found = np.ndarray(shape, dtype, _from_a_line(math.prod(shape) * dtype.itemsize))
+    if zero:
+        found[...] = 0
+    return found
 
 
 def _from_a_line(count: int) -> Array:
