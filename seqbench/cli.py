@@ -83,7 +83,7 @@ def _registry(plugins: Sequence[str] = ()) -> Registry:
 @click.option("--task", multiple=True, help="Task, as name or name[option=value]. Repeatable.")
 @click.option("--model", multiple=True, help="Model, as name or name[option=value]. Repeatable. Default: all.")
 @click.option("--dataset", multiple=True, help="Dataset. Repeatable. Default: each task's first, which works offline.")
-@click.option("--seeds", help="How many (3), or which (0,1,5). Default: 3.")
+@click.option("--seeds", help="How many (5), or which (0,1,5). Default: 5.")
 @click.option("--params", help="Trainable parameters of the whole network, such as 50k. Default: the task's.")
 @click.option("--budget", help="Training of each trial: 2000steps, 60s or 5min. Default: the task's number of steps.")
 @click.option("--lr", type=float, help="Peak learning rate. Default: the task's.")

@@ -126,7 +126,7 @@ def parse_seeds(text: str | int) -> tuple[int, ...]:
     which = "," in raw  # "7," is seed 7 alone
     parts = [p.strip() for p in raw.removesuffix(",").split(",")]
     if not all(re.fullmatch(r"[0-9]{1,9}", p) for p in parts) or (not which and int(raw) < 1):
-        raise SpecError(f"--seeds is {text!r}; expected how many (3) or which (0,1,5).")
+        raise SpecError(f"--seeds is {text!r}; expected how many (5) or which (0,1,5).")
     if not which and int(raw) > MOST_SEEDS:
         raise SpecError(f"--seeds is {text!r}: at most {MOST_SEEDS}; name one seed with a comma, as in '{raw},'.")
     seeds = tuple(map(int, parts)) if which else tuple(range(int(raw)))
@@ -146,7 +146,7 @@ class RunSpec:
         task: tasks, each ``name`` or ``name[option=value]``.
         model: models, in the same form; none means all that are installed.
         dataset: datasets; a task takes those of them that it has; none means each task's default.
-        seeds: how many (3), or which ("0,1,5").
+        seeds: how many (5), or which ("0,1,5").
         params: trainable parameters of the whole network ("50k"); None: the task's own default.
         budget: training length of a trial ("2000steps", "60s"); None: the task's default number of steps.
         lr: peak learning rate; None: the task's default.
@@ -165,7 +165,7 @@ class RunSpec:
     task: tuple[str, ...]
     model: tuple[str, ...] = ()
     dataset: tuple[str, ...] = ()
-    seeds: str = "3"
+    seeds: str = "5"
     params: str | None = None
     budget: str | None = None
     lr: float | None = None

@@ -115,7 +115,7 @@ def test_a_tcn_that_cannot_see_far_enough_is_said() -> None:
         (["run", "--task", "copy", "--backend", "numbla"], "no backend 'numbla'"),
         (["run", "--task", "copy", "--budget", "fast"], "--budget is 'fast'; expected steps or seconds"),
         (["run", "--task", "copy", "--params", "none"], "--params is 'none'; expected a whole number above 0"),
-        (["run", "--task", "copy", "--seeds", "0"], "--seeds is '0'; expected how many (3) or which (0,1,5)"),
+        (["run", "--task", "copy", "--seeds", "0"], "--seeds is '0'; expected how many (5) or which (0,1,5)"),
         (["run", "--task", "copy", "--seeds", "1,1"], "a seed stands twice"),
         (["run", "--task", "copy", "--device", "tpu"], "--device is 'tpu'; expected auto, cpu or cuda"),
         (["run", "--task", "copy", "--lr", "-1"], "--lr is -1.0; expected a number above 0"),

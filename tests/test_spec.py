@@ -139,7 +139,7 @@ def test_seeds(text: str | int, seeds: tuple[int, ...]) -> None:
 
 @pytest.mark.parametrize("text", ["", "0", "-1", "1.5", ",", "1,,2", "a", "1 2", "1234567890,", "٣"])
 def test_seeds_that_are_none(text: str) -> None:
-    with pytest.raises(SpecError, match=r"--seeds is .*; expected how many \(3\) or which"):
+    with pytest.raises(SpecError, match=r"--seeds is .*; expected how many \(5\) or which"):
         parse_seeds(text)
 
 

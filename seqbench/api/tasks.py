@@ -25,12 +25,19 @@ class Metric:
         summary: one sentence: what it is and how it is computed.
         unit: ``"nats"``, ``"bits"``, ``"%"``, ``""``.
         lower_is_better: or higher.
+        solved: the value from which on a seed has solved the task, where that is yes or no rather than a matter of
+            degree; None elsewhere. Rows are then told by the share of seeds that did.
     """
 
     name: str
     summary: str
     unit: str = ""
     lower_is_better: bool = True
+    solved: float | None = None
+
+    def solves(self, value: float) -> bool:
+        """Whether a value is at ``solved`` or better."""
+        return self.solved is not None and (value <= self.solved if self.lower_is_better else value >= self.solved)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from seqbench.frame import look_up
 from seqbench.report.collect import Record, Row, TaskRun
 from seqbench.report.table import off_budget
 from seqbench.report.text import percent, plain
+from seqbench.stats import two_groups
 
 WARNING = "warning: "
 
@@ -57,7 +58,7 @@ def notes(task: TaskRun) -> list[Note]:
     found = [
         _note(remark, () if everybody == set(rows) and len(rows) > 1 else tuple(rows))
         for remark, rows in rows_of.items()
-    ] + _seeds(task)
+    ] + [*_seeds(task), *_groups(task)]
     return sorted(found, key=lambda note: not note.warning)
 
 
@@ -82,6 +83,19 @@ def _seeds(task: TaskRun) -> list[Note]:
     if most != 1:
         return []
     return [Note("one seed: no interval can be given, and differences may be chance", (), warning=True)]
+
+
+def _groups(task: TaskRun) -> list[Note]:
+    """Rows whose seeds are of two kinds although the task is not one that is solved or not."""
+    if task.score is None or task.score.solved is not None:
+        return []
+    known = {r.name: r.metrics.get(task.score.name) for r in task.references}
+    trivial, optimum = known.get("trivial"), known.get("optimum")
+    if trivial is None or optimum is None:
+        return []
+    rows = tuple(row.name for row in task.rows if two_groups(row.points, abs(optimum - trivial)))
+    text = "the seeds fall into two groups far apart: intervals and verdicts do not hold; look at the single seeds"
+    return [Note(text, rows, warning=True)] if rows else []
 
 
 def failures(task: TaskRun) -> list[Failure]:

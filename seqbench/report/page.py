@@ -22,6 +22,7 @@ from seqbench.report.messages import Failure, Note, failures, notes
 from seqbench.report.sections import ShownSection, sections
 from seqbench.report.svg import to_svg
 from seqbench.report.table import columns
+from seqbench.report.verdicts import PAIRS, Said, ranks_of, said_of
 from seqbench.spec import Trial, spec_from_mapping, spec_to_toml
 from seqbench.store import RunFolder
 
@@ -74,6 +75,7 @@ class TaskPage:
     legend: list[tuple[str, Look]]
     score: Drawing | None
     drawings: list[Drawing]
+    verdicts: Said | None
     sections: list[ShownSection]
     notes: list[Note]
     failures: list[Failure]
@@ -98,6 +100,8 @@ def page(run: Run, folder: RunFolder, registry: Registry) -> str:
         counts=counts(run),
         several_backends=[(b, look(run.labels[0], b, run.labels, run.backends)) for b in run.backends],
         warnings=[text.plain(w) for w in run.stored.get("warnings") or ()],
+        ranks=[(name, text.with_interval(r.mean, r.half_width)) for name, r in ranks_of(run).items()],
+        pairs=PAIRS,
         tasks=[_task(task, run, folder, registry, f"task-{n}") for n, task in enumerate(run.tasks, 1)],
         columns=COLUMNS,
         spec=text.plain(spec),
@@ -168,6 +172,7 @@ def _task(task: TaskRun, run: Run, folder: RunFolder, registry: Registry, name: 
         legend=[(row.name, look(row.label, row.backend, run.labels, run.backends)) for row in task.rows if row.ok],
         score=None if score is None else Drawing(score.title, to_svg(score.figure, f"{name}-score")),
         drawings=[Drawing(p.title, to_svg(p.figure, f"{name}-{n}")) for n, p in enumerate(others)],
+        verdicts=said_of(task),
         sections=sections(task, run, folder, registry, f"{name}-section"),
         notes=notes(task),
         failures=failures(task),

@@ -25,8 +25,9 @@ def summary_of(run: Run) -> pd.DataFrame:
     """One row a task, model and backend, best score first; a task's reference rows follow its models.
 
     Columns: ``task model backend kind`` (``model`` or ``reference``), ``score_metric score score_half_width score_low
-    score_high ok trials``, ``parameters core_parameters parameters_error``, the medians of ``MEDIANS``, ``status
-    cause``, then the mean ``test_<metric>`` of every metric.
+    score_high``, where a task can be solved ``solved solved_low solved_high steps_to_solve``, then ``ok trials``,
+    ``parameters core_parameters parameters_error``, the medians of ``MEDIANS``, ``status cause``, then the mean
+    ``test_<metric>`` of every metric.
     """
     import pandas as pd
 
@@ -50,6 +51,7 @@ def _model(task: TaskRun, row: Row) -> dict[str, Any]:
         "score_half_width": scores.half_width,
         "score_low": scores.low,
         "score_high": scores.high,
+        **_solved(row),
         "ok": len(row.ok),
         "trials": len(row.trials),
         "parameters": row.parameters,
@@ -60,6 +62,14 @@ def _model(task: TaskRun, row: Row) -> dict[str, Any]:
         "cause": row.cause or None,
         **{f"test_{metric.name}": row.test(metric.name).mean for metric in task.metrics},
     }
+
+
+def _solved(row: Row) -> dict[str, Any]:
+    solved = row.solved
+    if solved is None:
+        return {}
+    share = {"solved": solved.hits / solved.n, "solved_low": solved.low, "solved_high": solved.high}
+    return {**share, "steps_to_solve": row.steps_to_solve}
 
 
 def _reference(task: TaskRun, reference: Reference) -> dict[str, Any]:

@@ -64,9 +64,30 @@ def _metrics(task: TaskRun) -> list[Column]:
         return [Column("Score", lambda _: text.DASH, "no trial of this task has ended well")]
     score, *others = (metric for metric in task.metrics if metric is task.score or _has_values(task, metric))
     found = [_metric(score, lambda row: text.with_interval(row.scores.mean, row.scores.half_width), 0)]
+    if score.solved is not None:
+        found += _solved(score)
     for place, metric in enumerate(others):
         found.append(_metric(metric, lambda row, name=metric.name: text.number(row.test(name).mean), 6 + place))  # type: ignore[misc]
     return found
+
+
+def _solved(score: Metric) -> list[Column]:
+    at = f"{'at most' if score.lower_is_better else 'at least'} {text.number(score.solved)} {score.unit}".strip()
+    return [
+        Column(
+            "Solved\n[95 %]",
+            lambda row: text.share(row.solved),
+            f"seeds that solved the task ({text.plain(score.name)} {at}), and the interval of the probability of doing "
+            "so in %, by Clopper and Pearson",
+            priority=1,
+        ),
+        Column(
+            "Steps\nto solve",
+            lambda row: text.kilo(row.steps_to_solve),
+            "median, over the seeds that solved the task, of the step of the first validation that said so",
+            priority=5,
+        ),
+    ]
 
 
 def _has_values(task: TaskRun, metric: Metric) -> bool:

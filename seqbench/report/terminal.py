@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from seqbench.report.collect import Run, TaskRun
 from seqbench.report.messages import failures, notes
 from seqbench.report.table import Column, columns
-from seqbench.report.text import plain, short
+from seqbench.report.text import plain, short, with_interval
+from seqbench.report.verdicts import ranks_of, said_of
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,7 +22,7 @@ NARROW = 110
 GAP = 2
 """Spaces between two columns."""
 
-_ASCII = {"±": "+/-", "…": "...", "–": "-", "↑": "^", "↓": "v", "·": "/"}
+_ASCII = {"±": "+/-", "…": "...", "–": "-", "↑": "^", "↓": "v", "·": "/", "∞": "inf"}
 
 
 def terminal_table(run: Run, console: Console | None = None) -> None:
@@ -36,6 +37,12 @@ def terminal_table(run: Run, console: Console | None = None) -> None:
     out = console or Console()
     for task in run.tasks:
         _print_task(task, out)
+    ranks = ranks_of(run)
+    if ranks:
+        said = ", ".join(f"{name} {with_interval(rank.mean, rank.half_width)}" for name, rank in ranks.items())
+        line = f"Mean rank over {len(run.tasks)} tasks, 1 is best: {said}"
+        out.print()
+        out.print(_written(line, out), soft_wrap=not out.is_terminal)
 
 
 def text_tables(run: Run, width: int = 100) -> str:
@@ -50,12 +57,8 @@ def text_tables(run: Run, width: int = 100) -> str:
 
 
 def _print_task(task: TaskRun, out: Console) -> None:
-    from rich.text import Text
-
-    ascii_only = not out.encoding.lower().startswith("utf")
-
     def written(line: str, style: str = "") -> Text:
-        return Text(_to_ascii(line) if ascii_only else line, style=style)
+        return _written(line, out, style)
 
     shown, hidden = fitting(task, out.width)
     out.print()
@@ -63,6 +66,12 @@ def _print_task(task: TaskRun, out: Console) -> None:
     out.print(_table(task, shown, out.width, written))
     for line, style in _below(task, hidden):
         out.print(written(line, style), soft_wrap=not out.is_terminal)
+
+
+def _written(line: str, out: Console, style: str = "") -> Text:
+    from rich.text import Text
+
+    return Text(line if out.encoding.lower().startswith("utf") else _to_ascii(line), style=style)
 
 
 def _to_ascii(line: str) -> str:
@@ -122,6 +131,10 @@ def _below(task: TaskRun, hidden: list[Column]) -> list[tuple[str, str]]:
         lines.append(("± half width of the 95 % interval of the mean over seeds (Student's t)", "dim"))
     if hidden:
         lines.append((f"not shown at this width: {', '.join(column.title for column in hidden)}", "dim"))
+    said = said_of(task)
+    if said is not None:
+        lines += [(line, "") for line in said.summary]
+        lines.append((f"verdicts: wrong in 5 of 100 runs at most, all {len(said.pairs)} pairs together (Holm)", "dim"))
     lines += [(str(note), "yellow" if note.warning else "dim") for note in notes(task)]
     lines += [(f"failed: {failure}", "red") for failure in failures(task)]
     return lines

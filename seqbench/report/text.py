@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import re
 
+from seqbench.stats import Share
+
 DASH = "–"
 _ESCAPE_SEQUENCE = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
@@ -51,6 +53,11 @@ def with_interval(mean: float | None, half: float | None) -> str:
         return f"({mean / 10.0**size:.{places}f} ± {half / 10.0**size:.{places}f})e{size:+03d}"
     places = min(6, max(0, 1 - _exponent(half, 2)))
     return f"{mean:.{places}f} ± {half:.{places}f}"
+
+
+def share(value: Share | None) -> str:
+    """``3/5 [15, 95]``: seeds that did, and the interval in per cent; a dash where nothing can be done or not."""
+    return DASH if value is None else f"{value.hits}/{value.n} [{100 * value.low:.0f}, {100 * value.high:.0f}]"
 
 
 def kilo(value: float | None) -> str:
