@@ -82,6 +82,7 @@ def _registry(plugins: Sequence[str] = ()) -> Registry:
 @click.argument("spec_file", required=False, type=click.Path(path_type=Path))
 @click.option("--task", multiple=True, help="Task, as name or name[option=value]. Repeatable.")
 @click.option("--model", multiple=True, help="Model, as name or name[option=value]. Repeatable. Default: all.")
+@click.option("--aa", metavar="MODEL", help="Compare a model with itself, on other seeds: what is noise here.")
 @click.option("--dataset", multiple=True, help="Dataset. Repeatable. Default: each task's first, which works offline.")
 @click.option("--seeds", help="How many (5), or which (0,1,5). Default: 5.")
 @click.option("--params", help="Trainable parameters of the whole network, such as 50k. Default: the task's.")

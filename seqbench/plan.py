@@ -44,6 +44,7 @@ class Row:
         dropout: probability.
         target: parameters of the whole network.
         training: the schedule.
+        seeds: of its trials, in order; the k-th seeds of all rows are a pair.
     """
 
     task: str
@@ -59,6 +60,7 @@ class Row:
     dropout: float
     target: int
     training: Training
+    seeds: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,8 @@ def rows_of(spec: RunSpec, registry: Registry) -> list[Row]:
     Raises:
         UsageError: an unknown or repeated name, option or value.
     """
-    models = [parse_choice(text) for text in spec.model] or [Choice(name) for name in registry.models]
+    names = spec.model if spec.aa is None else (spec.aa,)
+    models = [parse_choice(text) for text in names] or [Choice(name) for name in registry.models]
     _check_backends(spec.backend, registry)
     rows = [
         row
@@ -106,6 +109,8 @@ def rows_of(spec: RunSpec, registry: Registry) -> list[Row]:
         for model in models
         for row in _rows_of_model(spec, registry, (card, options, dataset), model)
     ]
+    if spec.aa is not None:
+        rows = [twin for row in rows for twin in _twins(row)]
     seen: set[tuple[str, str, str]] = set()
     for row in rows:
         key = (row.task_label, row.label, row.backend)
@@ -113,6 +118,12 @@ def rows_of(spec: RunSpec, registry: Registry) -> list[Row]:
             raise SpecError(f"{row.label} on {row.task_label} ({row.backend}) is asked for twice.")
         seen.add(key)
     return rows
+
+
+def _twins(row: Row) -> tuple[Row, Row]:
+    """The same row twice, under two names; the second with seeds that the first has not."""
+    others = tuple(seed + max(row.seeds) + 1 for seed in row.seeds)
+    return replace(row, label=f"{row.label} (first)"), replace(row, label=f"{row.label} (second)", seeds=others)
 
 
 def _check_backends(backends: Sequence[str], registry: Registry) -> None:
@@ -164,6 +175,7 @@ def _rows_of_model(
             dropout=dropout,
             target=defaults.parameters if spec.params is None else parse_count(spec.params, "--params"),
             training=training_of(spec, defaults),
+            seeds=parse_seeds(spec.seeds),
         )
 
 
@@ -211,7 +223,6 @@ def trials_of(
     Raises:
         SpecError: ``spec.steps`` names a row that is none of these.
     """
-    seeds = parse_seeds(spec.seeds)
     trials = [
         Trial(
             task=row.task,
@@ -229,7 +240,7 @@ def trials_of(
             parameters=size.parameters,
             core_parameters=size.core_parameters,
             target_parameters=row.target,
-            seed=seed,
+            seed=row.seeds[place],
             threads=spec.threads,
             training=row.training,
             plugins=plugins,
@@ -237,7 +248,7 @@ def trials_of(
             advice=size.advice,
             blocked=size.blocked,
         )
-        for seed in seeds
+        for place in range(len(parse_seeds(spec.seeds)))
         for row, size in zip(rows, sizes, strict=True)
     ]
     strangers = set(spec.steps) - {trial.row_id for trial in trials}

@@ -145,6 +145,7 @@ class RunSpec:
     Attributes:
         task: tasks, each ``name`` or ``name[option=value]``.
         model: models, in the same form; none means all that are installed.
+        aa: instead of models: one that is compared with itself, under two names and on two sets of seeds.
         dataset: datasets; a task takes those of them that it has; none means each task's default.
         seeds: how many (5), or which ("0,1,5").
         params: trainable parameters of the whole network ("50k"); None: the task's own default.
@@ -164,6 +165,7 @@ class RunSpec:
 
     task: tuple[str, ...]
     model: tuple[str, ...] = ()
+    aa: str | None = None
     dataset: tuple[str, ...] = ()
     seeds: str = "5"
     params: str | None = None
@@ -188,6 +190,8 @@ class RunSpec:
         """
         if not self.task:
             raise SpecError("No task: say which, for example --task copy (seqbench list shows all).")
+        if self.aa is not None and self.model:
+            raise SpecError(f"--aa {self.aa} compares one model with itself; leave out --model {self.model[0]}.")
         if not self.backend:
             raise SpecError("No backend: say which, for example --backend torch (seqbench info MODEL shows all).")
         if AUTO in self.backend and len(self.backend) > 1:

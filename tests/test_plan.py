@@ -170,3 +170,12 @@ def test_usage_errors_are_all_one_line(cards: Registry) -> None:
         with pytest.raises(UsageError) as caught:
             rows(cards, **values)
         assert "\n" not in str(caught.value)
+
+
+def test_a_model_against_itself_has_two_names_and_no_seed_twice(cards: Registry) -> None:
+    first, second = rows(cards, model=(), aa="lstm[forget_bias=2]", seeds="1,4,")
+    assert (first.label, second.label) == ("lstm[forget_bias=2.0] (first)", "lstm[forget_bias=2.0] (second)")
+    assert (first.seeds, second.seeds) == ((1, 4), (6, 9))
+    assert replace(first, label="", seeds=()) == replace(second, label="", seeds=())
+    with pytest.raises(SpecError, match="--aa lstm compares one model with itself; leave out --model gru"):
+        RunSpec(task=("copy",), aa="lstm", model=("gru",))

@@ -178,7 +178,7 @@ def test_none_is_as_if_not_given() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"modelz": "lstm"}, r"run\.toml: unknown key 'modelz'\. Did you mean 'model'\? Known: backend, batch,"),
+        ({"modelz": "lstm"}, r"run\.toml: unknown key 'modelz'\. Did you mean 'model'\? Known: aa, backend, batch,"),
         ({"seed": 3}, "Did you mean 'seeds'"),
         ({"zzz": 1}, r"unknown key 'zzz'\. Known"),
         ({"model": "a", "models": "b"}, "'model' and its plural are both given"),

@@ -19,6 +19,7 @@ from seqbench.report import figures, text
 from seqbench.report.collect import Run, TaskRun
 from seqbench.report.look import Look, look
 from seqbench.report.messages import Failure, Note, failures, notes
+from seqbench.report.noise import certificate
 from seqbench.report.sections import ShownSection, sections
 from seqbench.report.svg import to_svg
 from seqbench.report.table import columns
@@ -75,6 +76,7 @@ class TaskPage:
     legend: list[tuple[str, Look]]
     score: Drawing | None
     drawings: list[Drawing]
+    noise: list[str]
     verdicts: Said | None
     sections: list[ShownSection]
     notes: list[Note]
@@ -172,6 +174,7 @@ def _task(task: TaskRun, run: Run, folder: RunFolder, registry: Registry, name: 
         legend=[(row.name, look(row.label, row.backend, run.labels, run.backends)) for row in task.rows if row.ok],
         score=None if score is None else Drawing(score.title, to_svg(score.figure, f"{name}-score")),
         drawings=[Drawing(p.title, to_svg(p.figure, f"{name}-{n}")) for n, p in enumerate(others)],
+        noise=certificate(task, run),
         verdicts=said_of(task),
         sections=sections(task, run, folder, registry, f"{name}-section"),
         notes=notes(task),

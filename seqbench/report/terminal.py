@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from seqbench.report.collect import Run, TaskRun
 from seqbench.report.messages import failures, notes
+from seqbench.report.noise import certificate
 from seqbench.report.table import Column, columns
 from seqbench.report.text import plain, short, with_interval
 from seqbench.report.verdicts import ranks_of, said_of
@@ -36,7 +37,7 @@ def terminal_table(run: Run, console: Console | None = None) -> None:
 
     out = console or Console()
     for task in run.tasks:
-        _print_task(task, out)
+        _print_task(task, certificate(task, run), out)
     ranks = ranks_of(run)
     if ranks:
         said = ", ".join(f"{name} {with_interval(rank.mean, rank.half_width)}" for name, rank in ranks.items())
@@ -56,7 +57,7 @@ def text_tables(run: Run, width: int = 100) -> str:
     return "\n".join(line.rstrip() for line in file.getvalue().splitlines()).strip("\n")
 
 
-def _print_task(task: TaskRun, out: Console) -> None:
+def _print_task(task: TaskRun, noise: list[str], out: Console) -> None:
     def written(line: str, style: str = "") -> Text:
         return _written(line, out, style)
 
@@ -64,7 +65,7 @@ def _print_task(task: TaskRun, out: Console) -> None:
     out.print()
     out.print(written(plain(task.label), "bold"))
     out.print(_table(task, shown, out.width, written))
-    for line, style in _below(task, hidden):
+    for line, style in _below(task, hidden, noise):
         out.print(written(line, style), soft_wrap=not out.is_terminal)
 
 
@@ -124,17 +125,22 @@ def _width(task: TaskRun, shown: Iterable[Column], width: int) -> int:
     return total
 
 
-def _below(task: TaskRun, hidden: list[Column]) -> list[tuple[str, str]]:
+def _below(task: TaskRun, hidden: list[Column], noise: list[str]) -> list[tuple[str, str]]:
     """The lines below a table, each with its style."""
     lines = []
     if any(len(row.ok) > 1 for row in task.rows):
         lines.append(("± half width of the 95 % interval of the mean over seeds (Student's t)", "dim"))
     if hidden:
         lines.append((f"not shown at this width: {', '.join(column.title for column in hidden)}", "dim"))
+    if noise:
+        return [*lines, *((line, "") for line in noise), *_remarks(task)]
     said = said_of(task)
     if said is not None:
         lines += [(line, "") for line in said.summary]
         lines.append((f"verdicts: wrong in 5 of 100 runs at most, all {len(said.pairs)} pairs together (Holm)", "dim"))
-    lines += [(str(note), "yellow" if note.warning else "dim") for note in notes(task)]
-    lines += [(f"failed: {failure}", "red") for failure in failures(task)]
-    return lines
+    return [*lines, *_remarks(task)]
+
+
+def _remarks(task: TaskRun) -> list[tuple[str, str]]:
+    lines = [(str(note), "yellow" if note.warning else "dim") for note in notes(task)]
+    return lines + [(f"failed: {failure}", "red") for failure in failures(task)]
