@@ -85,9 +85,12 @@ def _registry(plugins: Sequence[str] = ()) -> Registry:
 @click.option("--aa", metavar="MODEL", help="Compare a model with itself, on other seeds: what is noise here.")
 @click.option("--dataset", multiple=True, help="Dataset. Repeatable. Default: each task's first, which works offline.")
 @click.option("--seeds", help="How many (5), or which (0,1,5). Default: 5.")
+@click.option("--until-decided", type=int, help="Add seeds in rounds until all models differ, up to so many.")
 @click.option("--params", help="Trainable parameters of the whole network, such as 50k. Default: the task's.")
 @click.option("--budget", help="Training of each trial: 2000steps, 60s or 5min. Default: the task's number of steps.")
 @click.option("--lr", type=float, help="Peak learning rate. Default: the task's.")
+@click.option("--tune", multiple=True, help="Values that every model tries first: lr, lr=1e-4..1e-2:5. Repeatable.")
+@click.option("--tune-samples", type=int, help="Try so many Sobol points of --tune. Default: the whole grid.")
 @click.option("--batch", type=int, help="Sequences in a training batch. Default: the task's.")
 @click.option("--backend", multiple=True, help="Backend, or auto. Repeatable: one row each. Default: torch.")
 @click.option("--device", help="auto, cpu or cuda. Default: auto.")
@@ -144,6 +147,7 @@ def _watch(trials: Sequence[Trial], folder: RunFolder) -> Observer:
 
 
 def _print_plan(plan: Plan, *, full: bool) -> None:
+    from seqbench.progress import column_of
     from seqbench.spec import AUTO
 
     trials = plan.trials
@@ -151,14 +155,19 @@ def _print_plan(plan: Plan, *, full: bool) -> None:
         click.echo(f"{'trial':<58} {'width':>5} {'layers':>6} {'params':>9} {'of which core':>13} {'error':>6}")
         for trial in trials:
             error = f"{trial.parameters / trial.target_parameters - 1:+.1%}" if not trial.blocked else "-"
-            name = f"{trial.task_label} {trial.label} {trial.backend} seed {trial.seed}"
+            name = f"{trial.task_label} {trial.label} {trial.backend} {column_of(trial)}"
             sizes = f"{trial.width:>5} {trial.layers:>6} {trial.parameters:>9,} {trial.core_parameters:>13,} {error:>6}"
             click.echo(f"{name:<58} {sizes}")
     for warning in plan.warnings:
         click.echo(f"warning: {warning}", err=True)
-    first = trials[0]
-    schedule = ", ".join(dict.fromkeys(f"{t.task}: {t.training.budget}, lr {t.training.lr:g}" for t in trials))
+    first, tuned = trials[0], "lr" in trials[0].setting
+    schedule = ", ".join(
+        dict.fromkeys(f"{t.task}: {t.training.budget}, lr {'tuned' if tuned else f'{t.training.lr:g}'}" for t in trials)
+    )
     click.echo(f"{len(trials)} trials on {first.device}, {first.threads} thread(s) each; {schedule}")
+    tuning = [trial for trial in trials if trial.purpose == "tuning"]
+    if tuning:
+        click.echo(f"{len(tuning)} of them tune, on seed {tuning[0].seed}; validation chooses for each model")
     if AUTO in plan.spec.backend:
         click.echo(f"backend auto: {_chosen(trials)}")
 

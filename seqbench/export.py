@@ -35,7 +35,7 @@ def export(folder: RunFolder, name: str, path: Path, overwrite: bool = False) ->
     """
     if path.exists() and not overwrite:
         raise UsageError(f"{path} is there already; name another file, or say --overwrite.")
-    trial = find_trial(folder.trials(), name)
+    trial = find_trial([trial for trial in folder.trials() if trial.purpose == "score"], name)
     record = _finished(folder, trial)
     registry.check_unchanged(trial.plugins)
     recurrence = recurrence_of(registry.load(list(trial.plugins)), trial.model, trial.model_options)

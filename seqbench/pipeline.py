@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,12 +13,15 @@ from typing import Any
 from seqbench import __version__, data, registry
 from seqbench.errors import SeqbenchError, UsageError
 from seqbench.executors.local import Observer, Silent, run_local
-from seqbench.plan import Answer, Row, rows_of, trials_of, warnings_of
+from seqbench.plan import Answer, Row, rows_of, trials_of, warnings_of, with_known_steps
 from seqbench.process import run_in_child
 from seqbench.registry import Registry
+from seqbench.report.collect import read_run
 from seqbench.results import Results
-from seqbench.spec import RunSpec, Trial, spec_from_mapping, spec_to_toml
+from seqbench.rounds import next_look
+from seqbench.spec import RunSpec, Trial, parse_seeds, spec_from_mapping, spec_to_toml
 from seqbench.store import RunFolder, write_text
+from seqbench.tuning import settings, settled, tuning_trials
 
 Say = Callable[[str], None]
 Watch = Callable[[Sequence[Trial], RunFolder], Observer]
@@ -35,7 +38,7 @@ class Plan:
 
     Attributes:
         spec: what was asked for, paths made absolute.
-        trials: in the order in which they start.
+        trials: in the order in which they start; those that tune come first, the others get their settings from them.
         warnings: what a reader should know first.
         torch: version and device, as the sizing process found them.
         files: path, URL and sha256 of each data file that is used.
@@ -59,11 +62,15 @@ def make_plan(spec: RunSpec, cards: Registry) -> Plan:
     spec = _with_absolute_paths(spec)
     plugins = registry.fingerprints(spec.plugin)
     rows = rows_of(spec, cards)
+    rates = {row.task_label: row.training.lr for row in rows}
+    for lr in rates.values() if spec.tune else ():
+        settings(spec.tune, spec.tune_samples, lr)  # what cannot be read must stop us before the sizing
     files = _data_files(rows, cards, spec.data_dir)
     answer = _ask_torch(rows, spec)
     spec = replace(spec, device=answer.device)
-    trials = tuple(trials_of(spec, rows, answer.sizes, answer.device, plugins))
-    return Plan(spec, trials, tuple(warnings_of(trials)), answer.torch or {}, files)
+    trials = trials_of(spec, rows, answer.sizes, answer.device, plugins)
+    tuning = tuning_trials(trials, spec.tune, spec.tune_samples, rates) if spec.tune else []
+    return Plan(spec, (*tuning, *trials), tuple(warnings_of(trials)), answer.torch or {}, files)
 
 
 def _check_threads(spec: RunSpec) -> None:
@@ -135,7 +142,7 @@ def start(plan: Plan, cards: Registry, watch: Watch = _silent, say: Say = lambda
         }
     )
     say(f"Results go to {folder.path}")
-    return _run(folder, plan.spec, plan.trials, cards, watch)
+    return _run(folder, plan.spec, cards, watch)
 
 
 def _environment(trials: Sequence[Trial], torch: Mapping[str, Any], cards: Registry) -> dict[str, Any]:
@@ -169,7 +176,7 @@ def resume(path: Path, cards: Registry, watch: Watch = _silent, say: Say = lambd
         registry.check_unchanged(waiting[0].plugins)
         _data_files(waiting, cards, spec.data_dir)
         _note_environment(folder, stored, _environment(trials, _ask_torch((), spec).torch or {}, cards), say)
-    return _run(folder, spec, trials, cards, watch)
+    return _run(folder, spec, cards, watch)
 
 
 def _note_environment(folder: RunFolder, stored: dict[str, Any], now: Mapping[str, Any], say: Say) -> None:
@@ -185,20 +192,55 @@ def _note_environment(folder: RunFolder, stored: dict[str, Any], now: Mapping[st
         folder.write_run(stored)
 
 
-def _run(folder: RunFolder, spec: RunSpec, trials: Sequence[Trial], cards: Registry, watch: Watch) -> Results:
-    jobs = jobs_for(spec, trials[0].device)
+def _run(folder: RunFolder, spec: RunSpec, cards: Registry, watch: Watch) -> Results:
     with folder.locked():
-        _write_replay(folder, spec, trials)
-        with watch(trials, folder) as observer:
-            run_local(trials, folder, jobs, spec.timeout, observer)
-        _write_replay(folder, spec, trials)
+        _write_replay(folder, spec)
+        for trials in _phases(folder, spec, cards):
+            with watch(trials, folder) as observer:
+                run_local(trials, folder, jobs_for(spec, trials[0].device), spec.timeout, observer)
+        _write_replay(folder, spec)
     results = Results(folder, cards)
     results.write_report()
     return results
 
 
-def _write_replay(folder: RunFolder, spec: RunSpec, trials: Sequence[Trial]) -> None:
+def _phases(folder: RunFolder, spec: RunSpec, cards: Registry) -> Iterator[list[Trial]]:
+    """The trials that tune, where there are any; the others, with what came of it; rounds of more seeds."""
+    tuning = [trial for trial in folder.trials() if trial.purpose == "tuning"]
+    if tuning:
+        yield tuning
+        _settle(folder, spec)
+    yield [trial for trial in folder.trials() if trial.purpose == "score"]
+    while spec.until_decided and (more := _next_round(folder, spec, cards)):
+        folder.write_run(folder.run() | {"trials": [asdict(trial) for trial in (*folder.trials(), *more)]})
+        yield more
+
+
+def _next_round(folder: RunFolder, spec: RunSpec, cards: Registry) -> list[Trial]:
+    """New seeds for all models of each task in which two of them cannot be told apart yet."""
+    unused = max(trial.seed for trial in folder.trials()) + 1
+    first, more = len(parse_seeds(spec.seeds)), []
+    for task in read_run(folder, cards).tasks:
+        seeds = len(task.rows[0].trials)
+        end = next_look(seeds, first, spec.until_decided, task.verdicts)
+        more += [replace(row.trials[0], seed=unused + k) for k in range(end - seeds) for row in task.rows]
+    return more
+
+
+def _settle(folder: RunFolder, spec: RunSpec) -> None:
+    """Give the trials their settings, once; a resumed run finds them there."""
+    stored, trials = folder.run(), folder.trials()
+    if stored.get("settled"):
+        return
+    tuning, rest = ([t for t in trials if t.purpose == purpose] for purpose in ("tuning", "score"))
+    records = [record for trial in tuning if (record := folder.record(trial.id)) is not None]
+    rest = [with_known_steps(trial, spec.steps) for trial in settled(rest, records)]
+    folder.write_run(stored | {"trials": [asdict(trial) for trial in (*tuning, *rest)], "settled": True})
+
+
+def _write_replay(folder: RunFolder, spec: RunSpec) -> None:
     """The spec file of the same run again, seconds replaced by the steps that they came to."""
+    trials = folder.trials()
     known = {trial.row_id: steps for trial in trials if (steps := folder.steps(trial.row_id)) is not None}
     write_text(folder.path / "spec.toml", spec_to_toml(replace(spec, steps={**spec.steps, **known})))
 

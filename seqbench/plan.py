@@ -252,15 +252,15 @@ def trials_of(
         for row, size in zip(rows, sizes, strict=True)
     ]
     strangers = set(spec.steps) - {trial.row_id for trial in trials}
-    if strangers:
+    if strangers and not spec.tune:  # the rows of a run that tunes are known when it has
         raise SpecError(
             f"[steps] names {sorted(strangers)[0]!r}, which is no row of this run: it was made with other options, "
             f"another device or other plugin code. Remove [steps] to time the budget anew."
         )
-    return [_with_known_steps(trial, spec.steps) for trial in trials]
+    return [with_known_steps(trial, spec.steps) for trial in trials]
 
 
-def _with_known_steps(trial: Trial, steps: Mapping[str, int]) -> Trial:
+def with_known_steps(trial: Trial, steps: Mapping[str, int]) -> Trial:
     """A replay: seconds that became steps in an earlier run are those steps again."""
     if trial.row_id not in steps:
         return trial

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from seqbench.executors.supervise import progress
 from seqbench.spec import Trial
 from seqbench.store import RunFolder
+from seqbench.tuning import validation
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -24,9 +25,28 @@ def score_text(record: dict[str, Any]) -> str:
     """``"recall 99.2 %"`` of a finished trial, or how it ended."""
     if record["status"] != "ok":
         return f"{record['status']}: {record.get('cause') or 'no cause known'}"
-    metric = next(m for m in record["task"]["metrics"] if m["name"] == record["task"]["score"])
-    value = "nan" if record["score"] is None else f"{record['score']:.4g}"
-    return f"{metric['name']} {value} {metric['unit']}".rstrip()
+    tuning = _tunes(record)
+    name = record["task"]["select" if tuning else "score"]
+    metric = next(m for m in record["task"]["metrics"] if m["name"] == name)
+    said = f"{metric['name']} {_value(record)} {metric['unit']}".rstrip()
+    return f"validation {said}" if tuning else said
+
+
+def _tunes(record: dict[str, Any]) -> bool:
+    return bool(record["trial"].get("purpose") == "tuning")
+
+
+def _value(record: dict[str, Any]) -> str:
+    """Of a trial that ended well: its score, or its best validation if it was to choose a setting."""
+    value = validation(record) if _tunes(record) else record["score"]
+    return "nan" if value is None else f"{value:.4g}"
+
+
+def column_of(trial: Trial) -> str:
+    """What tells a trial from the others of its row: its seed, or the setting that it tries."""
+    if trial.purpose == "tuning":
+        return ", ".join(f"{name} {value:g}" for name, value in trial.setting.items())
+    return f"seed {trial.seed}"
 
 
 class Lines:
@@ -52,12 +72,12 @@ class Lines:
         seconds, first = speed.get("seconds"), speed.get("first_step_seconds") or 0.0
         compiling = f", {first:.1f} s of it compiling" if first >= COMPILING else ""
         took = f" ({seconds:.1f} s{compiling})" if seconds else ""
-        name = f"{trial.task_label} {trial.label} {trial.backend} seed {trial.seed}"
+        name = f"{trial.task_label} {trial.label} {trial.backend} {column_of(trial)}"
         self._write(f"[{self._done}/{self._total}] {name}: {score_text(record)}{took}")
 
 
 class Table:
-    """A live table: a row a model, a column a seed; a context manager."""
+    """A live table: a row a model, a column a seed or a setting that is tried; a context manager."""
 
     def __init__(self, trials: Sequence[Trial], folder: RunFolder, console: Console) -> None:
         self._trials, self._folder, self._console = trials, folder, console
@@ -97,18 +117,18 @@ class Table:
 
         done = sum(trial.id in self._cells for trial in self._trials)
         table = RichTable(title=f"{done} of {len(self._trials)} trials done", title_justify="left")
-        seeds = list(dict.fromkeys(trial.seed for trial in self._trials))
-        for heading in ("task", "model", *(f"seed {seed}" for seed in seeds)):
+        columns = list(dict.fromkeys(map(column_of, self._trials)))
+        for heading in ("task", "model", *columns):
             table.add_column(heading, justify="left" if heading in {"task", "model"} else "right")
-        rows: dict[tuple[str, str, str], dict[int, Trial]] = {}
+        rows: dict[tuple[str, str, str], dict[str, Trial]] = {}
         for trial in self._trials:
-            rows.setdefault((trial.task_label, trial.label, trial.backend), {})[trial.seed] = trial
+            rows.setdefault(trial.row_key, {})[column_of(trial)] = trial
         several = len({backend for _, _, backend in rows}) > 1
-        for (task, label, backend), of_seed in rows.items():
+        for (task, label, backend), found in rows.items():
             # Text, because brackets in a plain string would be read as markup
             name = f"{label} · {backend}" if several else label
             table.add_row(
-                Text(task), Text(name), *(self._cell_of(of_seed[seed]) if seed in of_seed else "" for seed in seeds)
+                Text(task), Text(name), *(self._cell_of(found[column]) if column in found else "" for column in columns)
             )
         return table
 
@@ -127,4 +147,4 @@ class Table:
 def _cell(record: dict[str, Any]) -> str:
     if record["status"] != "ok":
         return f"[red]{record['status']}[/red]"
-    return "[green]nan[/green]" if record["score"] is None else f"[green]{record['score']:.4g}[/green]"
+    return f"[green]{_value(record)}[/green]"

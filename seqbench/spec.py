@@ -148,9 +148,12 @@ class RunSpec:
         aa: instead of models: one that is compared with itself, under two names and on two sets of seeds.
         dataset: datasets; a task takes those of them that it has; none means each task's default.
         seeds: how many (5), or which ("0,1,5").
+        until_decided: add seeds in rounds until all models are told apart, up to so many; 0: one round.
         params: trainable parameters of the whole network ("50k"); None: the task's own default.
         budget: training length of a trial ("2000steps", "60s"); None: the task's default number of steps.
         lr: peak learning rate; None: the task's default.
+        tune: what every model tries values of before it is trained ("lr=1e-4..1e-2:5"); none: no tuning.
+        tune_samples: how many Sobol points are tried; 0: the whole grid.
         batch: sequences in a training batch; None: the task's default.
         backend: backends, one row a model and backend.
         device: "auto", "cpu" or "cuda".
@@ -168,9 +171,12 @@ class RunSpec:
     aa: str | None = None
     dataset: tuple[str, ...] = ()
     seeds: str = "5"
+    until_decided: int = 0
     params: str | None = None
     budget: str | None = None
     lr: float | None = None
+    tune: tuple[str, ...] = ()
+    tune_samples: int = 0
     batch: int | None = None
     backend: tuple[str, ...] = ("torch",)
     device: str = "auto"
@@ -197,7 +203,13 @@ class RunSpec:
         if AUTO in self.backend and len(self.backend) > 1:
             others = ", ".join(name for name in self.backend if name != AUTO)
             raise SpecError(f"--backend auto chooses one backend for each model; leave out {others or 'the second'}.")
-        parse_seeds(self.seeds)
+        first = len(parse_seeds(self.seeds))
+        if self.until_decided and self.until_decided <= first:
+            raise SpecError(
+                f"--until-decided is {self.until_decided}; expected more than the {first} --seeds to begin with."
+            )
+        if self.until_decided and self.aa is not None:
+            raise SpecError("--until-decided does not go with --aa: a model and itself are never told apart.")
         if self.params is not None:
             parse_count(self.params, "--params")
         self._check_ranges()
@@ -211,6 +223,8 @@ class RunSpec:
                 raise SpecError(f"{name} is {value}; expected at least {low}.")
         if self.lr is not None and not 0 < self.lr < 100:
             raise SpecError(f"--lr is {self.lr}; expected a number above 0, such as 3e-3.")
+        if self.tune_samples < 0 or (self.tune_samples and not self.tune):
+            raise SpecError(f"--tune-samples is {self.tune_samples}; expected a number above 0, beside --tune.")
 
     def _check_times(self) -> None:
         if not (math.isfinite(self.timeout) and self.timeout > 0):
@@ -220,7 +234,7 @@ class RunSpec:
             raise SpecError(f"--budget {budget} does not fit into --timeout {self.timeout:g} seconds; raise --timeout.")
 
 
-_LISTS = {"task", "model", "dataset", "backend", "plugin"}
+_LISTS = {"task", "model", "dataset", "backend", "plugin", "tune"}
 _ALIASES = {"tasks": "task", "models": "model", "datasets": "dataset", "backends": "backend", "plugins": "plugin"}
 
 
@@ -257,7 +271,8 @@ def canonical(values: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 
 _NUMBERS: dict[str, type[int | float]] = {
-    "threads": int, "jobs": int, "batch": int, "timeout": float, "lr": float
+    "threads": int, "jobs": int, "batch": int, "tune_samples": int, "until_decided": int,
+    "timeout": float, "lr": float
 }  # fmt: skip
 
 
@@ -383,6 +398,8 @@ class Trial:
         data_dir: where downloaded datasets lie, None: the default places.
         advice: the card's remark about this setting, or "".
         blocked: status, cause and log, where it is known beforehand that the trial cannot run.
+        purpose: a score, or the choice of hyper-parameters: then only validation is looked at.
+        setting: what is tuned, and its value in this trial.
     """
 
     task: str
@@ -407,6 +424,13 @@ class Trial:
     data_dir: str | None = None
     advice: str = ""
     blocked: Mapping[str, str] | None = None
+    purpose: Literal["score", "tuning"] = "score"
+    setting: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def row_key(self) -> tuple[str, str, str]:
+        """Task, model and backend as tables name them: the row that the trial belongs to."""
+        return self.task_label, self.label, self.backend
 
     @cached_property
     def id(self) -> str:
@@ -431,6 +455,9 @@ class Trial:
         for name in ("data_dir", "advice", "blocked"):
             plain.pop(name)
         plain["plugins"] = sorted(self.plugins.values())
+        plain.pop("setting")  # its values stand where they are used
+        if self.purpose == "score":
+            plain.pop("purpose")  # as it was before there was another
         return plain
 
 

@@ -68,27 +68,34 @@ def _run(trial: Trial, folder: RunFolder) -> dict[str, Any]:
     steps = _steps(trial, folder, problem, cast)
     memory.restart()  # neither that step nor timing the budget is part of training
     trained = _train(trial, cast, problem, predict, steps)
+    record = record_of(trial, status="ok", **known) | _training_part(trained, steps, compiled)
+    if trial.purpose == "tuning":  # the test is not for choosing: it has not been looked at
+        _assert_threads(trial)
+        return record | {"score": None, "memory": {"peak_mib": memory.mib()}}
     network.load_state_dict(trained.weights)
     test, details, tested = _test(cast, predict, device)
     peak = memory.mib()
     _assert_threads(trial)
     arrays, notes = _diagnose(trial, cast.task, predict)
     _store_artifacts(trial, folder, trained, arrays, symbols)
-    record = record_of(trial, status="ok", score=test[cast.task_card.score.name], **known)
     record["notes"] += cast.task.notes() + notes
-    return record | {
+    record["metrics"]["test"] = test
+    record["speed"]["infer_tokens_per_s"] = tested
+    return record | {"score": test[cast.task_card.score.name], "details": details, "memory": {"peak_mib": peak}}
+
+
+def _training_part(trained: Trained, steps: int, compiled: float) -> dict[str, Any]:
+    """The part of the record that says how the training went."""
+    return {
         "steps": steps,
         "best_step": trained.best_step,
-        "metrics": {"test": test, "valid": trained.best},
-        "details": details,
+        "metrics": {"valid": trained.best},
         "curve": asdict(trained.curve),
         "speed": {
             "train_tokens_per_s": per_second(trained.tokens, trained.seconds),
-            "infer_tokens_per_s": tested,
             "train_seconds": trained.seconds,
             "first_step_seconds": compiled,
         },
-        "memory": {"peak_mib": peak},
     }
 
 

@@ -36,6 +36,8 @@ GRAPH = {
     "frame": "",
     "stats": "",
     "verdicts": "api stats",
+    "rounds": "stats verdicts",
+    "tuning": "errors spec",
     "data": "api derived errors",
     "derived": "api",
     "environment": "",
@@ -61,10 +63,12 @@ GRAPH = {
     "sizing": "api assemble budget errors options plan registry spec trial",
     "process": "registry",
     "executors": "executors process spec store",
-    "progress": "executors spec store",
-    "report": "api errors frame registry report spec stats store verdicts",
+    "progress": "executors spec store tuning",
+    "report": "api errors frame registry report rounds spec stats store tuning verdicts",
     "results": "api errors frame registry report spec stats store verdicts",
-    "pipeline": "__init__ data environment errors executors plan process registry results spec store",
+    "pipeline": (
+        "__init__ data environment errors executors plan process registry report results rounds spec store tuning"
+    ),
     "conformance": "api conformance errors registry states",
     "cli": "*",
 }
@@ -86,6 +90,7 @@ MAY_BE_HEAVY = {
     "report/figures": "numpy matplotlib",
     "report/sections": "matplotlib",
     "report/svg": "matplotlib",
+    "report/tuning_figures": "matplotlib",
     "report/write": "numpy matplotlib",
     "sampling": "numpy",
     "sizing": "torch",

@@ -22,7 +22,7 @@ def folder(tmp_path: Path) -> RunFolder:
 
 def record(**speed: float) -> dict[str, Any]:
     metrics = [{"name": "recall", "unit": "%"}]
-    return {"status": "ok", "score": 99.5, "task": {"score": "recall", "metrics": metrics}, "speed": speed}
+    return {"status": "ok", "trial": {}, "score": 99.5, "task": {"score": "recall", "metrics": metrics}, "speed": speed}
 
 
 @pytest.mark.parametrize(

@@ -280,8 +280,11 @@ def test_a_spec_file_that_is_not_there(tmp_path: Path) -> None:
 
 # --- trials ---------------------------------------------------------------------------------------------
 
-PLACES = {"data_dir": "/elsewhere", "advice": "a remark", "blocked": {"status": "refused"}}
+PLACES = {
+    "data_dir": "/elsewhere", "advice": "a remark", "blocked": {"status": "refused"}, "setting": {"lr": 3e-3}
+}  # fmt: skip
 OTHER = {
+    "purpose": "tuning",
     "plugins": {"a.py": "ab"},
     "task": "adding",
     "task_options": {"T": 51},

@@ -13,8 +13,9 @@ from seqbench.api import Metric, Reference
 from seqbench.frame import look_up
 from seqbench.registry import Registry
 from seqbench.report.text import plain
-from seqbench.spec import Trial, trial_from_dict
-from seqbench.stats import Interval, Share, finite, mean_interval, median
+from seqbench.rounds import level_of
+from seqbench.spec import Trial, parse_seeds, trial_from_dict
+from seqbench.stats import LEVEL, Interval, Share, finite, mean_interval, median
 from seqbench.store import RunFolder
 from seqbench.verdicts import Verdict, compare, solved_share
 
@@ -34,6 +35,7 @@ class Row:
         trials: as planned.
         records: of those that have ended, in the plan's order.
         metric: the score; None where no record and no plugin tells.
+        tuning: the records of the trials that chose its setting; none where nothing was tuned.
     """
 
     name: str
@@ -42,6 +44,7 @@ class Row:
     trials: tuple[Trial, ...]
     records: tuple[Record, ...]
     metric: Metric | None = None
+    tuning: tuple[Record, ...] = ()
 
     @cached_property
     def ok(self) -> tuple[Record, ...]:
@@ -149,6 +152,7 @@ class TaskRun:
         select: name of the metric whose validation value chose the checkpoint.
         references: trivial baseline, optimum and others.
         rows: of its models.
+        level: of its verdicts, all pairs together: lower where seeds came in rounds, each of which was looked at.
     """
 
     label: str
@@ -157,6 +161,7 @@ class TaskRun:
     select: str
     references: tuple[Reference, ...]
     rows: tuple[Row, ...]
+    level: float = LEVEL
 
     @property
     def score(self) -> Metric | None:
@@ -169,7 +174,7 @@ class TaskRun:
         pairs = [(a.name, b.name) for a, b in combinations(self.rows, 2) if a.backend == b.backend]
         if self.score is None or not pairs:
             return ()
-        return tuple(compare({row.name: row.by_seed for row in self.rows}, self.score, pairs=pairs))
+        return tuple(compare({row.name: row.by_seed for row in self.rows}, self.score, self.level, pairs))
 
     def metric(self, name: str) -> Metric | None:
         """The metric of that name."""
@@ -231,15 +236,22 @@ def collect(
     for trial in planned:
         by_task.setdefault(trial.task_label, []).append(trial)
     backends = tuple(dict.fromkeys(t.backend for t in planned))
+    several, level = len(backends) > 1, _level((stored or {}).get("spec") or {})
     by_id = {_id(r): r for r in ended}
     return Run(
-        tasks=tuple(_task(group, by_id, registry, len(backends) > 1) for group in by_task.values()),
+        tasks=tuple(replace(_task(group, by_id, registry, several), level=level) for group in by_task.values()),
         records=ended,
         planned=planned,
         labels=tuple(dict.fromkeys(t.label for t in planned)),
         backends=backends,
         stored=stored or {},
     )
+
+
+def _level(spec: Mapping[str, Any]) -> float:
+    """Of the verdicts, by the rule that was fixed when the run began."""
+    most = spec.get("until_decided") or 0
+    return level_of(len(parse_seeds(spec["seeds"])), most) if most else LEVEL
 
 
 def _id(record: Record) -> str:
@@ -259,17 +271,18 @@ def _task(trials: Sequence[Trial], by_id: Mapping[str, Record], registry: Regist
 
 
 def _rows(trials: Sequence[Trial], by_id: Mapping[str, Record], several: bool, metric: Metric | None) -> list[Row]:
-    groups: dict[tuple[str, str], list[Trial]] = {}
+    groups: dict[tuple[str, str], dict[str, list[Trial]]] = {}
     for trial in trials:
-        groups.setdefault((trial.label, trial.backend), []).append(trial)
+        groups.setdefault((trial.label, trial.backend), {"score": [], "tuning": []})[trial.purpose].append(trial)
     return [
         Row(
             name=plain(f"{label} · {backend}" if several else label),
             label=label,
             backend=backend,
-            trials=tuple(group),
-            records=tuple(by_id[t.id] for t in group if t.id in by_id),
+            trials=tuple(group["score"]),
+            records=tuple(by_id[t.id] for t in group["score"] if t.id in by_id),
             metric=metric,
+            tuning=tuple(by_id[t.id] for t in group["tuning"] if t.id in by_id),
         )
         for (label, backend), group in groups.items()
     ]

@@ -73,9 +73,24 @@ def _remarks(row: Row) -> Iterable[str]:
     if off_budget(row):
         target = row.trials[0].target_parameters
         yield f"{WARNING}parameters miss the budget of {target:,} by {percent(row.parameters_error)} %"
+    yield from _tuning(row)
     dropped = row.scores.dropped
     if dropped:
         yield f"{WARNING}the score of {dropped} of {len(row.ok)} trials is not a number; the mean leaves it out"
+
+
+def _tuning(row: Row) -> Iterable[str]:
+    """What was chosen, of how many; a warning for each value at the edge of what was tried."""
+    chosen = next((trial.setting for trial in row.trials if trial.setting), None)
+    if chosen is None or not row.tuning:
+        return
+    said = ", ".join(f"{name} {value:g}" for name, value in chosen.items())
+    yield plain(f"{said}: chosen of {len(row.tuning)} settings by validation")
+    for name, value in chosen.items():
+        tried = sorted({record["trial"]["setting"][name] for record in row.tuning})
+        edge = {tried[0]: "smallest", tried[-1]: "largest"}.get(value)
+        if edge and len(tried) > 1 and not (name == "dropout" and value == 0):
+            yield plain(f"{WARNING}{name} {value:g} is the {edge} that was tried: the best may lie beyond")
 
 
 def _seeds(task: TaskRun) -> list[Note]:

@@ -23,8 +23,10 @@ from seqbench.report.noise import certificate
 from seqbench.report.sections import ShownSection, sections
 from seqbench.report.svg import to_svg
 from seqbench.report.table import columns
+from seqbench.report.tuning_figures import tuning_pictures
 from seqbench.report.verdicts import PAIRS, Said, ranks_of, said_of
 from seqbench.spec import Trial, spec_from_mapping, spec_to_toml
+from seqbench.stats import LEVEL
 from seqbench.store import RunFolder
 
 
@@ -78,6 +80,7 @@ class TaskPage:
     drawings: list[Drawing]
     noise: list[str]
     verdicts: Said | None
+    looks: int
     sections: list[ShownSection]
     notes: list[Note]
     failures: list[Failure]
@@ -104,6 +107,7 @@ def page(run: Run, folder: RunFolder, registry: Registry) -> str:
         warnings=[text.plain(w) for w in run.stored.get("warnings") or ()],
         ranks=[(name, text.with_interval(r.mean, r.half_width)) for name, r in ranks_of(run).items()],
         pairs=PAIRS,
+        tuned=any(row.tuning for task in run.tasks for row in task.rows),
         tasks=[_task(task, run, folder, registry, f"task-{n}") for n, task in enumerate(run.tasks, 1)],
         columns=COLUMNS,
         spec=text.plain(spec),
@@ -163,7 +167,7 @@ def _said(value: object) -> str:
 
 def _task(task: TaskRun, run: Run, folder: RunFolder, registry: Registry, name: str) -> TaskPage:
     score = figures.score_picture(task, run)
-    others = [*figures.curve_pictures(task, run), *figures.cost_pictures(task, run)]
+    others = [*figures.curve_pictures(task, run), *figures.cost_pictures(task, run), *tuning_pictures(task, run)]
     return TaskPage(
         id=name,
         label=text.plain(task.label),
@@ -176,6 +180,7 @@ def _task(task: TaskRun, run: Run, folder: RunFolder, registry: Registry, name: 
         drawings=[Drawing(p.title, to_svg(p.figure, f"{name}-{n}")) for n, p in enumerate(others)],
         noise=certificate(task, run),
         verdicts=said_of(task),
+        looks=round(LEVEL / task.level),
         sections=sections(task, run, folder, registry, f"{name}-section"),
         notes=notes(task),
         failures=failures(task),
@@ -218,7 +223,22 @@ def protocol(task: TaskRun) -> list[tuple[str, str]]:
     steps = sorted({r["steps"] for row in task.rows for r in row.ok if r.get("steps")})
     if any(trial.training.budget.kind == "seconds" for trial in task.trials) and steps:
         found.insert(2, ("steps that came to", f"{steps[0]:,} to {steps[-1]:,}"))
-    return [*found, ("seeds", ", ".join(seeds))]
+    return [*found, ("seeds", ", ".join(seeds)), *_tuned(task)]
+
+
+def _tuned(task: TaskRun) -> list[tuple[str, str]]:
+    """What was tried, for each model alike."""
+    tried = [record for row in task.rows for record in row.tuning]
+    if not tried:
+        return []
+    values: dict[str, set[float]] = {}
+    for record in tried:
+        for name, value in record["trial"]["setting"].items():
+            values.setdefault(name, set()).add(value)
+    said = "; ".join(f"{name} {', '.join(f'{v:g}' for v in sorted(found))}" for name, found in values.items())
+    seeds = ", ".join(distinct(str(record["trial"]["seed"]) for record in tried))
+    most = max(len(row.tuning) for row in task.rows)
+    return [("tuned", f"{said}: {most} settings of each model on seed {seeds}, chosen by validation {task.select}")]
 
 
 def distinct(values: Iterable[str]) -> list[str]:

@@ -11,6 +11,7 @@ from seqbench.report.noise import certificate
 from seqbench.report.table import Column, columns
 from seqbench.report.text import plain, short, with_interval
 from seqbench.report.verdicts import ranks_of, said_of
+from seqbench.stats import LEVEL
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -137,7 +138,11 @@ def _below(task: TaskRun, hidden: list[Column], noise: list[str]) -> list[tuple[
     said = said_of(task)
     if said is not None:
         lines += [(line, "") for line in said.summary]
-        lines.append((f"verdicts: wrong in 5 of 100 runs at most, all {len(said.pairs)} pairs together (Holm)", "dim"))
+        pairs = f", all {len(said.pairs)} pairs together (Holm)" if len(said.pairs) > 1 else ""
+        looks = (
+            f", {LEVEL / task.level:.0f} looks at growing numbers of seeds allowed for" if task.level < LEVEL else ""
+        )
+        lines.append((f"verdicts: wrong in 5 of 100 runs at most{pairs}{looks}", "dim"))
     return [*lines, *_remarks(task)]
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from seqbench.api import Metric
 from seqbench.report.collect import Run, TaskRun
 from seqbench.report.text import DASH, number, plain
-from seqbench.stats import LEVEL, Difference, Interval
+from seqbench.stats import Difference, Interval
 from seqbench.verdicts import Verdict, fewest_seeds, mean_ranks
 
 PAIRS = [
@@ -60,16 +60,16 @@ def _summary(task: TaskRun, verdicts: tuple[Verdict, ...]) -> list[str]:
         alike = {name: [b for a, b in ties if a == name] for name in order}
         told = (f"{a} from {_listed(sorted(bs, key=order.index))}" for a, bs in alike.items() if bs)
         lines.append(f"not told apart: {'; '.join(told)}")
-    return lines + _power(verdicts)
+    return lines + _power(verdicts, task.level)
 
 
-def _power(verdicts: tuple[Verdict, ...]) -> list[str]:
+def _power(verdicts: tuple[Verdict, ...], level: float) -> list[str]:
     """What so few seeds cannot do; nothing where they are enough."""
     pairs, n = len(verdicts), min(verdict.n for verdict in verdicts)
-    needed = fewest_seeds(pairs, by_share=any(v.by == "solved" for v in verdicts))
+    needed = fewest_seeds(pairs, any(v.by == "solved" for v in verdicts), level)
     if n >= needed:
         return []
-    apart = Difference(0.0, 1.0, n, 1.0).half_width(LEVEL / pairs)
+    apart = Difference(0.0, 1.0, n, 1.0).half_width(level / pairs)
     over = f"over {pairs} pairs" if pairs > 1 else "for one pair"
     wide = f"the surest pair must differ by {apart:.2g} standard deviations of its difference"
     return [f"{n} seeds decide next to nothing {over}: {wide}; use --seeds {needed} or more"]

@@ -1,0 +1,99 @@
+"""What tuning saw: validation against each hyper-parameter, and against how many settings were tried."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from seqbench.api import Metric
+from seqbench.report.collect import Row, Run, TaskRun
+from seqbench.report.figures import PANEL, Picture, finish, look_of, mark, plain_ticks, reference_lines, value_axis
+from seqbench.report.look import style
+from seqbench.report.text import plain
+from seqbench.tuning import TUNABLE, best, expected_best, validation
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Points = list[tuple[float, float]]
+
+
+def tuning_pictures(task: TaskRun, run: Run) -> list[Picture]:
+    """A picture for each hyper-parameter that was tuned and one for the budget; none where nothing was."""
+    metric = task.metric(task.select)
+    rows = [row for row in task.rows if best(row.tuning) is not None]
+    if metric is None or not rows:
+        return []
+    names = list(rows[0].tuning[0]["trial"]["setting"])
+    found = [
+        Picture(f"Tuning: validation {plain(metric.name)} against {_words(name)}", _draw(name, rows, metric, task, run))
+        for name in names
+    ]
+    title = f"Tuning: best validation {plain(metric.name)} against settings tried"
+    return [*found, Picture(title, _draw_budget(rows, metric, task, run))]
+
+
+def _words(name: str) -> str:
+    return {"lr": "learning rate", "weight_decay": "weight decay"}.get(name, name)
+
+
+def points_of(row: Row, name: str) -> Points:
+    """Each value of a hyper-parameter with the best validation that any setting with it had, ascending."""
+    found: dict[float, list[dict[str, object]]] = {}
+    for record in row.tuning:
+        found.setdefault(record["trial"]["setting"][name], []).append(dict(record))
+    winners = {value: best(records) for value, records in sorted(found.items())}
+    return [(value, y) for value, one in winners.items() if one is not None and (y := validation(one)) is not None]
+
+
+def failed_at(row: Row, name: str) -> list[float]:
+    """The values with which no setting ended well."""
+    well = {value for value, _ in points_of(row, name)}
+    return sorted({record["trial"]["setting"][name] for record in row.tuning} - well)
+
+
+def _draw(name: str, rows: Sequence[Row], metric: Metric, task: TaskRun, run: Run) -> Figure:
+    with style():
+        figure = Figure(figsize=PANEL, layout="constrained")
+        ax = figure.add_subplot()
+        for row in rows:
+            how, points, chosen = look_of(row, run), points_of(row, name), best(row.tuning)
+            ax.plot(*zip(*points, strict=True), color=how.colour, ls=how.line, lw=1.5, **mark(how, 5))
+            if chosen is not None:
+                at = chosen["trial"]["setting"][name]
+                ax.plot([at], [dict(points)[at]], **mark(how, 11))
+            _draw_failed(ax, failed_at(row, name), how.colour)
+        ax.set_xlabel(_words(name))
+        if TUNABLE[name].log:
+            ax.set_xscale("log")
+        plain_ticks(ax, "x")
+        value_axis(ax, "y", metric, [y for row in rows for _, y in points_of(row, name)], task)
+        reference_lines(ax.axhline, ax, "y", task, metric)
+        finish(ax)
+    return figure
+
+
+def _draw_failed(ax: Axes, values: Sequence[float], colour: str) -> None:
+    """Crosses at the upper edge: there is no value to draw."""
+    ax.plot(values, [0.97] * len(values), "x", color=colour, ms=7, transform=ax.get_xaxis_transform(), clip_on=False)
+
+
+def _draw_budget(rows: Sequence[Row], metric: Metric, task: TaskRun, run: Run) -> Figure:
+    with style():
+        figure = Figure(figsize=PANEL, layout="constrained")
+        ax = figure.add_subplot()
+        curves = {}
+        for row in rows:
+            values = [v for record in row.tuning if (v := validation(record)) is not None]
+            curves[row.name] = expected_best(values, metric.lower_is_better)
+            how = look_of(row, run)
+            ax.plot(range(1, len(values) + 1), curves[row.name], color=how.colour, ls=how.line, lw=1.5, **mark(how, 5))
+        ax.set_xlabel("settings tried")
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        value_axis(ax, "y", metric, [y for curve in curves.values() for y in curve], task)
+        reference_lines(ax.axhline, ax, "y", task, metric)
+        finish(ax)
+    return figure

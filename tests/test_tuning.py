@@ -1,0 +1,218 @@
+"""Tuning: what is tried, that it is the same for all, what is chosen, and that nobody looks at the test set."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import hypothesis
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import seqbench
+from seqbench.errors import SpecError
+from seqbench.spec import Budget, RunSpec, Training, Trial
+from seqbench.store import RunFolder
+from seqbench.tuning import best, expected_best, parse_axis, settings, settled, tuning_trials, with_setting
+
+
+def trial_of(label: str = "lstm", seed: int = 0, **changes: Any) -> Trial:
+    trial = Trial(
+        task="copy", task_options={}, dataset="embedded", task_label="copy/embedded", model=label, model_options={},
+        label=label, backend="torch", device="cpu", width=8, layers=1, dropout=0.0, parameters=100, core_parameters=90,
+        target_parameters=100, seed=seed, threads=1, training=Training(3e-3, 32, Budget("steps", 10)),
+    )  # fmt: skip
+    return replace(trial, **changes)
+
+
+def record_of(trial: Trial, value: float | None, lower: bool = True, status: str = "ok") -> dict[str, Any]:
+    metric = {"name": "loss", "lower_is_better": lower}
+    record = {"trial": json.loads(json.dumps(trial.__dict__, default=lambda v: v.__dict__)), "status": status}
+    if status == "ok":
+        record |= {"task": {"select": "loss", "metrics": [metric]}, "metrics": {"valid": {"loss": value}}}
+    return record | {"cause": None if status == "ok" else "it burst"}
+
+
+# --- what is tried
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("lr=1e-4..1e-2", (1e-4, 3.16e-4, 1e-3, 3.16e-3, 1e-2)),
+        ("lr=0.001..0.004:3", (0.001, 0.002, 0.004)),
+        ("lr", (3e-4, 9.49e-4, 3e-3, 9.49e-3, 3e-2)),
+        ("dropout=0,0.3,0.1", (0.0, 0.1, 0.3)),
+        ("dropout=0..0.4", (0.0, 0.1, 0.2, 0.3, 0.4)),
+        ("weight_decay=0.01", (0.01,)),
+    ],
+)
+def test_axes(text: str, values: tuple[float, ...]) -> None:
+    assert parse_axis(text, lr=3e-3).values == pytest.approx(values)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "lr=",
+        "lr=0..1e-2",
+        "lr=1e-2..1e-4",
+        "lr=1e-4..1e-2:1",
+        "lr=a,b",
+        "lr=0.1,0.1",
+        "dropout=0..1",
+        "lr=1e-3,",
+        "lr=-1",
+    ],
+)
+def test_axes_that_are_none(text: str) -> None:
+    with pytest.raises(SpecError, match=r"expected (lr|dropout)=LOW\.\.HIGH"):
+        parse_axis(text, lr=3e-3)
+
+
+def test_what_cannot_be_tuned_is_named() -> None:
+    with pytest.raises(SpecError, match="'widht' cannot be tuned; expected one of lr, weight_decay, dropout"):
+        parse_axis("widht=3", lr=3e-3)
+    with pytest.raises(SpecError, match="names 'lr' twice"):
+        settings(("lr", "lr=1e-3,1e-2"), 0, 3e-3)
+    with pytest.raises(SpecError, match="asks for 10,000 settings"):
+        settings(("lr=1e-4..1e-2:100", "dropout=0..0.5:100"), 0, 3e-3)
+    with pytest.raises(SpecError, match="--tune-samples is 4; expected a number above 0, beside --tune"):
+        RunSpec(task=("copy",), tune_samples=4)
+
+
+def test_the_grid_is_every_pair() -> None:
+    found = settings(("lr=0.001,0.01", "dropout=0,0.1,0.2"), 0, 3e-3)
+    assert len(found) == 6
+    assert {(s["lr"], s["dropout"]) for s in found} == set(itertools.product((0.001, 0.01), (0.0, 0.1, 0.2)))
+
+
+@hypothesis.settings(deadline=None)  # the first call imports scipy
+@given(st.integers(1, 40))
+def test_sobol_points_lie_in_the_ranges_and_are_the_same_each_time(count: int) -> None:
+    tune = ("lr=1e-4..1e-2", "dropout=0,0.1,0.3", "weight_decay=1e-3..1e-1:2")
+    found = settings(tune, count, 3e-3)
+    assert found == settings(tune, count, 3e-3)
+    assert len(found) == count
+    for setting in found:
+        assert 1e-4 <= setting["lr"] <= 1e-2
+        assert setting["dropout"] in {0.0, 0.1, 0.3}
+        assert 1e-3 <= setting["weight_decay"] <= 1e-1
+
+
+def test_sobol_points_fill_each_axis_evenly() -> None:
+    """Sixteen points: one in each sixteenth of the way, on either axis (what 16 random points hardly ever do)."""
+    found = settings(("lr=1e-4..1e-2", "dropout=0..0.8"), 16, 3e-3)
+    for shares in ([(math.log10(s["lr"]) + 4) / 2 for s in found], [s["dropout"] / 0.8 for s in found]):
+        middles = (np.arange(16) + 0.5) / 16
+        assert np.abs(np.sort(shares) - middles).max() <= 0.5 / 16 + 0.002  # values have three digits
+
+
+def test_all_rows_try_the_same_on_a_seed_of_its_own() -> None:
+    trials = [trial_of(label, seed) for seed in (0, 7) for label in ("lstm", "gru")]
+    found = tuning_trials(trials, ("lr=0.001,0.01",), 0, {"copy/embedded": 3e-3})
+    assert [(t.label, t.training.lr, t.seed, t.purpose) for t in found] == [
+        (label, lr, 8, "tuning") for lr in (0.001, 0.01) for label in ("lstm", "gru")
+    ]
+    assert len({t.id for t in found} | {t.id for t in trials}) == 8
+
+
+def test_a_setting_reaches_the_training() -> None:
+    trial = with_setting(trial_of(), {"lr": 0.5, "dropout": 0.25, "weight_decay": 0.125})
+    assert (trial.training.lr, trial.dropout, trial.training.weight_decay) == (0.5, 0.25, 0.125)
+    assert with_setting(trial_of(), {"dropout": 0.1}).training == trial_of().training
+
+
+# --- the choice
+
+
+@pytest.mark.parametrize(("lower", "lr"), [(True, 0.01), (False, 0.001)])
+def test_validation_chooses_for_each_row(lower: bool, lr: float) -> None:
+    trials = [trial_of(label, seed) for seed in (0, 1) for label in ("lstm", "gru")]
+    tuning = tuning_trials(trials, ("lr=0.001,0.01,0.1",), 0, {"copy/embedded": 3e-3})
+    values = {("lstm", 0.001): 3.0, ("lstm", 0.01): 1.0, ("lstm", 0.1): 2.0}
+    records = [record_of(t, values.get((t.label, t.training.lr), t.training.lr), lower) for t in tuning]
+    chosen = settled(trials, records)
+    assert [t.training.lr for t in chosen if t.label == "lstm"] == [lr, lr]
+    assert [t.training.lr for t in chosen if t.label == "gru"] == [0.001 if lower else 0.1] * 2
+    assert [t.seed for t in chosen] == [t.seed for t in trials]
+
+
+def test_what_did_not_end_well_is_not_chosen() -> None:
+    tuning = tuning_trials([trial_of()], ("lr=0.001,0.01,0.1",), 0, {"copy/embedded": 3e-3})
+    records = [record_of(tuning[0], 0.5), record_of(tuning[1], None), record_of(tuning[2], None, status="diverged")]
+    assert best(records) is records[0]
+    (chosen,) = settled([trial_of()], records)
+    assert chosen.training.lr == 0.001
+
+
+def test_a_row_without_any_good_setting_is_blocked_and_says_why() -> None:
+    tuning = tuning_trials([trial_of()], ("lr=0.001,0.01",), 0, {"copy/embedded": 3e-3})
+    (chosen,) = settled([trial_of()], [record_of(t, None, status="diverged") for t in tuning])
+    assert chosen.blocked == {"status": "diverged", "cause": "none of the 2 settings of tuning ended well: it burst"}
+
+
+@given(st.lists(st.floats(-5, 5), min_size=1, max_size=7), st.booleans())
+def test_expected_best_is_the_mean_over_all_subsets(values: list[float], lower: bool) -> None:
+    choose = min if lower else max
+    brute = [np.mean([choose(s) for s in itertools.combinations(values, k)]) for k in range(1, len(values) + 1)]
+    assert expected_best(values, lower) == pytest.approx(brute)
+
+
+# --- a run
+
+
+def test_a_run_tunes_then_trains_fresh_seeds_with_the_choice(tmp_path: Path) -> None:
+    options = {
+        "tune": "lr=1e-5,1e-2",
+        "seeds": 2,
+        "params": "2k",
+        "budget": "40steps",
+        "batch": 8,
+        "out": str(tmp_path),
+    }
+    results = seqbench.run(task="copy[T=3]", models=["gru", "rnn"], **options)
+    assert results.ok
+    frame = results.frame
+    tuning, scores = (frame[frame["purpose"] == purpose] for purpose in ("tuning", "score"))
+    assert (len(tuning), len(scores)) == (4, 4)
+    assert set(tuning["seed"]) == {2}
+    assert set(scores["seed"]) == {0, 1}
+    assert set(scores["lr"]) == {1e-2}  # with the other one nothing moves in 40 steps
+    assert tuning["test_recall"].isna().all()
+    assert tuning["score"].isna().all()
+    assert scores["test_recall"].notna().all()
+    page = (results.path / "report.html").read_text(encoding="utf-8")
+    assert "lr 1e-05, 0.01: 2 settings of each model on seed 2, chosen by validation loss" in page
+    assert "lr 0.01 is the largest that was tried" in page
+
+
+def test_an_interrupted_tuning_goes_on_and_the_choice_is_made_once(tmp_path: Path) -> None:
+    from seqbench.pipeline import make_plan, resume, start
+    from seqbench.registry import load
+
+    values = {"tune": ("lr=1e-5,1e-2",), "seeds": "1", "params": "2k", "budget": "20steps", "batch": 8}
+    spec = RunSpec(task=("copy[T=3]",), model=("rnn",), out=str(tmp_path), **values)
+    cards = load()
+    path = start(make_plan(spec, cards), cards).path
+    folder = RunFolder.open(path)
+    whole = {trial.id: folder.record(trial.id) for trial in folder.trials()}
+    stored = folder.run()
+    for trial in stored["trials"]:
+        if trial["purpose"] == "score":
+            trial["setting"], trial["training"]["lr"] = {}, 3e-3
+    del stored["settled"]
+    folder.write_run(stored)
+    for name, record in whole.items():
+        if record is not None and record["trial"]["purpose"] == "score":
+            (path / "trials" / f"{name}.json").unlink()
+    again = RunFolder.open(resume(path, cards).path)
+    assert {trial.id for trial in again.trials()} == set(whole)
+    scores = [record["score"] for record in again.records() if record["trial"]["purpose"] == "score"]
+    assert scores == [r["score"] for r in whole.values() if r is not None and r["trial"]["purpose"] == "score"]
