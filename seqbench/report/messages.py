@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -101,14 +102,15 @@ def _seeds(task: TaskRun) -> list[Note]:
 
 
 def _groups(task: TaskRun) -> list[Note]:
-    """Rows whose seeds are of two kinds although the task is not one that is solved or not."""
-    if task.score is None or task.score.solved is not None:
+    """Rows with an interval whose seeds are of two kinds; one of which a seed has solved the task has none."""
+    if task.score is None:
         return []
     known = {r.name: r.metrics.get(task.score.name) for r in task.references}
     trivial, optimum = known.get("trivial"), known.get("optimum")
     if trivial is None or optimum is None:
         return []
-    rows = tuple(row.name for row in task.rows if two_groups(row.points, abs(optimum - trivial)))
+    told = [row for row in task.rows if math.isfinite(row.scores.half_width)]
+    rows = tuple(row.name for row in told if two_groups(row.points, abs(optimum - trivial)))
     text = "the seeds fall into two groups far apart: intervals and verdicts do not hold; look at the single seeds"
     return [Note(text, rows, warning=True)] if rows else []
 

@@ -110,7 +110,9 @@ def test_two_groups_of_seeds_are_warned_of() -> None:
     apart, near = {"a": [95.0, 94.0, 20.0]}, {"a": [50.0, 60.0, 40.0]}
     assert any("two groups" in note.text for note in notes(task_of(apart)))
     assert not any("two groups" in note.text for note in notes(task_of(near)))
-    assert not any("two groups" in note.text for note in notes(task_of(apart, SOLVABLE)))
+    assert any("two groups" in note.text for note in notes(task_of(apart, SOLVABLE)))
+    solved = {"a": [99.5, 99.4, 20.0]}  # its row has a share instead of an interval
+    assert not any("two groups" in note.text for note in notes(task_of(solved, SOLVABLE)))
 
 
 def test_ranks_over_tasks(tmp_path: Path) -> None:
