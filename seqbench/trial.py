@@ -59,7 +59,7 @@ def _run(trial: Trial, folder: RunFolder) -> dict[str, Any]:
     cast = find(trial)
     memory = PeakMemory(device)
     network = make_network(trial, cast).to(device)
-    _assert_threads(trial)
+    assert_threads(trial)
     known, symbols = _known_before_training(cast, network), cast.task.symbols()
     problem = Problem(network, cast.form, loss_of(cast.task, cast.form))
     predict = NetworkPredictor(network, cast.card, cast.form, problem.loss)
@@ -71,7 +71,7 @@ def _run(trial: Trial, folder: RunFolder) -> dict[str, Any]:
     network.load_state_dict(trained.weights)
     test, details, tested = _test(cast, predict, device)
     peak = memory.mib()
-    _assert_threads(trial)
+    assert_threads(trial)
     arrays, notes = _diagnose(trial, cast.task, predict)
     _store_artifacts(trial, folder, trained, arrays, symbols)
     record = record_of(trial, status="ok", score=test[cast.task_card.score.name], **known)
@@ -132,7 +132,12 @@ def prepare_process(trial: Trial) -> torch.device:
     return torch.device(trial.device)
 
 
-def _assert_threads(trial: Trial) -> None:
+def assert_threads(trial: Trial) -> None:
+    """Make sure that torch still has the threads that it was given.
+
+    Raises:
+        SeqbenchError: it has others.
+    """
     now = torch.get_num_threads()
     if now != trial.threads:
         raise SeqbenchError(f"torch's threads went from {trial.threads} to {now} during the trial: a plugin set them")
@@ -171,13 +176,18 @@ def make_network(trial: Trial, cast: Cast) -> AnyNetwork:
     Raises:
         SeqbenchError: it has not as many parameters as planned.
     """
-    spec = core_spec(cast.card, cast.form, trial.width, trial.layers, trial.dropout)
+    return network_of(trial, cast.card, cast.options, cast.form)
+
+
+def network_of(trial: Trial, card: Model, options: Any, form: Form) -> AnyNetwork:
+    """The same where there is no task: for a form alone."""
+    spec = core_spec(card, form, trial.width, trial.layers, trial.dropout)
     torch.manual_seed(torch_seed(trial.seed, "initialisation"))
-    network = build(cast.card, trial.backend, spec, cast.options, cast.form)
+    network = build(card, trial.backend, spec, options, form)
     if count(network) != trial.parameters:
         raise SeqbenchError(
             f"the network has {count(network):,} parameters, {trial.parameters:,} when the run was planned: the code "
-            f"of {cast.card.name} has changed, or its size does not follow from its options alone"
+            f"of {card.name} has changed, or its size does not follow from its options alone"
         )
     return network
 
