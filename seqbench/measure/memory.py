@@ -14,12 +14,13 @@ class PeakMemory:
     """Memory from its creation on: start it before the network is built.
 
     CPU: the largest resident size of the process less the size at the start. Linux resets its high-water mark for
-    this; elsewhere the mark of the whole process is used, which may have been set before. CUDA: the allocator's peak.
+    this; elsewhere the mark of the whole process is used, which may have been set before. CUDA: the same of the
+    allocator. A second gauge on Linux or CUDA resets the mark that the first one reads.
     """
 
     def __init__(self, device: torch.device) -> None:
         self._cuda = device.type == "cuda"
-        self._baseline = 0 if self._cuda else _resident()
+        self._baseline = torch.cuda.memory_allocated() if self._cuda else _resident()
         self.restart()
 
     def restart(self) -> None:
@@ -32,7 +33,7 @@ class PeakMemory:
     def mib(self) -> float:
         """The peak so far, in MiB."""
         if self._cuda:
-            return torch.cuda.max_memory_allocated() / _MIB
+            return (torch.cuda.max_memory_allocated() - self._baseline) / _MIB
         return max(0, _high_water() - self._baseline) / _MIB
 
 
