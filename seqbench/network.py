@@ -80,7 +80,7 @@ class Network(nn.Module):
         return [self.core]
 
     def flops_per_token(self, length: int | None = None) -> float:
-        """Matrix-product FLOPs of the core's forward pass per time step, on a sequence as long as in training or as said."""
+        """Matrix-product FLOPs of the core's forward pass per time step; without a length, of the training's."""
         T = length or self.form.length
         return self._core.flops(1, T) / T
 

@@ -53,7 +53,7 @@ def score_picture(task: TaskRun, run: Run) -> Picture | None:
         ax.grid(visible=False, axis="y")
         _value_axis(ax, "x", task.score, [v for row in rows for v in row.points], task, _ends(rows))
         _reference_lines(ax.axvline, ax, "x", task, task.score)
-        _finish(ax)
+        finish(ax)
     return Picture(f"Test {plain(task.score.name)}: each seed, mean, 95 % interval", figure)
 
 
@@ -66,10 +66,10 @@ def _draw_score(ax: Axes, place: int, row: Row, how: Look) -> None:
     ax.plot(row.points, [place + 0.2] * len(row.points), how.marker, ms=4, mfc="none", mec=how.colour, alpha=0.75)
     if scores.n > 1:
         ax.plot([scores.low, scores.high], [place - 0.08] * 2, color=how.colour, lw=2.2, solid_capstyle="butt")
-    ax.plot([scores.mean], [place - 0.08], **_mark(how, 9))
+    ax.plot([scores.mean], [place - 0.08], **mark(how, 9))
 
 
-def _mark(how: Look, size: float) -> dict[str, Any]:
+def mark(how: Look, size: float) -> dict[str, Any]:
     """A filled mark with a white rim, which tells it from one below; or a hollow one."""
     rim: dict[str, Any] = {"mec": "#ffffff", "mew": 0.5} if how.filled else {"mec": how.colour, "mew": 1.6}
     return {"marker": how.marker, "ms": size, "mfc": how.face, **rim}
@@ -137,15 +137,15 @@ def _draw_curves(curves: Sequence[tuple[Row, Curve]], unit: str, metric: Metric,
         ax = figure.add_subplot()
         for row, curve in curves:
             how = _look(row, run)
-            ax.plot(curve.x, curve.mean, color=how.colour, ls=how.line, lw=1.7, markevery=[-1], **_mark(how, 7))
+            ax.plot(curve.x, curve.mean, color=how.colour, ls=how.line, lw=1.7, markevery=[-1], **mark(how, 7))
             if len(row.ok) > 1:
                 ax.fill_between(curve.x, curve.low, curve.high, color=how.colour, alpha=0.14, lw=0)
         ax.set_xlabel(unit)
         ax.set_xlim(left=0)
-        _plain_ticks(ax, "x")
+        plain_ticks(ax, "x")
         _value_axis(ax, "y", metric, [v for _, curve in curves for v in curve.mean], task)
         _reference_lines(ax.axhline, ax, "y", task, metric)
-        _finish(ax)
+        finish(ax)
     return figure
 
 
@@ -179,12 +179,12 @@ def _draw_costs(
             how, scores = _look(row, run), row.scores
             if scores.n > 1:
                 ax.plot([cost(row)] * 2, [scores.low, scores.high], color=how.colour, lw=1.3, alpha=0.8)
-            ax.plot([cost(row)], [scores.mean], **_mark(how, 9))
+            ax.plot([cost(row)], [scores.mean], **mark(how, 9))
         ax.set_xlabel(label)
         _cost_axis(ax, [cost(row) for row in rows])
         _value_axis(ax, "y", score, [row.scores.mean for row in rows], task, _ends(rows))
         _reference_lines(ax.axhline, ax, "y", task, score)
-        _finish(ax)
+        finish(ax)
     return figure
 
 
@@ -197,7 +197,7 @@ def _cost_axis(ax: Axes, values: Sequence[float]) -> None:
     else:
         room = max(0.1 * high, 0.08 * (high - low), 1e-9)
         ax.set_xlim(max(0.0, low - room), high + room)
-    _plain_ticks(ax, "x")
+    plain_ticks(ax, "x")
 
 
 # --- axes -------------------------------------------------------------------------------------------
@@ -223,7 +223,7 @@ def _value_axis(ax: Axes, which: str, metric: Metric, values: Sequence[float], t
         ax.set(**{f"{which}scale": "log", f"{which}lim": (min(shown) / 1.6, max(shown) * 1.6)})
     else:
         ax.set(**{f"{which}lim": _limits(seen, [v for v in ends if np.isfinite(v)])})
-    _plain_ticks(ax, which)
+    plain_ticks(ax, which)
 
 
 def _limits(seen: Sequence[float], ends: Sequence[float]) -> tuple[float, float]:
@@ -241,7 +241,8 @@ def wants_log(metric: Metric, values: Iterable[float]) -> bool:
     return fits and max(shown) / min(shown) >= DECADES
 
 
-def _plain_ticks(ax: Axes, which: str) -> None:
+def plain_ticks(ax: Axes, which: str) -> None:
+    """Ticks of axis ``"x"`` or ``"y"`` at round numbers, written as ``50k``."""
     axis: Any = ax.xaxis if which == "x" else ax.yaxis
     if axis.get_scale() == "log":
         low, high = ax.get_xlim() if which == "x" else ax.get_ylim()
@@ -273,7 +274,8 @@ def _reference_lines(draw: Callable[..., Any], ax: Axes, which: str, task: TaskR
         ax.figure.legend(loc="outside lower right", ncols=3, frameon=False, fontsize=8.5, handlelength=2.6)
 
 
-def _finish(ax: Axes) -> None:
+def finish(ax: Axes) -> None:
+    """No frame at the top and the right."""
     for side in ("top", "right"):
         ax.spines[side].set_visible(False)
 

@@ -153,4 +153,5 @@ def frame(records: Iterable[Record]) -> pd.DataFrame:
     import pandas as pd
 
     rows = [{column.name: column.read(record) for column in COLUMNS} for record in records]
-    return pd.DataFrame(rows, columns=None if rows else [c.name for c in COLUMNS])
+    table = pd.DataFrame(rows, columns=None if rows else [c.name for c in COLUMNS])
+    return table.convert_dtypes()  # whole numbers stay whole beside rows that have none

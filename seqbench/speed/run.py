@@ -107,7 +107,14 @@ def run(plan: SpeedPlan, cards: Registry, say: Say = lambda _: None) -> Speeds:
     }
     write_json(folder / "speed.json", data)
     write_text(folder / "speed.csv", to_csv(frame(rows)))
+    write_text(folder / "speed.html", _page(folder.name, data))
     return Speeds(folder, data)
+
+
+def _page(name: str, data: Mapping[str, Any]) -> str:
+    from seqbench.speed.page import page  # matplotlib, which must not run beside a measurement
+
+    return page(name, data)
 
 
 def _warn_of_load(load: float | str, say: Say) -> None:
