@@ -221,7 +221,7 @@ def export(run_folder: Path, trial: str, output: Path, overwrite: bool) -> None:
 @click.option("--lengths", default="64,128,256", show_default=True, help="Lengths, or 64..4096: powers of two.")
 @click.option("--batch", default="1,32", show_default=True, help="Sequences of a call. Streams have 1 in any case.")
 @click.option("--params", default="50k", show_default=True, help="Trainable parameters of the whole network.")
-@click.option("--rounds", type=int, default=15, show_default=True, help="Samples of each model.")
+@click.option("--rounds", type=int, default=25, show_default=True, help="Samples of each model.")
 @click.option("--backend", multiple=True, help="Backend, or auto. Repeatable: one row each. Default: torch.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 @click.option("--threads", type=int, default=1, show_default=True, help="CPU threads of each model.")

@@ -8,6 +8,28 @@ from pathlib import Path
 import torch
 
 _MIB = 1024.0**2
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
+_LARGEST_KEPT = 32 * 2**20  # glibc takes no more
+
+
+def keep_freed_memory() -> bool:
+    """Have the C library keep what is freed, but for blocks of more than 32 MiB, instead of returning it now and then.
+
+    Whether a call must ask the system for its memory again depends on what lies above it on the heap: it takes
+    thousands of page faults in one call and none in the next, and differs between two processes that do the same.
+
+    Returns:
+        Whether the C library can be told (glibc).
+    """
+    import ctypes
+
+    if sys.platform != "linux":
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except AttributeError:  # another C library
+        return False
+    return bool(mallopt(_MMAP_THRESHOLD, _LARGEST_KEPT)) and bool(mallopt(_TRIM_THRESHOLD, 2**31 - 1))
 
 
 class PeakMemory:

@@ -21,7 +21,7 @@ UNITS = {"train": ("ms a step", 1e3), "infer": ("ms a call", 1e3), "step": ("µs
 """What the cells show, and by how much seconds are multiplied."""
 
 WORDS = ("Model", "Status")
-LEAST_IMPORTANT = ("Params", "First\ncall s", "Peak\nMiB", "Extra\nthreads", "Memory\nT^p", "Call\nMiB", "Time\nT^p")
+LEAST_IMPORTANT = ("Params", "First\ncall s", "Extra\nthreads", "Peak\nMiB", "Memory\nT^p", "Call\nMiB", "Time\nT^p")
 """Columns that a narrow terminal does without, the first to go first."""
 
 GAP = 2
@@ -89,8 +89,8 @@ def _row(name: str, operation: str, records: Sequence[Record], lengths: Sequence
         _exponent(longest, "memory"),
         text.kilo(look_up(longest, "memory", "peak_mib")),
         text.kilo(look_up(longest, "memory", "call_mib")),
-        text.number(max((record.get("first_call_seconds") or 0.0 for record in records), default=None), 2),
-        text.kilo(max((record.get("extra_threads") or 0 for record in records), default=0)),
+        text.number(max(record.get("first_call_seconds") or 0.0 for record in records), 2),
+        str(max(record.get("extra_threads") or 0 for record in records)),
         text.kilo(next((found for r in records if (found := look_up(r, "parameters", "network"))), None)),
         "ok" if not bad else bad[0]["status"] if len(bad) == len(records) else f"{bad[0]['status']} (T={_of(bad)})",
     ]

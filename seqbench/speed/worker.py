@@ -9,7 +9,7 @@ import psutil
 from seqbench import registry
 from seqbench.assemble import count
 from seqbench.measure.clock import Stopwatch
-from seqbench.measure.memory import PeakMemory
+from seqbench.measure.memory import PeakMemory, keep_freed_memory
 from seqbench.measure.sampling import Sampler
 from seqbench.options import build_options
 from seqbench.speed.operations import operation, random_batch, tokens_of
@@ -46,6 +46,7 @@ class Worker:
         """Build, warm up and calibrate; nothing here is in a sample."""
         subject, trial = self._subject, self._subject.trial
         device = prepare_process(trial)
+        keep_freed_memory()
         registry.check_unchanged(trial.plugins)
         card = registry.load(list(trial.plugins)).model(trial.model)
         options = build_options(card.options, trial.model_options, f"model {card.name!r}")
