@@ -220,6 +220,47 @@ def export(run_folder: Path, trial: str, output: Path, overwrite: bool) -> None:
     click.echo(f"{output}: {write(RunFolder.open(run_folder), trial, output, overwrite)}")
 
 
+# --- speed ------------------------------------------------------------------------------------------
+
+
+@cli.command()
+@click.option("--model", multiple=True, help="Model, as name or name[option=value]. Repeatable. Default: all.")
+@click.option("--task", help="Inputs, outputs and heads as this task has them. Default: the core by itself.")
+@click.option("--dataset", help="Dataset of the task. Default: its first.")
+@click.option("--operation", multiple=True, help="train, infer, step or decode. Repeatable. Default: all that apply.")
+@click.option("--lengths", default="64,128,256", show_default=True, help="Lengths, or 64..4096: powers of two.")
+@click.option("--batch", default="1,32", show_default=True, help="Sequences of a call. Streams have 1 in any case.")
+@click.option("--params", default="50k", show_default=True, help="Trainable parameters of the whole network.")
+@click.option("--rounds", type=int, default=25, show_default=True, help="Samples of each model.")
+@click.option("--backend", multiple=True, help="Backend, or auto. Repeatable: one row each. Default: torch.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+@click.option("--threads", type=int, default=1, show_default=True, help="CPU threads of each model.")
+@click.option("--timeout", type=float, default=600.0, show_default=True, help="Seconds for one sample, or to compile.")
+@click.option("--data-dir", type=click.Path(), help="Where downloaded datasets lie.")
+@click.option("--plugin", multiple=True, type=click.Path(), help="A Python file with a plugin. Repeatable.")
+@click.option("--out", type=click.Path(), default="results", show_default=True, help="Folder for the results' folder.")
+def speed(**options: Any) -> None:
+    """Measure time and memory of models, apart from training and alone on the machine.
+
+    Every model has a process of its own; they are measured in turns, in another order each round. Growth with the
+    length of the sequences is fitted where there are three lengths or more. docs/measuring.md says more.
+    """
+    from seqbench.speed.run import make_plan
+    from seqbench.speed.run import run as measure
+    from seqbench.speed.spec import make_spec
+    from seqbench.speed.tables import print_tables
+
+    spec = make_spec({name: value for name, value in options.items() if value not in (None, ())})
+    cards = _registry(spec.run.plugin)
+    plan = make_plan(spec, cards)
+    for warning in plan.warnings:
+        click.echo(f"warning: {warning}", err=True)
+    speeds = measure(plan, cards, click.echo)
+    print_tables(speeds.data["rows"])
+    click.echo(f"Results: {speeds.path}")
+    sys.exit(OK if speeds.ok else TRIAL_FAILED)
+
+
 # --- list, info -------------------------------------------------------------------------------------
 
 

@@ -81,8 +81,12 @@ class EncoderDecoder(nn.Module):
         """What the model itself is: encoder and decoder, with what joins them."""
         return [self.core, self.decoder]
 
-    def flops_per_token(self) -> float:
-        """Matrix-product FLOPs of encoder and decoder on sequences of the training lengths, per step of either."""
+    def flops_per_token(self, length: int | None = None) -> float:
+        """Matrix-product FLOPs of encoder and decoder per step of either, on sequences as long as in training.
+
+        Args:
+            length: of source and target instead.
+        """
         assert self.form.decoder is not None
-        S, U = self.form.length, self.form.decoder.length
+        S, U = (length, length) if length else (self.form.length, self.form.decoder.length)
         return (self._core.flops(1, S) + self._decoder.flops(1, U, S)) / (S + U)

@@ -15,6 +15,7 @@ import psutil
 
 PACKAGES = ("seqbench", "torch", "numpy", "scipy", "pandas", "seaborn", "matplotlib", "pluggy")
 VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "SEQBENCH_PLUGINS")
+NOT_TOLD = "not told by the system"
 
 
 def environment() -> dict[str, Any]:
@@ -24,13 +25,32 @@ def environment() -> dict[str, Any]:
         "cpu": cpu_model(),
         "cores": f"{psutil.cpu_count(logical=False) or '?'} physical, {usable_cores()} usable",
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
-        "governor": _first_line("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor") or "not told by the system",
-        "load_at_start": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else "not told by the system",
+        "governor": _first_line("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor") or NOT_TOLD,
+        "load_at_start": _load(),
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "packages": {name: version for name in PACKAGES if (version := _version(name))},
         "commit": commit() or "not a git checkout",
         "variables": {name: os.environ[name] for name in VARIABLES if name in os.environ},
     }
+
+
+def condition() -> dict[str, Any]:
+    """How the machine is just now: what disturbs a measurement. Taken before one and after."""
+    clock = psutil.cpu_freq() if hasattr(psutil, "cpu_freq") else None
+    throttled = [
+        int(line)
+        for path in Path("/sys/devices/system/cpu").glob("cpu[0-9]*/thermal_throttle/core_throttle_count")
+        if (line := _first_line(str(path))) is not None
+    ]
+    return {
+        "load": _load(),
+        "clock_mhz": round(clock.current) if clock else NOT_TOLD,
+        "throttled": sum(throttled) if throttled else NOT_TOLD,
+    }
+
+
+def _load() -> float | str:
+    return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else NOT_TOLD
 
 
 def usable_cores() -> int:

@@ -59,8 +59,11 @@ def _weights(batch: Batch, form: Form) -> np.ndarray | None:
 def loss_of(task: Task, form: Form) -> Loss:
     """The task's own loss, or the default of ``form.target``."""
     own = getattr(task, "loss", None)
-    if own is not None:
-        return cast("Loss", own)
+    return default_loss(form) if own is None else cast("Loss", own)
+
+
+def default_loss(form: Form) -> Loss:
+    """Cross-entropy of classes, squared error of values."""
     return cross_entropy if form.target == "class" else squared_error
 
 

@@ -79,9 +79,10 @@ class Network(nn.Module):
         """What the model itself is: the core."""
         return [self.core]
 
-    def flops_per_token(self) -> float:
-        """Matrix-product FLOPs of the core's forward pass on a sequence of the training length, per time step."""
-        return self._core.flops(1, self.form.length) / self.form.length
+    def flops_per_token(self, length: int | None = None) -> float:
+        """Matrix-product FLOPs of the core's forward pass per time step; without a length, of the training's."""
+        T = length or self.form.length
+        return self._core.flops(1, T) / T
 
 
 def input_adapter(form: Tokens | Vectors, width: int) -> nn.Module:

@@ -58,14 +58,14 @@ def make_plan(spec: RunSpec, cards: Registry) -> Plan:
         UsageError: the spec asks for something that cannot be done.
         DataError: data are missing and cannot be fetched.
     """
-    _check_threads(spec)
-    spec = _with_absolute_paths(spec)
+    check_threads(spec.threads)
+    spec = with_absolute_paths(spec)
     plugins = registry.fingerprints(spec.plugin)
     rows = rows_of(spec, cards)
     rates = {row.task_label: row.training.lr for row in rows}
     for lr in rates.values() if spec.tune else ():
         settings(spec.tune, spec.tune_samples, lr)  # what cannot be read must stop us before the sizing
-    files = _data_files(rows, cards, spec.data_dir)
+    files = obtain_data(rows, cards, spec.data_dir)
     answer = _ask_torch(rows, spec)
     spec = replace(spec, device=answer.device)
     trials = trials_of(spec, rows, answer.sizes, answer.device, plugins)
@@ -73,20 +73,25 @@ def make_plan(spec: RunSpec, cards: Registry) -> Plan:
     return Plan(spec, (*tuning, *trials), tuple(warnings_of(trials)), answer.torch or {}, files)
 
 
-def _check_threads(spec: RunSpec) -> None:
+def check_threads(threads: int) -> None:
+    """Make sure that there are cores for so many threads.
+
+    Raises:
+        UsageError: there are not.
+    """
     from seqbench.environment import usable_cores
 
-    if spec.threads > usable_cores():
-        raise UsageError(f"--threads is {spec.threads}; this machine has {usable_cores()} usable cores.")
+    if threads > usable_cores():
+        raise UsageError(f"--threads is {threads}; this machine has {usable_cores()} usable cores.")
 
 
-def _with_absolute_paths(spec: RunSpec) -> RunSpec:
+def with_absolute_paths(spec: RunSpec) -> RunSpec:
     """So that a run can be resumed from another folder."""
     data_dir = None if spec.data_dir is None else str(Path(spec.data_dir).resolve())
     return replace(spec, plugin=tuple(str(Path(path).resolve()) for path in spec.plugin), data_dir=data_dir)
 
 
-def _data_files(users: Sequence[Row | Trial], cards: Registry, data_dir: str | None) -> tuple[Mapping[str, Any], ...]:
+def obtain_data(users: Sequence[Row | Trial], cards: Registry, data_dir: str | None) -> tuple[Mapping[str, Any], ...]:
     """The files that these need, fetched where they are missing."""
     folder = None if data_dir is None else Path(data_dir)
     found: dict[str, Mapping[str, Any]] = {}
@@ -99,23 +104,31 @@ def _data_files(users: Sequence[Row | Trial], cards: Registry, data_dir: str | N
 
 
 def _ask_torch(rows: Sequence[Row], spec: RunSpec) -> Answer:
-    """The sizes of the rows, the device and torch's description: from a child process.
+    """The sizes of the rows, the device and torch's description.
 
     Raises:
         UsageError: the device is not there, or a task's data are not.
     """
-    with tempfile.TemporaryDirectory(prefix="seqbench-") as scratch:
-        log = Path(scratch) / "sizing.log"
-        outcome = run_in_child(
-            "seqbench.sizing:size_all", (rows, spec.plugin, spec.data_dir, spec.device), log, limit=600
-        )
-        if outcome.kind != "returned":
-            tail = log.read_text(encoding="utf-8", errors="replace")[-2000:] if log.exists() else ""
-            raise SeqbenchError(f"Sizing the models failed ({outcome.kind}, exit code {outcome.exitcode}):\n{tail}")
-    answer: Answer = outcome.answer
+    arguments = (rows, spec.plugin, spec.data_dir, spec.device)
+    answer: Answer = in_torch_child("seqbench.sizing:size_all", arguments)
     if answer.error:
         raise UsageError(answer.error)
     return answer
+
+
+def in_torch_child(function: str, arguments: tuple[Any, ...]) -> Any:
+    """What a function that sizes models returns; in a child process, since it imports torch.
+
+    Raises:
+        SeqbenchError: the child died.
+    """
+    with tempfile.TemporaryDirectory(prefix="seqbench-") as scratch:
+        log = Path(scratch) / "sizing.log"
+        outcome = run_in_child(function, arguments, log, limit=600)
+        if outcome.kind != "returned":
+            tail = log.read_text(encoding="utf-8", errors="replace")[-2000:] if log.exists() else ""
+            raise SeqbenchError(f"Sizing the models failed ({outcome.kind}, exit code {outcome.exitcode}):\n{tail}")
+    return outcome.answer
 
 
 def start(plan: Plan, cards: Registry, watch: Watch = _silent, say: Say = lambda _: None) -> Results:
@@ -137,7 +150,7 @@ def start(plan: Plan, cards: Registry, watch: Watch = _silent, say: Say = lambda
             "spec": asdict(plan.spec),
             "trials": [asdict(trial) for trial in plan.trials],
             "warnings": plan.warnings,
-            "environment": _environment(plan.trials, plan.torch, cards),
+            "environment": environment_of(plan.trials, plan.torch, cards),
             "data": plan.files,
         }
     )
@@ -145,10 +158,11 @@ def start(plan: Plan, cards: Registry, watch: Watch = _silent, say: Say = lambda
     return _run(folder, plan.spec, cards, watch)
 
 
-def _environment(trials: Sequence[Trial], torch: Mapping[str, Any], cards: Registry) -> dict[str, Any]:
+def environment_of(trials: Sequence[Trial], torch: Mapping[str, Any], cards: Registry) -> dict[str, Any]:
+    """The machine, torch as the sizing process found it, and the strangers' plugins that the trials use."""
     from seqbench.environment import environment
 
-    used = {("task", trial.task) for trial in trials} | {("model", trial.model) for trial in trials}
+    used = {("task", trial.task) for trial in trials if trial.task} | {("model", trial.model) for trial in trials}
     strangers = {f"{kind} {name}": str(cards.origin[kind, name]) for kind, name in sorted(used)}
     strangers = {name: origin for name, origin in strangers.items() if not origin.startswith("seqbench ")}
     return {**environment(), **torch, **({"plugins": strangers} if strangers else {})}
@@ -174,8 +188,8 @@ def resume(path: Path, cards: Registry, watch: Watch = _silent, say: Say = lambd
     waiting = [trial for trial in trials if folder.record(trial.id) is None]
     if waiting:  # what is missing here must stop us now, not become a row for each trial
         registry.check_unchanged(waiting[0].plugins)
-        _data_files(waiting, cards, spec.data_dir)
-        _note_environment(folder, stored, _environment(trials, _ask_torch((), spec).torch or {}, cards), say)
+        obtain_data(waiting, cards, spec.data_dir)
+        _note_environment(folder, stored, environment_of(trials, _ask_torch((), spec).torch or {}, cards), say)
     return _run(folder, spec, cards, watch)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -94,8 +94,37 @@ class Answer:
     torch: dict[str, Any] | None = None
 
 
+@dataclass(frozen=True)
+class Setting:
+    """What models are compared on.
+
+    Attributes:
+        task: name; empty where there is no task.
+        task_options: typed.
+        dataset: name.
+        label: the task with what differs from its defaults, and the dataset.
+        defaults: the protocol where the user says nothing.
+    """
+
+    task: str
+    task_options: Mapping[str, Any]
+    dataset: str
+    label: str
+    defaults: Defaults
+
+
 def rows_of(spec: RunSpec, registry: Registry) -> list[Row]:
     """Every task × dataset × model × backend of the spec, in that order, names and options checked.
+
+    Raises:
+        UsageError: an unknown or repeated name, option or value.
+    """
+    rows = rows_on(_settings(spec, registry), spec, registry)
+    return rows if spec.aa is None else [twin for row in rows for twin in _twins(row)]
+
+
+def rows_on(settings: Iterable[Setting], spec: RunSpec, registry: Registry) -> list[Row]:
+    """The same on these settings, whatever the spec's tasks are; a model that is compared with itself once.
 
     Raises:
         UsageError: an unknown or repeated name, option or value.
@@ -103,14 +132,7 @@ def rows_of(spec: RunSpec, registry: Registry) -> list[Row]:
     names = spec.model if spec.aa is None else (spec.aa,)
     models = [parse_choice(text) for text in names] or [Choice(name) for name in registry.models]
     _check_backends(spec.backend, registry)
-    rows = [
-        row
-        for card, options, dataset in _tasks(spec, registry)
-        for model in models
-        for row in _rows_of_model(spec, registry, (card, options, dataset), model)
-    ]
-    if spec.aa is not None:
-        rows = [twin for row in rows for twin in _twins(row)]
+    rows = [row for setting in settings for model in models for row in _rows_of_model(spec, registry, setting, model)]
     seen: set[tuple[str, str, str]] = set()
     for row in rows:
         key = (row.task_label, row.label, row.backend)
@@ -133,7 +155,7 @@ def _check_backends(backends: Sequence[str], registry: Registry) -> None:
             raise UnknownName("backend", backend, {*known, AUTO})
 
 
-def _tasks(spec: RunSpec, registry: Registry) -> Iterator[tuple[TaskCard, Any, Dataset]]:
+def _settings(spec: RunSpec, registry: Registry) -> Iterator[Setting]:
     used: set[str] = set()
     for text in spec.task:
         choice = parse_choice(text)
@@ -142,30 +164,31 @@ def _tasks(spec: RunSpec, registry: Registry) -> Iterator[tuple[TaskCard, Any, D
         wanted = [dataset for name in spec.dataset if (dataset := card.dataset(name))]
         used |= {dataset.name for dataset in wanted}
         for dataset in wanted or card.datasets[:1]:
-            yield card, options, dataset
+            yield _setting(card, options, dataset)
     for name in spec.dataset:
         if name not in used:
             cards = [registry.task(parse_choice(text).name) for text in spec.task]
             raise UnknownName("dataset", name, {d.name for card in cards for d in card.datasets})
 
 
-def _rows_of_model(
-    spec: RunSpec, registry: Registry, on: tuple[TaskCard, Any, Dataset], choice: Choice
-) -> Iterator[Row]:
-    task, task_options, dataset = on
+def _setting(card: TaskCard, options: Any, dataset: Dataset) -> Setting:
+    label = f"{label_of(card.name, changed(options))}/{dataset.name}"
+    return Setting(card.name, to_dict(options), dataset.name, label, card.defaults_on(dataset))
+
+
+def _rows_of_model(spec: RunSpec, registry: Registry, on: Setting, choice: Choice) -> Iterator[Row]:
     card = registry.model(choice.name)
     given = dict(choice.options)
     shape = {name: given.pop(name) for name in RESERVED_OPTIONS & given.keys()}
     options = build_options(card.options, given, f"model {card.name!r}")
-    defaults = task.defaults_on(dataset)
-    width, layers, dropout = _shape(shape, card, defaults.dropout)
+    width, layers, dropout = _shape(shape, card, on.defaults.dropout)
     typed = {"width": width, "layers": layers, "dropout": dropout}
     for backend in spec.backend:
         yield Row(
-            task=task.name,
-            task_options=to_dict(task_options),
-            dataset=dataset.name,
-            task_label=f"{label_of(task.name, changed(task_options))}/{dataset.name}",
+            task=on.task,
+            task_options=on.task_options,
+            dataset=on.dataset,
+            task_label=on.label,
             model=card.name,
             model_options=to_dict(options),
             label=label_of(card.name, {**changed(options), **{name: typed[name] for name in shape}}),
@@ -173,8 +196,8 @@ def _rows_of_model(
             width=width,
             layers=layers,
             dropout=dropout,
-            target=defaults.parameters if spec.params is None else parse_count(spec.params, "--params"),
-            training=training_of(spec, defaults),
+            target=on.defaults.parameters if spec.params is None else parse_count(spec.params, "--params"),
+            training=training_of(spec, on.defaults),
             seeds=parse_seeds(spec.seeds),
         )
 

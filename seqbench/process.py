@@ -12,9 +12,9 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -62,34 +62,90 @@ def run_in_child(
         limit: seconds after which the child and all its children are killed.
         stop: set by another thread to have them killed at once.
     """
-    receiver, sender = multiprocessing.Pipe(duplex=False)
-    log.parent.mkdir(parents=True, exist_ok=True)
-    environment = {k: v for k, v in os.environ.items() if k.startswith("SEQBENCH_")}
-    kills = _kernel_kills()
-    with _starting, _main_hidden(), _interrupts_held():
-        process = _context().Process(target=_child, args=(function, arguments, str(log), environment, sender))
-        process.start()
-    sender.close()
-    try:
-        return _wait_for(process, receiver, limit, stop, kills)
-    finally:
-        _kill(process)
-        receiver.close()
+    with _Child(_answer_once, function, arguments, log) as child:
+        outcome = child.wait(limit, stop)
+        return child.ended(outcome) if outcome.kind == "returned" else outcome
+
+
+class Servant:
+    """A child that answers one question after another: between them it only waits. A context manager.
+
+    ``function(*arguments)`` gives in the child what answers: it is called with each question.
+    """
+
+    def __init__(self, function: str, arguments: tuple[Any, ...], log: Path) -> None:
+        self._child = _Child(_answer_questions, function, arguments, log)
+
+    def __enter__(self) -> Servant:
+        self._child.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._child.__exit__(*error)
+
+    def ask(self, question: Any, limit: float | None = None) -> Outcome:
+        """The answer to a question; ``exitcode`` is None while the child lives.
+
+        Args:
+            question: picklable.
+            limit: seconds after which the child is given up; what is asked later finds it dead.
+        """
+        self._child.send(question)
+        outcome = self._child.wait(limit)
+        if outcome.kind == "timeout":
+            self._child.kill()
+        return outcome
+
+
+class _Child:
+    """A process that runs ``target(connection, function, arguments)``, killed with all its children at the end."""
+
+    def __init__(self, target: Callable[..., None], function: str, arguments: tuple[Any, ...], log: Path) -> None:
+        self._target, self._function, self._arguments, self._log = target, function, arguments, log
+
+    def __enter__(self) -> _Child:
+        self._ours, theirs = multiprocessing.Pipe()
+        self._log.parent.mkdir(parents=True, exist_ok=True)
+        environment = {k: v for k, v in os.environ.items() if k.startswith("SEQBENCH_")}
+        self._kills = _kernel_kills()
+        with _starting, _main_hidden(), _interrupts_held():
+            what = (self._target, self._function, self._arguments)
+            self._process = _context().Process(target=_child, args=(*what, str(self._log), environment, theirs))
+            self._process.start()
+        theirs.close()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.kill()
+        self._ours.close()
+
+    def kill(self) -> None:
+        """End it, whatever it does."""
+        _kill(self._process)
+
+    def send(self, message: Any) -> None:
+        """Send it something, unless it is dead."""
+        with suppress(OSError):
+            self._ours.send(message)
+
+    def wait(self, limit: float | None = None, stop: threading.Event | None = None) -> Outcome:
+        """Its next answer, its end, or the end of our patience."""
+        return _wait_for(self._process, self._ours, limit, stop, self._kills)
+
+    def ended(self, outcome: Outcome) -> Outcome:
+        """With the exit code of a child that has nothing more to do."""
+        self._process.join(5)
+        return replace(outcome, exitcode=self._process.exitcode)
 
 
 def _wait_for(
-    process: Any, receiver: Connection, limit: float | None, stop: threading.Event | None, kills: int
+    process: Any, connection: Connection, limit: float | None, stop: threading.Event | None, kills: int
 ) -> Outcome:
     deadline = None if limit is None else time.monotonic() + limit
-    answered, answer = False, None
     while True:
-        if receiver in wait([receiver, process.sentinel], POLL) and not answered:
+        if connection in wait([connection, process.sentinel], POLL):
             with suppress(EOFError, OSError):  # OSError: it was killed in the middle of its answer
-                answer = receiver.recv()
-                answered = True
-        if answered:
-            process.join(5)
-            return Outcome("returned", answer, process.exitcode)
+                return Outcome("returned", connection.recv())
         if process.exitcode is not None:
             return Outcome(
                 "died", None, process.exitcode, process.exitcode == -signal.SIGKILL and _kernel_kills() > kills
@@ -101,7 +157,12 @@ def _wait_for(
 
 
 def _child(
-    function: str, arguments: tuple[Any, ...], log: str, environment: dict[str, str], sender: Connection
+    target: Callable[..., None],
+    function: str,
+    arguments: tuple[Any, ...],
+    log: str,
+    environment: dict[str, str],
+    connection: Connection,
 ) -> None:
     if os.name == "posix":
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
@@ -118,8 +179,19 @@ def _child(
     os.dup2(file, 1)
     os.dup2(file, 2)
     threading.Thread(target=_die_with_parent, daemon=True).start()
-    sender.send(resolve(function)(*arguments))
-    sender.close()
+    target(connection, function, arguments)
+    connection.close()
+
+
+def _answer_once(connection: Connection, function: str, arguments: tuple[Any, ...]) -> None:
+    connection.send(resolve(function)(*arguments))
+
+
+def _answer_questions(connection: Connection, function: str, arguments: tuple[Any, ...]) -> None:
+    answer = resolve(function)(*arguments)
+    with suppress(EOFError):  # nobody asks any more
+        while True:
+            connection.send(answer(connection.recv()))
 
 
 def _die_with_parent() -> None:

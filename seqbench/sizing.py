@@ -26,14 +26,14 @@ def size_all(rows: Sequence[Row], plugins: Sequence[str], data_dir: str | None, 
     try:
         chosen = choose_device(device)
         cards = registry.load(plugins)
-        forms = {label: _form(row, cards, data_dir) for label, row in {row.task_label: row for row in rows}.items()}
-        sizes = tuple(_size_on(chosen, row, cards, forms[row.task_label]) for row in rows)
+        forms = {label: form_of(row, cards, data_dir) for label, row in {row.task_label: row for row in rows}.items()}
+        sizes = tuple(size_on(chosen, row, cards, forms[row.task_label]) for row in rows)
     except (UsageError, DataError) as error:
         return Answer(error=str(error))
     return Answer("", chosen, sizes, describe_torch(chosen))
 
 
-def _form(row: Row, cards: registry.Registry, data_dir: str | None) -> Form | Exception:
+def form_of(row: Row, cards: registry.Registry, data_dir: str | None) -> Form | Exception:
     """The form of the row's task; or what went wrong, which then stands in each of its rows."""
     try:
         return prepare_task(cards.task(row.task), row.task_options, row.dataset, data_dir)[1]
@@ -43,7 +43,7 @@ def _form(row: Row, cards: registry.Registry, data_dir: str | None) -> Form | Ex
         return error
 
 
-def _size_on(device: str, row: Row, cards: registry.Registry, form: Form | Exception) -> Sized:
+def size_on(device: str, row: Row, cards: registry.Registry, form: Form | Exception) -> Sized:
     """The row's size on a device, which decides what the backend "auto" stands for."""
     if row.backend != AUTO or isinstance(form, Exception):
         return _size(row, cards, form)

@@ -59,7 +59,7 @@ def _run(trial: Trial, folder: RunFolder) -> dict[str, Any]:
     cast = find(trial)
     memory = PeakMemory(device)
     network = make_network(trial, cast).to(device)
-    _assert_threads(trial)
+    assert_threads(trial)
     known, symbols = _known_before_training(cast, network), cast.task.symbols()
     problem = Problem(network, cast.form, loss_of(cast.task, cast.form))
     predict = NetworkPredictor(network, cast.card, cast.form, problem.loss)
@@ -70,12 +70,12 @@ def _run(trial: Trial, folder: RunFolder) -> dict[str, Any]:
     trained = _train(trial, cast, problem, predict, steps)
     record = record_of(trial, status="ok", **known) | _training_part(trained, steps, compiled)
     if trial.purpose == "tuning":  # the test is not for choosing: it has not been looked at
-        _assert_threads(trial)
+        assert_threads(trial)
         return record | {"score": None, "memory": {"peak_mib": memory.mib()}}
     network.load_state_dict(trained.weights)
     test, details, tested = _test(cast, predict, device)
     peak = memory.mib()
-    _assert_threads(trial)
+    assert_threads(trial)
     arrays, notes = _diagnose(trial, cast.task, predict)
     _store_artifacts(trial, folder, trained, arrays, symbols)
     record["notes"] += cast.task.notes() + notes
@@ -139,7 +139,12 @@ def prepare_process(trial: Trial) -> torch.device:
     return torch.device(trial.device)
 
 
-def _assert_threads(trial: Trial) -> None:
+def assert_threads(trial: Trial) -> None:
+    """Make sure that torch still has the threads that it was given.
+
+    Raises:
+        SeqbenchError: it has others.
+    """
     now = torch.get_num_threads()
     if now != trial.threads:
         raise SeqbenchError(f"torch's threads went from {trial.threads} to {now} during the trial: a plugin set them")
@@ -178,13 +183,18 @@ def make_network(trial: Trial, cast: Cast) -> AnyNetwork:
     Raises:
         SeqbenchError: it has not as many parameters as planned.
     """
-    spec = core_spec(cast.card, cast.form, trial.width, trial.layers, trial.dropout)
+    return network_of(trial, cast.card, cast.options, cast.form)
+
+
+def network_of(trial: Trial, card: Model, options: Any, form: Form) -> AnyNetwork:
+    """The same where there is no task: for a form alone."""
+    spec = core_spec(card, form, trial.width, trial.layers, trial.dropout)
     torch.manual_seed(torch_seed(trial.seed, "initialisation"))
-    network = build(cast.card, trial.backend, spec, cast.options, cast.form)
+    network = build(card, trial.backend, spec, options, form)
     if count(network) != trial.parameters:
         raise SeqbenchError(
             f"the network has {count(network):,} parameters, {trial.parameters:,} when the run was planned: the code "
-            f"of {cast.card.name} has changed, or its size does not follow from its options alone"
+            f"of {card.name} has changed, or its size does not follow from its options alone"
         )
     return network
 

@@ -69,6 +69,10 @@ GRAPH = {
     "pipeline": (
         "__init__ data environment errors executors plan process registry report results rounds spec store tuning"
     ),
+    "speed": (
+        "__init__ api assemble encoder_decoder environment errors executors frame losses measure network options pipeline "
+        "plan predict process registry report sizing spec speed store train trial"
+    ),
     "conformance": "api conformance errors registry states",
     "cli": "*",
 }
@@ -94,6 +98,8 @@ MAY_BE_HEAVY = {
     "report/write": "numpy matplotlib",
     "sampling": "numpy",
     "sizing": "torch",
+    "speed/operations": "torch numpy",
+    "speed/page": "matplotlib",
     "streaming": "numpy",
     "streams": "numpy",
     "train": "torch",

@@ -77,8 +77,8 @@ def test_axes_that_are_none(text: str) -> None:
 
 
 def test_what_cannot_be_tuned_is_named() -> None:
-    with pytest.raises(SpecError, match="'widht' cannot be tuned; expected one of lr, weight_decay, dropout"):
-        parse_axis("widht=3", lr=3e-3)
+    with pytest.raises(SpecError, match="'breadth' cannot be tuned; expected one of lr, weight_decay, dropout"):
+        parse_axis("breadth=3", lr=3e-3)
     with pytest.raises(SpecError, match="names 'lr' twice"):
         settings(("lr", "lr=1e-3,1e-2"), 0, 3e-3)
     with pytest.raises(SpecError, match="asks for 10,000 settings"):

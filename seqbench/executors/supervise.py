@@ -41,7 +41,7 @@ def run_trial_supervised(
         if outcome.kind == "stopped":
             return None
         finished = folder.record(trial.id)  # the child wrote it, unless it died before
-        record = finished or record_of(trial, **_death(outcome, limit))
+        record = finished or record_of(trial, **death(outcome, limit))
     if record["status"] != "ok":
         log_tail = _tail(folder.log_path(trial.id))
         folder.write_record(trial.id, {**_last_step(log_tail), "log_tail": log_tail, **record})
@@ -60,10 +60,10 @@ def progress(folder: RunFolder, trial: Trial) -> tuple[int, int] | None:
     return (0, 0) if FIRST_STEP in log.splitlines() else None
 
 
-def _death(outcome: Outcome, limit: float) -> dict[str, Any]:
-    """Status and cause of a trial whose process left no record."""
+def death(outcome: Outcome, limit: float, cheaper: str = "lower --budget") -> dict[str, Any]:
+    """Status and cause of what a process should have done that has died; ``cheaper`` is what would shorten it."""
     if outcome.kind == "timeout":
-        return {"status": "timeout", "cause": f"killed after {limit:g} s; raise --timeout or lower --budget"}
+        return {"status": "timeout", "cause": f"killed after {limit:g} s; raise --timeout or {cheaper}"}
     if outcome.out_of_memory:
         return {"status": "out_of_memory", "cause": "the kernel killed the process for memory; lower --batch or --jobs"}
     code = outcome.exitcode or 0

@@ -88,17 +88,8 @@ class TaskPage:
 
 def page(run: Run, folder: RunFolder, registry: Registry) -> str:
     """The report as HTML text."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("seqbench.report", "."),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["breakable"] = breakable
-    environment.filters["svg"] = Markup  # only ever applied to what matplotlib wrote
     spec = spec_text(run.stored.get("spec", {}))
-    return environment.get_template("report.html.j2").render(
+    return template("report.html.j2").render(
         name=text.plain(folder.path.name),
         created=text.plain(run.stored.get("created", "")),
         version=text.plain(run.stored.get("seqbench", "")),
@@ -115,6 +106,20 @@ def page(run: Run, folder: RunFolder, registry: Registry) -> str:
         data=[{k: text.plain(v) for k, v in file.items()} for file in run.stored.get("data") or ()],
         command=_command(run, folder),
     )
+
+
+def template(name: str) -> jinja2.Template:
+    """A template of this folder: all that it is given is escaped."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("seqbench.report", "."),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["breakable"] = breakable
+    environment.filters["svg"] = Markup  # only ever applied to what matplotlib wrote
+    return environment.get_template(name)
 
 
 def breakable(label: str) -> Markup:

@@ -1,0 +1,157 @@
+"""The figures of each subject, made of its raw samples: columns named and documented here."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from seqbench.frame import Column, look_up
+from seqbench.speed.growth import growth
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Record = Mapping[str, Any]
+
+NOISY = 0.1
+"""Quartiles further apart than this share of the median are flagged."""
+
+LEAST_MEMORY_MIB = 1.0
+"""Less is a few pages more or less, and no sign of how memory grows."""
+
+
+def with_figures(records: Sequence[Record]) -> list[dict[str, Any]]:
+    """The records with ``wall`` and ``cpu`` (seconds: ``median``, ``q1``, ``q3``) and ``growth`` over the lengths."""
+    found = [{**record, **_figures(record)} for record in records]
+    for record in found:
+        kin = [other for other in found if _kind(other) == _kind(record) and other["status"] == "ok"]
+        record["growth"] = {"time": _growth(kin, seconds), "memory": _growth(kin, _call_memory)}
+    return found
+
+
+def _figures(record: Record) -> dict[str, Any]:
+    return {name: _quartiles(record["samples"][name]) for name in ("wall", "cpu") if record["samples"].get(name)}
+
+
+def _quartiles(values: Sequence[float]) -> dict[str, float]:
+    q1, median, q3 = statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else [values[0]] * 3
+    return {"median": median, "q1": q1, "q3": q3}
+
+
+def _kind(record: Record) -> tuple[Any, ...]:
+    """What differs in length alone."""
+    return tuple(record[key] for key in ("label", "backend", "operation", "batch"))
+
+
+def _growth(kin: Sequence[Record], read: Callable[[Record], float]) -> dict[str, float] | None:
+    found = growth([record["length"] for record in kin], [read(record) for record in kin])
+    return None if found is None else asdict(found)
+
+
+def seconds(record: Record) -> float:
+    """Median of a call, of a single step for ``step``."""
+    median: float = record["wall"]["median"]
+    return median / record["length"] if record["operation"] == "step" else median
+
+
+def _call_memory(record: Record) -> float:
+    mib: float = record["memory"]["call_mib"]
+    return mib if mib >= LEAST_MEMORY_MIB else 0.0
+
+
+def spread(record: Record) -> float | None:
+    """The distance of the quartiles as a share of the median."""
+    wall = record.get("wall")
+    return None if wall is None else (wall["q3"] - wall["q1"]) / wall["median"]
+
+
+def noisy(record: Record) -> bool | None:
+    """The quartiles are further apart than ``NOISY``."""
+    found = spread(record)
+    return None if found is None else found > NOISY
+
+
+def _of(*keys: str, scale: float = 1.0) -> Callable[[Record], Any]:
+    def read(record: Record) -> Any:
+        value = look_up(record, *keys)
+        return value * scale if isinstance(value, float) and scale != 1.0 else value
+
+    return read
+
+
+def _per_token(record: Record) -> float | None:
+    median = look_up(record, "wall", "median")
+    return None if median is None else 1e6 * median / record["tokens"]
+
+
+def _rate(record: Record) -> float | None:
+    median = look_up(record, "wall", "median")
+    return None if median is None else record["tokens"] / median
+
+
+def _busy(record: Record) -> float | None:
+    wall, cpu = look_up(record, "wall", "median"), look_up(record, "cpu", "median")
+    return None if wall is None else cpu / wall
+
+
+COLUMNS = (
+    Column("model", "model, with the options that differ from its defaults", _of("label")),
+    Column("backend", "the code that ran it", _of("backend")),
+    Column("device", "cpu or cuda", _of("device")),
+    Column("threads", "CPU threads that it was given", _of("threads")),
+    Column("operation", "train, infer, step or decode: what a call does", _of("operation")),
+    Column("length", "T, time steps of each sequence; a call of step reads so many, one of decode writes so many",
+           _of("length")),
+    Column("batch", "B, sequences of a call", _of("batch")),
+    Column("status", "ok, error, out_of_memory, timeout, killed or refused", _of("status")),
+    Column("cause", "why there are no figures", _of("cause")),
+    Column("median_ms", "wall time of a call, median over the samples", _of("wall", "median", scale=1e3), "ms"),
+    Column("q1_ms", "its lower quartile", _of("wall", "q1", scale=1e3), "ms"),
+    Column("q3_ms", "its upper quartile", _of("wall", "q3", scale=1e3), "ms"),
+    Column("spread", "(q3 - q1) / median", spread),
+    Column("noisy", "the spread is above 0.1: measure again on a quieter machine", noisy),
+    Column("cpu_median_ms", "processor time of a call, all threads of the process together, median",
+           _of("cpu", "median", scale=1e3), "ms"),
+    Column("busy", "cpu_median_ms / median_ms: cores at work; below 1 it waited, or had to wait for a core", _busy),
+    Column("us_per_token", "median_ms by the tokens of a call; of step, the latency of one step", _per_token, "µs"),
+    Column("tokens_per_s", "its inverse", _rate, "1/s"),
+    Column("time_exponent", "p of T ** p, fitted to the medians over the lengths (of step: to the time of one step)",
+           _of("growth", "time", "exponent")),
+    Column("time_exponent_error", "standard error of p", _of("growth", "time", "error")),
+    Column("build_seconds", "making the network and its optimiser, import of the core's code included",
+           _of("build_seconds"), "s"),
+    Column("first_call_seconds", "the first call on 2 steps and the first one of full size: compiling, loading of "
+           "libraries", _of("first_call_seconds"), "s"),
+    Column("peak_memory_mib", "CPU: largest resident size of the process above what it was before the network was "
+           "built; CUDA: the same of the allocator", _of("memory", "peak_mib"), "MiB"),
+    Column("call_memory_mib", "of which above what was held after the call on 2 steps: without weights, optimiser and "
+           "code", _of("memory", "call_mib"), "MiB"),
+    Column("memory_exponent", "p of T ** p, fitted to call_memory_mib over the lengths; those below 1 MiB do not count",
+           _of("growth", "memory", "exponent")),
+    Column("memory_exponent_error", "standard error of p", _of("growth", "memory", "error")),
+    Column("extra_threads", "operating-system threads at the end beyond those at the start and those it was given",
+           _of("extra_threads")),
+    Column("forward_flops_per_token", "matrix-product FLOPs of the core's forward pass at this length per time step, "
+           "by its formula", _of("forward_flops_per_token"), "FLOP"),
+    Column("parameters", "trainable parameters of the whole network", _of("parameters", "network")),
+    Column("core_parameters", "of which in the core, the model itself", _of("parameters", "core")),
+    Column("width", "hidden width H", _of("width")),
+    Column("layers", "number of layers L", _of("layers")),
+    Column("samples", "how many there are", lambda record: len(record["samples"].get("wall", ()))),
+    Column("calls", "calls in a sample", _of("calls")),
+)  # fmt: skip
+
+
+def frame(records: Iterable[Record]) -> pd.DataFrame:
+    """One row a subject: the columns of ``COLUMNS``.
+
+    Args:
+        records: from ``with_figures``.
+    """
+    import pandas as pd
+
+    rows = [{column.name: column.read(record) for column in COLUMNS} for record in records]
+    table = pd.DataFrame(rows, columns=None if rows else [c.name for c in COLUMNS])
+    return table.convert_dtypes()  # whole numbers stay whole beside rows that have none

@@ -1,0 +1,122 @@
+"""From what is asked to figures in a folder: plan, measure group by group, store."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from seqbench import __version__, registry
+from seqbench.environment import condition, usable_cores
+from seqbench.errors import UsageError
+from seqbench.frame import to_csv
+from seqbench.pipeline import check_threads, environment_of, in_torch_child, obtain_data, with_absolute_paths
+from seqbench.plan import rows_of, rows_on, trials_of, warnings_of
+from seqbench.registry import Registry
+from seqbench.speed.columns import frame, with_figures
+from seqbench.speed.rounds import measure
+from seqbench.speed.spec import PLAIN, SpeedAnswer, SpeedPlan, SpeedSpec, subjects_of
+from seqbench.store import RunFolder, write_json, write_text
+
+FORMAT = 1
+BUSY = 0.5
+"""A load above this share of the cores is said: others are at work."""
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Speeds:
+    """What was measured.
+
+    Attributes:
+        path: of the folder with ``speed.json``, ``speed.csv``, ``speed.html`` and the logs.
+        data: what ``speed.json`` holds; ``data["rows"]`` is a record for each subject.
+    """
+
+    path: Path
+    data: Mapping[str, Any]
+
+    @property
+    def ok(self) -> bool:
+        """Every subject was measured."""
+        return all(record["status"] == "ok" for record in self.data["rows"])
+
+
+def make_plan(spec: SpeedSpec, cards: Registry) -> SpeedPlan:
+    """Check names and options, fetch a task's missing data, solve the sizes in a child process.
+
+    Raises:
+        UsageError: something is asked for that cannot be done.
+        DataError: the task's data are missing and cannot be fetched.
+    """
+    check_threads(spec.run.threads)
+    run = with_absolute_paths(spec.run)
+    plugins = registry.fingerprints(run.plugin)
+    plain = run.task == (PLAIN.label,)
+    rows = rows_on([PLAIN], run, cards) if plain else rows_of(run, cards)
+    if len({row.task_label for row in rows}) > 1:
+        raise UsageError("seqbench speed measures on one task and dataset at a time; name one --dataset.")
+    if not plain:
+        obtain_data(rows, cards, run.data_dir)
+    arguments = (rows, run.plugin, run.data_dir, run.device, spec.longest)
+    found: SpeedAnswer = in_torch_child("seqbench.speed.sizing:size_networks", arguments)
+    if found.answer.error:
+        raise UsageError(found.answer.error)
+    run = replace(run, device=found.answer.device)
+    trials = trials_of(run, rows, found.answer.sizes, run.device, plugins)
+    spec = replace(spec, run=run)
+    can_step = {name: "step" in card.can for name, card in cards.models.items()}
+    subjects = subjects_of(spec, trials, found.form, can_step)
+    if not subjects:
+        asked = ", ".join(spec.operations)
+        raise UsageError(f"Nothing to measure: {asked} does not apply to {rows[0].task_label}; leave out --operation.")
+    return SpeedPlan(spec, tuple(subjects), found.answer.torch or {}, tuple(warnings_of(trials)))
+
+
+def run(plan: SpeedPlan, cards: Registry, say: Say = lambda _: None) -> Speeds:
+    """Measure, and write the results into a new folder.
+
+    Args:
+        plan: from ``make_plan``.
+        cards: the plugins.
+        say: gets lines for the user: how the machine is, how far we are.
+    """
+    now, spec = datetime.now(UTC), plan.spec
+    folder = RunFolder.create(Path(spec.run.out), f"{now:%Y%m%d-%H%M%S}-speed").path
+    before = condition()
+    _warn_of_load(before["load"], say)
+    order = random.Random(0)  # noqa: S311 - shuffles, guards nothing
+    records = []
+    for number, group in enumerate(plan.groups, 1):
+        length, batch = group[0].length, group[0].batch
+        say(f"[{number}/{len(plan.groups)}] length {length}, batch {batch}: {len(group)} processes in turns")
+        records += measure(group, spec.rounds, spec.run.timeout, folder / "logs", order)
+    rows = with_figures(records)
+    data = {
+        "format": FORMAT,
+        "seqbench": __version__,
+        "created": now.isoformat(timespec="seconds"),
+        "spec": asdict(spec),
+        "environment": environment_of([subject.trial for subject in plan.subjects], plan.torch, cards),
+        "condition": {"before": before, "after": condition()},
+        "rows": rows,
+    }
+    write_json(folder / "speed.json", data)
+    write_text(folder / "speed.csv", to_csv(frame(rows)))
+    write_text(folder / "speed.html", _page(folder.name, data))
+    return Speeds(folder, data)
+
+
+def _page(name: str, data: Mapping[str, Any]) -> str:
+    from seqbench.speed.page import page  # matplotlib, which must not run beside a measurement
+
+    return page(name, data)
+
+
+def _warn_of_load(load: float | str, say: Say) -> None:
+    if isinstance(load, float) and load > BUSY * usable_cores():
+        say(f"warning: the load is {load} on {usable_cores()} cores: others are at work, which spreads the times")

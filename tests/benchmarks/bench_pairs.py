@@ -1,0 +1,108 @@
+"""The same model under two names: how far apart their speeds are, in turns and in blocks; writes docs/measuring.md.
+
+    python tests/benchmarks/bench_pairs.py [--runs 10] [--write docs/measuring.md]
+
+``seqbench speed`` in both cases, with the same processes and the same number of samples. In turns: as the command
+does. In blocks: all samples of the first name, then all of the second. The two kinds of run alternate, so that both see
+the same machine. A figure is median(second) / median(first) - 1 in per cent: anything but 0 is an error of measuring.
+"By rounds" is the median over rounds of second / first, less 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import tempfile
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+from interleaved import table, write_section
+
+from seqbench import registry
+from seqbench.environment import condition, environment
+from seqbench.speed.rounds import measure
+from seqbench.speed.run import make_plan
+from seqbench.speed.spec import Subject, make_spec
+
+MODELS = ("lstm", "transformer")
+TWINS = """
+from dataclasses import replace
+from seqbench.api import hookimpl
+from seqbench_models import {names}
+
+@hookimpl
+def register_models(register):
+    for module in ({names},):
+        register.model(replace(module.card, name=f"{{module.card.name}}-twin"))
+"""
+CLOSE = 2.0
+"""Per cent: what is asked of a pair."""
+
+HEADER = ["model", "operation", "clock", f"in turns: within {CLOSE:g} %", "median", "largest",
+          f"in blocks: within {CLOSE:g} %", "median", "largest"]  # fmt: skip
+
+Key = tuple[str, str, str]
+
+
+def differences(group: list[Subject], blocks: bool, rounds: int, logs: Path, order: random.Random) -> dict[Key, float]:
+    """Per cent between the names, by model, operation and clock."""
+    parts = [[subject] for subject in order.sample(group, len(group))] if blocks else [group]
+    records = [record for part in parts for record in measure(part, rounds, 600.0, logs, order)]
+    assert all(record["status"] == "ok" for record in records), records
+    samples = {(r["label"], r["operation"], c): np.array(r["samples"][c]) for r in records for c in ("wall", "cpu")}
+    found = {}
+    for (name, operation, clock), first in samples.items():
+        if not name.endswith("-twin"):
+            second = samples[f"{name}-twin", operation, clock]
+            found[name, operation, clock] = 100 * (np.median(second) / np.median(first) - 1)
+            found[name, operation, f"{clock}, by rounds"] = 100 * (np.median(second / first) - 1)
+    return found
+
+
+def summary(values: list[float]) -> list[str]:
+    """How many are close, the median and the largest size."""
+    sizes = np.abs(values)
+    return [f"{(sizes <= CLOSE).sum()} of {len(sizes)}", f"{np.median(sizes):.1f} %", f"{sizes.max():.1f} %"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=10)
+    parser.add_argument("--rounds", type=int, default=25)
+    parser.add_argument("--length", default="128")
+    parser.add_argument("--batch", default="32")
+    parser.add_argument("--write", type=Path)
+    chosen = parser.parse_args()
+    found: dict[bool, dict[Key, list[float]]] = {True: defaultdict(list), False: defaultdict(list)}
+    loads = []
+    order = random.Random(0)
+    with tempfile.TemporaryDirectory() as scratch:
+        plugin = Path(scratch) / "twins.py"
+        plugin.write_text(TWINS.format(names=", ".join(MODELS)), encoding="utf-8")
+        models = tuple(name for model in MODELS for name in (model, f"{model}-twin"))
+        options = {"lengths": chosen.length, "batch": chosen.batch, "operation": ("train", "infer"), "params": "50k"}
+        spec = make_spec({"model": models, "plugin": (str(plugin),), "rounds": chosen.rounds, **options})
+        plan = make_plan(spec, registry.load([plugin]))
+        for run in range(chosen.runs):
+            for blocks in (False, True) if run % 2 else (True, False):
+                loads.append(condition()["load"])
+                for group in plan.groups:
+                    for key, value in differences(group, blocks, chosen.rounds, Path(scratch), order).items():
+                        found[blocks][key].append(value)
+                        print(run, "blocks" if blocks else "turns ", *key, f"{value:+.2f} %", flush=True)
+    rows = [[*key, *summary(found[False][key]), *summary(found[True][key])] for key in sorted(found[False])]
+    machine = environment()
+    said = (
+        f"{chosen.runs} runs of each kind, {chosen.rounds} samples of each name, T = {chosen.length}, "
+        f"B = {chosen.batch}, 50k parameters, 1 thread; "
+        f"{machine['cpu']}, {machine['cores']} cores; load before a run from "
+        f"{min(loads)} to {max(loads)}, of which our own work is up to 1."
+    )
+    print(text := f"{table(HEADER, rows, words=3)}\n\n{said}")
+    if chosen.write:
+        write_section(chosen.write, "pairs", text)
+
+
+if __name__ == "__main__":
+    main()
