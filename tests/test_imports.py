@@ -70,8 +70,8 @@ GRAPH = {
         "__init__ data environment errors executors plan process registry report results rounds spec store tuning"
     ),
     "speed": (
-        "__init__ api assemble encoder_decoder environment errors executors frame losses measure network options pipeline "
-        "plan predict process registry report sizing spec speed store train trial"
+        "__init__ api assemble encoder_decoder environment errors executors frame losses measure network options "
+        "pipeline plan predict process registry report sizing spec speed store train trial"
     ),
     "conformance": "api conformance errors registry states",
     "cli": "*",
