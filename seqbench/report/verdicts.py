@@ -66,11 +66,14 @@ def _summary(task: TaskRun, verdicts: tuple[Verdict, ...]) -> list[str]:
 def _power(verdicts: tuple[Verdict, ...], level: float) -> list[str]:
     """What so few seeds cannot do; nothing where they are enough."""
     pairs, n = len(verdicts), min(verdict.n for verdict in verdicts)
-    needed = fewest_seeds(pairs, any(v.by == "solved" for v in verdicts), level)
+    solved = any(v.by == "solved" for v in verdicts)
+    needed = fewest_seeds(pairs, solved, level)
     if n >= needed:
         return []
-    apart = Difference(0.0, 1.0, n, 1.0).half_width(level / pairs)
     over = f"over {pairs} pairs" if pairs > 1 else "for one pair"
+    if n >= fewest_seeds(pairs, by_share=False, level=level):
+        return [f"{n} seeds cannot tell all solved from none solved {over}; use --seeds {needed} or more"]
+    apart = Difference(0.0, 1.0, n, 1.0).half_width(level / pairs)
     wide = f"the surest pair must differ by {apart:.2g} standard deviations of its difference"
     return [f"{n} seeds decide next to nothing {over}: {wide}; use --seeds {needed} or more"]
 

@@ -76,6 +76,13 @@ def test_too_few_seeds_are_named() -> None:
     assert said.summary[-1].endswith("use --seeds 5 or more")
 
 
+def test_shares_need_more_seeds_than_scores() -> None:
+    scores = {name: [20.0 + k, 21.0, 22.0, 20.5, 21.5 - k] for k, name in enumerate("abcde")} | {"tcn": [100.0] * 5}
+    said = said_of(task_of(scores, SOLVABLE))
+    assert said is not None
+    assert said.summary[-1] == "5 seeds cannot tell all solved from none solved over 15 pairs; use --seeds 6 or more"
+
+
 def test_nothing_is_said_of_one_model_or_of_one_seed() -> None:
     assert said_of(task_of({"a": [1.0, 2.0, 3.0]})) is None
     assert said_of(task_of({"a": [1.0], "b": [2.0]})) is None
