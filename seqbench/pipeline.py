@@ -21,7 +21,7 @@ from seqbench.results import Results
 from seqbench.rounds import next_look
 from seqbench.spec import RunSpec, Trial, parse_seeds, spec_from_mapping, spec_to_toml
 from seqbench.store import RunFolder, write_text
-from seqbench.tuning import settings, settled, tuning_trials
+from seqbench.tuning import check_tuning, settled, tuning_trials
 
 Say = Callable[[str], None]
 Watch = Callable[[Sequence[Trial], RunFolder], Observer]
@@ -62,14 +62,14 @@ def make_plan(spec: RunSpec, cards: Registry) -> Plan:
     spec = with_absolute_paths(spec)
     plugins = registry.fingerprints(spec.plugin)
     rows = rows_of(spec, cards)
-    rates = {row.task_label: row.training.lr for row in rows}
-    for lr in rates.values() if spec.tune else ():
-        settings(spec.tune, spec.tune_samples, lr)  # what cannot be read must stop us before the sizing
+    if spec.tune:
+        check_tuning(spec, {row.training.lr for row in rows})
     files = obtain_data(rows, cards, spec.data_dir)
     answer = _ask_torch(rows, spec)
     spec = replace(spec, device=answer.device)
     trials = trials_of(spec, rows, answer.sizes, answer.device, plugins)
-    tuning = tuning_trials(trials, spec.tune, spec.tune_samples, rates) if spec.tune else []
+    tuning = tuning_trials(trials, spec.tune, spec.tune_samples) if spec.tune else []
+    tuning = [with_known_steps(trial, spec.steps) for trial in tuning]
     return Plan(spec, (*tuning, *trials), tuple(warnings_of(trials)), answer.torch or {}, files)
 
 

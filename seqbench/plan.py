@@ -95,8 +95,8 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Setting:
-    """What models are compared on.
+class Conditions:
+    """Under which models are compared.
 
     Attributes:
         task: name; empty where there is no task.
@@ -119,12 +119,12 @@ def rows_of(spec: RunSpec, registry: Registry) -> list[Row]:
     Raises:
         UsageError: an unknown or repeated name, option or value.
     """
-    rows = rows_on(_settings(spec, registry), spec, registry)
+    rows = rows_on(_conditions(spec, registry), spec, registry)
     return rows if spec.aa is None else [twin for row in rows for twin in _twins(row)]
 
 
-def rows_on(settings: Iterable[Setting], spec: RunSpec, registry: Registry) -> list[Row]:
-    """The same on these settings, whatever the spec's tasks are; a model that is compared with itself once.
+def rows_on(conditions: Iterable[Conditions], spec: RunSpec, registry: Registry) -> list[Row]:
+    """The same under these conditions, whatever the spec's tasks are; a model that is compared with itself once.
 
     Raises:
         UsageError: an unknown or repeated name, option or value.
@@ -132,7 +132,7 @@ def rows_on(settings: Iterable[Setting], spec: RunSpec, registry: Registry) -> l
     names = spec.model if spec.aa is None else (spec.aa,)
     models = [parse_choice(text) for text in names] or [Choice(name) for name in registry.models]
     _check_backends(spec.backend, registry)
-    rows = [row for setting in settings for model in models for row in _rows_of_model(spec, registry, setting, model)]
+    rows = [row for on in conditions for model in models for row in _rows_of_model(spec, registry, on, model)]
     seen: set[tuple[str, str, str]] = set()
     for row in rows:
         key = (row.task_label, row.label, row.backend)
@@ -155,7 +155,7 @@ def _check_backends(backends: Sequence[str], registry: Registry) -> None:
             raise UnknownName("backend", backend, {*known, AUTO})
 
 
-def _settings(spec: RunSpec, registry: Registry) -> Iterator[Setting]:
+def _conditions(spec: RunSpec, registry: Registry) -> Iterator[Conditions]:
     used: set[str] = set()
     for text in spec.task:
         choice = parse_choice(text)
@@ -164,19 +164,19 @@ def _settings(spec: RunSpec, registry: Registry) -> Iterator[Setting]:
         wanted = [dataset for name in spec.dataset if (dataset := card.dataset(name))]
         used |= {dataset.name for dataset in wanted}
         for dataset in wanted or card.datasets[:1]:
-            yield _setting(card, options, dataset)
+            yield _conditions_of(card, options, dataset)
     for name in spec.dataset:
         if name not in used:
             cards = [registry.task(parse_choice(text).name) for text in spec.task]
             raise UnknownName("dataset", name, {d.name for card in cards for d in card.datasets})
 
 
-def _setting(card: TaskCard, options: Any, dataset: Dataset) -> Setting:
+def _conditions_of(card: TaskCard, options: Any, dataset: Dataset) -> Conditions:
     label = f"{label_of(card.name, changed(options))}/{dataset.name}"
-    return Setting(card.name, to_dict(options), dataset.name, label, card.defaults_on(dataset))
+    return Conditions(card.name, to_dict(options), dataset.name, label, card.defaults_on(dataset))
 
 
-def _rows_of_model(spec: RunSpec, registry: Registry, on: Setting, choice: Choice) -> Iterator[Row]:
+def _rows_of_model(spec: RunSpec, registry: Registry, on: Conditions, choice: Choice) -> Iterator[Row]:
     card = registry.model(choice.name)
     given = dict(choice.options)
     shape = {name: given.pop(name) for name in RESERVED_OPTIONS & given.keys()}

@@ -5,12 +5,12 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from seqbench.errors import SpecError
-from seqbench.spec import Trial
+from seqbench.spec import RunSpec, Trial, parse_choice
 
 Setting = Mapping[str, float]
 """Name to value of each hyper-parameter that is tuned."""
@@ -157,25 +157,37 @@ def with_setting(trial: Trial, setting: Setting) -> Trial:
     return replace(trial, training=training, dropout=setting.get("dropout", trial.dropout), setting=setting)
 
 
-def tuning_trials(trials: Sequence[Trial], tune: Sequence[str], samples: int, lr: Mapping[str, float]) -> list[Trial]:
+def check_tuning(spec: RunSpec, rates: Iterable[float]) -> None:
+    """Make sure that ``tune`` can be read, and that nothing else fixes what it tunes.
+
+    Args:
+        spec: of the run.
+        rates: the learning rates of its tasks.
+
+    Raises:
+        SpecError: it cannot, or something does.
+    """
+    names = {name for lr in rates for setting in settings(spec.tune, spec.tune_samples, lr) for name in setting}
+    if "lr" in names and spec.lr is not None and "lr" not in spec.tune:
+        raise SpecError(f"--lr {spec.lr:g} and a range of --tune lr are both given; leave one out.")
+    for text in spec.model if spec.aa is None else (spec.aa,):
+        if "dropout" in names & dict(parse_choice(text).options).keys():
+            raise SpecError(f"{text} has a dropout already; leave it out, or do not --tune dropout.")
+
+
+def tuning_trials(trials: Sequence[Trial], tune: Sequence[str], samples: int) -> list[Trial]:
     """A trial for each row and setting, on a seed that no row is trained with afterwards.
 
     Args:
         trials: all that shall be trained with what is chosen.
         tune: as ``settings`` takes it.
         samples: as ``settings`` takes it.
-        lr: task label to its learning rate.
     """
     seed = max(trial.seed for trial in trials) + 1
     first = {trial.row_key: trial for trial in reversed(trials)}
     rows = [first[key] for key in dict.fromkeys(trial.row_key for trial in trials)]
-    tried = {label: settings(tune, samples, rate) for label, rate in lr.items()}
-    return [
-        replace(with_setting(row, setting), seed=seed, purpose="tuning")
-        for place in range(max(map(len, tried.values())))
-        for row in rows
-        for setting in tried[row.task_label][place : place + 1]
-    ]
+    tried = [[with_setting(row, setting) for setting in settings(tune, samples, row.training.lr)] for row in rows]
+    return [replace(trial, seed=seed, purpose="tuning") for of_rows in zip(*tried, strict=True) for trial in of_rows]
 
 
 # --- the choice -------------------------------------------------------------------------------------

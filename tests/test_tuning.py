@@ -17,9 +17,18 @@ from hypothesis import strategies as st
 
 import seqbench
 from seqbench.errors import SpecError
-from seqbench.spec import Budget, RunSpec, Training, Trial
+from seqbench.spec import Budget, RunSpec, Training, Trial, read_spec_file
 from seqbench.store import RunFolder
-from seqbench.tuning import best, expected_best, parse_axis, settings, settled, tuning_trials, with_setting
+from seqbench.tuning import (
+    best,
+    check_tuning,
+    expected_best,
+    parse_axis,
+    settings,
+    settled,
+    tuning_trials,
+    with_setting,
+)
 
 
 def trial_of(label: str = "lstm", seed: int = 0, **changes: Any) -> Trial:
@@ -116,11 +125,29 @@ def test_sobol_points_fill_each_axis_evenly() -> None:
 
 def test_all_rows_try_the_same_on_a_seed_of_its_own() -> None:
     trials = [trial_of(label, seed) for seed in (0, 7) for label in ("lstm", "gru")]
-    found = tuning_trials(trials, ("lr=0.001,0.01",), 0, {"copy/embedded": 3e-3})
+    found = tuning_trials(trials, ("lr=0.001,0.01",), 0)
     assert [(t.label, t.training.lr, t.seed, t.purpose) for t in found] == [
         (label, lr, 8, "tuning") for lr in (0.001, 0.01) for label in ("lstm", "gru")
     ]
     assert len({t.id for t in found} | {t.id for t in trials}) == 8
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"lr": 0.1}, "--lr 0.1 and a range of --tune lr are both given; leave one out"),
+        ({"model": ("gru", "lstm[dropout=0.1]")}, r"lstm\[dropout=0.1\] has a dropout already"),
+        ({"tune": ("lr=high",)}, "--tune 'lr=high': expected lr=LOW"),
+    ],
+)
+def test_what_is_fixed_elsewhere_is_not_tuned(changes: dict[str, Any], message: str) -> None:
+    spec = RunSpec(**{"task": ("copy",), "tune": ("lr=1e-3,1e-2", "dropout=0,0.1"), **changes})
+    with pytest.raises(SpecError, match=message):
+        check_tuning(spec, [3e-3])
+
+
+def test_a_rate_may_be_the_middle_of_those_that_are_tried() -> None:
+    check_tuning(RunSpec(task=("copy",), tune=("lr",), lr=0.1), [0.1])
 
 
 def test_a_setting_reaches_the_training() -> None:
@@ -135,7 +162,7 @@ def test_a_setting_reaches_the_training() -> None:
 @pytest.mark.parametrize(("lower", "lr"), [(True, 0.01), (False, 0.001)])
 def test_validation_chooses_for_each_row(lower: bool, lr: float) -> None:
     trials = [trial_of(label, seed) for seed in (0, 1) for label in ("lstm", "gru")]
-    tuning = tuning_trials(trials, ("lr=0.001,0.01,0.1",), 0, {"copy/embedded": 3e-3})
+    tuning = tuning_trials(trials, ("lr=0.001,0.01,0.1",), 0)
     values = {("lstm", 0.001): 3.0, ("lstm", 0.01): 1.0, ("lstm", 0.1): 2.0}
     records = [record_of(t, values.get((t.label, t.training.lr), t.training.lr), lower) for t in tuning]
     chosen = settled(trials, records)
@@ -145,7 +172,7 @@ def test_validation_chooses_for_each_row(lower: bool, lr: float) -> None:
 
 
 def test_what_did_not_end_well_is_not_chosen() -> None:
-    tuning = tuning_trials([trial_of()], ("lr=0.001,0.01,0.1",), 0, {"copy/embedded": 3e-3})
+    tuning = tuning_trials([trial_of()], ("lr=0.001,0.01,0.1",), 0)
     records = [record_of(tuning[0], 0.5), record_of(tuning[1], None), record_of(tuning[2], None, status="diverged")]
     assert best(records) is records[0]
     (chosen,) = settled([trial_of()], records)
@@ -153,7 +180,7 @@ def test_what_did_not_end_well_is_not_chosen() -> None:
 
 
 def test_a_row_without_any_good_setting_is_blocked_and_says_why() -> None:
-    tuning = tuning_trials([trial_of()], ("lr=0.001,0.01",), 0, {"copy/embedded": 3e-3})
+    tuning = tuning_trials([trial_of()], ("lr=0.001,0.01",), 0)
     (chosen,) = settled([trial_of()], [record_of(t, None, status="diverged") for t in tuning])
     assert chosen.blocked == {"status": "diverged", "cause": "none of the 2 settings of tuning ended well: it burst"}
 
@@ -216,3 +243,13 @@ def test_an_interrupted_tuning_goes_on_and_the_choice_is_made_once(tmp_path: Pat
     assert {trial.id for trial in again.trials()} == set(whole)
     scores = [record["score"] for record in again.records() if record["trial"]["purpose"] == "score"]
     assert scores == [r["score"] for r in whole.values() if r is not None and r["trial"]["purpose"] == "score"]
+
+
+def test_a_replay_tunes_with_the_steps_that_seconds_came_to(tmp_path: Path) -> None:
+    options = {"tune": "lr=1e-3,1e-2", "seeds": 1, "params": "2k", "batch": 8, "out": tmp_path}
+    first = seqbench.run(task="copy[T=3]", models=["rnn"], budget="0.1s", **options)
+    spec = read_spec_file(first.path / "spec.toml")
+    assert len(spec["steps"]) == 3  # two settings and the choice, each timed by itself
+    again = seqbench.run(**spec)
+    assert list(again.frame["steps"]) == list(first.frame["steps"])
+    assert {trial.training.budget.kind for trial in RunFolder.open(again.path).trials()} == {"steps"}

@@ -164,6 +164,11 @@ class TaskRun:
     level: float = LEVEL
 
     @property
+    def looks(self) -> int:
+        """How often verdicts may be looked at, at growing numbers of seeds: what ``level`` allows for."""
+        return round(LEVEL / self.level)
+
+    @property
     def score(self) -> Metric | None:
         """The metric by which models are compared; None where no trial ended well and the plugin is not there."""
         return self.metrics[0] if self.metrics else None
@@ -208,8 +213,9 @@ class Run:
 
     @property
     def all_ok(self) -> bool:
-        """Every planned trial has run and ended well."""
-        return len(self.records) == len(self.planned) and all(r.get("status") == "ok" for r in self.records)
+        """Every planned trial has run, and all that give a score ended well: a setting that does not is a finding."""
+        scores = [record for record in self.records if look_up(record, "trial", "purpose") != "tuning"]
+        return len(self.records) == len(self.planned) and all(r.get("status") == "ok" for r in scores)
 
 
 def read_run(folder: RunFolder, registry: Registry | None = None) -> Run:

@@ -86,7 +86,9 @@ def _tuning(row: Row) -> Iterable[str]:
     if chosen is None or not row.tuning:
         return
     said = ", ".join(f"{name} {value:g}" for name, value in chosen.items())
-    yield plain(f"{said}: chosen of {len(row.tuning)} settings by validation")
+    bad = [str(record.get("status")) for record in row.tuning if record.get("status") != "ok"]
+    ended = f"; {len(bad)} of them did not end well ({', '.join(dict.fromkeys(bad))})" if bad else ""
+    yield plain(f"{said}: chosen of {len(row.tuning)} settings by validation{ended}")
     for name, value in chosen.items():
         tried = sorted({record["trial"]["setting"][name] for record in row.tuning})
         edge = {tried[0]: "smallest", tried[-1]: "largest"}.get(value)

@@ -7,7 +7,7 @@ import math
 from seqbench.api import Metric
 from seqbench.frame import look_up
 from seqbench.report.collect import Row, Run, TaskRun
-from seqbench.report.text import number, plain
+from seqbench.report.text import number, plain, share, unit_of_differences
 from seqbench.stats import Difference, paired_difference
 
 SPEEDS = {"training": ("speed", "train_tokens_per_s"), "inference": ("speed", "infer_tokens_per_s")}
@@ -35,15 +35,18 @@ def _lines(where: str, first: Row, second: Row, task: TaskRun) -> list[str]:
     names = {first.name, second.name}
     false = any(v.differ and {v.first, v.second} == names for v in task.verdicts)
     outcome = "a false difference: one in twenty such runs has one" if false else "a tie, as it should be"
-    return [
-        f"A/A of {where}, the same model on other seeds: {outcome}",
-        _score(difference, task.score),
-        *_speeds(first, second),
-    ]
+    solved = [row.solved for row in (first, second) if row.solved and row.solved.hits]
+    score = _score(difference, task.score) if not solved else _shares(first, second)
+    return [f"A/A of {where}, the same model on other seeds: {outcome}", score, *_speeds(first, second)]
+
+
+def _shares(first: Row, second: Row) -> str:
+    a, b = (share(row.solved) for row in (first, second))
+    return f"noise of the score: solved {a} and {b}; the intervals, in %, are what chance alone allows"
 
 
 def _score(difference: Difference, metric: Metric) -> str:
-    unit = {"%": " points", "": ""}.get(metric.unit, f" {metric.unit}")
+    unit = unit_of_differences(metric.unit)
     apart, floor = number(abs(difference.mean), 2), number(difference.half_width(), 2)
     return f"noise of the score: means of {difference.n} seeds were {apart}{unit} apart; up to {floor}{unit} is chance"
 

@@ -26,7 +26,6 @@ from seqbench.report.table import columns
 from seqbench.report.tuning_figures import tuning_pictures
 from seqbench.report.verdicts import PAIRS, Said, ranks_of, said_of
 from seqbench.spec import Trial, spec_from_mapping, spec_to_toml
-from seqbench.stats import LEVEL
 from seqbench.store import RunFolder
 
 
@@ -185,7 +184,7 @@ def _task(task: TaskRun, run: Run, folder: RunFolder, registry: Registry, name: 
         drawings=[Drawing(p.title, to_svg(p.figure, f"{name}-{n}")) for n, p in enumerate(others)],
         noise=certificate(task, run),
         verdicts=said_of(task),
-        looks=round(LEVEL / task.level),
+        looks=task.looks,
         sections=sections(task, run, folder, registry, f"{name}-section"),
         notes=notes(task),
         failures=failures(task),

@@ -11,7 +11,6 @@ from seqbench.report.noise import certificate
 from seqbench.report.table import Column, columns
 from seqbench.report.text import plain, short, with_interval
 from seqbench.report.verdicts import ranks_of, said_of
-from seqbench.stats import LEVEL
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -139,9 +138,7 @@ def _below(task: TaskRun, hidden: list[Column], noise: list[str]) -> list[tuple[
     if said is not None:
         lines += [(line, "") for line in said.summary]
         pairs = f", all {len(said.pairs)} pairs together (Holm)" if len(said.pairs) > 1 else ""
-        looks = (
-            f", {LEVEL / task.level:.0f} looks at growing numbers of seeds allowed for" if task.level < LEVEL else ""
-        )
+        looks = f", {task.looks} looks at growing numbers of seeds allowed for" if task.looks > 1 else ""
         lines.append((f"verdicts: wrong in 5 of 100 runs at most{pairs}{looks}", "dim"))
     return [*lines, *_remarks(task)]
 

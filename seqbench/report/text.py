@@ -60,6 +60,11 @@ def share(value: Share | None) -> str:
     return DASH if value is None else f"{value.hits}/{value.n} [{100 * value.low:.0f}, {100 * value.high:.0f}]"
 
 
+def unit_of_differences(unit: str) -> str:
+    """What stands behind a difference of two metrics, with a space before it: points for per cent."""
+    return {"%": " points", "": ""}.get(unit, f" {plain(unit)}")
+
+
 def kilo(value: float | None) -> str:
     """Three digits and a letter, ``49.9k``; below a thousand whole numbers, below ten two digits."""
     if value is None or not math.isfinite(value):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from seqbench.api import Metric
 from seqbench.report.collect import Run, TaskRun
-from seqbench.report.text import DASH, number, plain
+from seqbench.report.text import DASH, number, unit_of_differences
 from seqbench.stats import Difference, Interval
 from seqbench.verdicts import Verdict, fewest_seeds, mean_ranks
 
@@ -88,8 +88,7 @@ def sentence(verdict: Verdict, metric: Metric) -> str:
         a, b = verdict.solved
         told = f"{verdict.first} solved {a.hits} of {a.n}, {verdict.second} {b.hits} of {b.n}"
         return f"{told}: {'better' if verdict.differ else 'not told apart'} (p = {_p(verdict.p)})"
-    unit = {"%": " points", "": ""}.get(metric.unit, f" {plain(metric.unit)}")
-    by = f"{_difference(verdict)}{unit}"
+    by = f"{_difference(verdict)}{unit_of_differences(metric.unit)}"
     if verdict.differ:
         return f"{verdict.first} is better than {verdict.second} by {by} (n = {verdict.n}, p = {_p(verdict.p)})"
     if verdict.difference.deviation == 0:

@@ -9,7 +9,7 @@ from typing import Any
 
 from seqbench.api import Defaults, Form, Vectors
 from seqbench.errors import SpecError
-from seqbench.plan import Answer, Setting
+from seqbench.plan import Answer, Conditions
 from seqbench.spec import RunSpec, Trial
 
 LONGEST, LARGEST = 1 << 20, 1 << 16
@@ -22,7 +22,7 @@ OPERATIONS = {
     "decode": "greedy decoding of as many steps as the source has, from a cached state; tasks with a decoder only",
 }
 
-PLAIN = Setting("", {}, "", "core", Defaults())
+PLAIN = Conditions("", {}, "", "core", Defaults())
 """Where no task is named: the core with a small linear layer before and behind it."""
 
 PLAIN_FORM = Form(Vectors(8), output=8, head="step", target="value", length=128)

@@ -13,6 +13,7 @@ from made_up_runs import ADDING, COPY, MODELS, failed, full_run, make_folder, ma
 from seqbench.api import Dataset, Metric, TaskCard
 from seqbench.registry import Registry
 from seqbench.report.collect import collect, read_run
+from seqbench.report.messages import notes
 from seqbench.report.summary import summary_of
 
 
@@ -142,3 +143,21 @@ def test_unknown_keys_of_a_newer_version_are_left_out(tmp_path: Path) -> None:
     record["task"]["metrics"][0]["scale"] = "log"
     folder = make_folder(tmp_path, [make_trial()], [record])
     assert read_run(folder).tasks[0].references[0].name == "trivial"
+
+
+def test_a_setting_that_does_not_end_well_fails_no_run() -> None:
+    chosen = {"lr": 1e-3}
+    trials = [
+        make_trial(purpose="tuning", setting={"lr": 10.0}, seed=9),
+        make_trial(purpose="tuning", setting=chosen, seed=8),
+        make_trial(setting=chosen),
+    ]
+    tried, good = failed(trials[0]), make_record(trials[1], score=None)
+    run = collect(trials, [tried, good, make_record(trials[2])])
+    assert run.all_ok
+    (row,) = run.tasks[0].rows
+    assert (len(row.trials), len(row.tuning)) == (1, 2)
+    said = [note.text for note in notes(run.tasks[0])]
+    assert "lr 0.001: chosen of 2 settings by validation; 1 of them did not end well (diverged)" in said
+    assert not collect(trials, [tried, good]).all_ok, "one has not run"
+    assert not collect(trials, [tried, good, failed(trials[2])]).all_ok
