@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from seqbench.api import Defaults, Form, Vectors
-from seqbench.errors import SpecError
+from seqbench.errors import SpecError, UnknownName
 from seqbench.plan import Answer, Conditions
 from seqbench.spec import RunSpec, Trial
 
@@ -92,6 +92,7 @@ def make_spec(values: Mapping[str, Any]) -> SpeedSpec:
 
     Raises:
         SpecError: a value cannot be read or is out of range.
+        UnknownName: there is no such operation.
     """
     given = dict(values)
     lengths = parse_sizes(given.pop("lengths"), "--lengths", LONGEST)
@@ -99,6 +100,9 @@ def make_spec(values: Mapping[str, Any]) -> SpeedSpec:
     rounds, operations = given.pop("rounds"), tuple(given.pop("operation", ()))
     if rounds < 1:
         raise SpecError(f"--rounds is {rounds}; expected at least 1.")
+    for name in operations:
+        if name not in OPERATIONS:
+            raise UnknownName("operation", name, OPERATIONS)
     task = given.pop("task", None)
     dataset = given.pop("dataset", None)
     run = RunSpec(task=(task or PLAIN.label,), dataset=(dataset,) if dataset else (), seeds="1", **given)
