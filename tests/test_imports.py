@@ -65,6 +65,8 @@ GRAPH = {
     "results": "api errors frame registry report spec stats store",
     "pipeline": "__init__ data environment errors executors plan process registry results spec store",
     "conformance": "api conformance errors registry states",
+    "speed": "__init__ api assemble encoder_decoder environment errors executors frame losses measure network options "
+    "pipeline plan predict process registry report sizing spec speed store train trial",
     "cli": "*",
 }
 
@@ -88,6 +90,8 @@ MAY_BE_HEAVY = {
     "report/write": "numpy matplotlib",
     "sampling": "numpy",
     "sizing": "torch",
+    "speed/operations": "numpy torch",
+    "speed/page": "matplotlib",
     "streaming": "numpy",
     "streams": "numpy",
     "train": "torch",
@@ -236,7 +240,7 @@ def test_the_table_has_no_circle_and_nothing_that_is_gone() -> None:
 
 
 def test_the_files_of_a_folder_have_no_circle() -> None:
-    for folder in ("api", "conformance", "report", "executors", "backends", "backends/kernels", "streaming"):
+    for folder in ("api", "conformance", "report", "executors", "backends", "backends/kernels", "streaming", "speed"):
         graph = {}
         for path in (ROOT / folder).glob("*.py"):
             modules = {i.module for i in imports_of(path.read_text(encoding="utf-8"))}
@@ -322,6 +326,7 @@ LIGHT = {
     "info lstm": COMMAND.format(arguments=["info", "lstm"]),
     "info char-lm": COMMAND.format(arguments=["info", "char-lm"]),
     "data list": COMMAND.format(arguments=["data", "list"]),
+    "speed --help": COMMAND.format(arguments=["speed", "--help"]),
 }
 
 

@@ -3,8 +3,8 @@
     python tests/benchmarks/bench_pairs.py [--runs 10] [--write docs/measuring.md]
 
 ``seqbench speed`` in both cases, with the same processes and the same number of samples. In turns: as the command
-does. In blocks: all samples of the first name, then all of the second. The two kinds of run alternate, so that both see
-the same machine. A figure is median(second) / median(first) - 1 in per cent: anything but 0 is an error of measuring. "By
+does. In blocks: all samples of one name, then all of the next. The two kinds of run alternate, so that both see the
+same machine. A figure is median(second) / median(first) - 1 in per cent: anything but 0 is an error of measuring. "By
 rounds" is the median over rounds of second / first, less 1.
 """
 

@@ -1,0 +1,126 @@
+"""The parts of the speed phase by themselves: sizes in text, the fit of growth, samples, the documented columns."""
+
+from __future__ import annotations
+
+import gc
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from seqbench.errors import SpecError
+from seqbench.measure import sampling
+from seqbench.measure.sampling import Sampler
+from seqbench.speed.columns import COLUMNS
+from seqbench.speed.growth import growth
+from seqbench.speed.spec import parse_sizes
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+@pytest.mark.parametrize(
+    ("text", "sizes"),
+    [("64,128,256", (64, 128, 256)), ("256, 64", (64, 256)), ("64..512", (64, 128, 256, 512)), ("3..20", (3, 6, 12))],
+)
+def test_sizes(text: str, sizes: tuple[int, ...]) -> None:
+    assert parse_sizes(text, "--lengths", 1000) == sizes
+
+
+@pytest.mark.parametrize("text", ["", "0", "1,1", "x", "8..4", "0..8", "1,,2", "1001", "-4", "1.5"])
+def test_what_is_no_size_is_refused(text: str) -> None:
+    with pytest.raises(SpecError, match=r"^--lengths is .*; expected different numbers from 1 to 1000"):
+        parse_sizes(text, "--lengths", 1000)
+
+
+@given(st.lists(st.floats(1e-6, 1e6), min_size=3, max_size=6))
+def test_the_fit_is_that_of_numpy(values: list[float]) -> None:
+    lengths = [64 * 2**k for k in range(len(values))]
+    found = growth(lengths, values)
+    line, covariance = np.polyfit(np.log(lengths), np.log(values), 1, cov=True)
+    assert found is not None
+    assert found.exponent == pytest.approx(line[0], abs=1e-9)
+    assert found.error == pytest.approx(covariance[0, 0] ** 0.5, abs=1e-6)
+
+
+def test_a_power_law_has_its_exponent() -> None:
+    found = growth([8, 16, 64], [3 * n**1.5 for n in (8, 16, 64)])
+    assert found is not None
+    assert (found.exponent, found.error, found.r2) == pytest.approx((1.5, 0.0, 1.0), abs=1e-7)
+
+
+def test_two_lengths_have_no_exponent() -> None:
+    assert growth([8, 16], [1.0, 2.0]) is None
+    assert growth([8, 16, 32], [1.0, 2.0, 0.0]) is None, "nothing is no point"
+
+
+class Clocks:
+    """Both clocks of a process that waits half of its time."""
+
+    now = 5.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    def process_time(self) -> float:
+        return self.now / 2
+
+
+@pytest.fixture
+def sampler(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[list[float]], Sampler]]:
+    """``sampler(seconds)``: of a call that lasts ``seconds[0]`` at first and ``seconds[1]`` ever after."""
+
+    def make(seconds: list[float]) -> Sampler:
+        clocks, durations = Clocks(), list(seconds)
+        monkeypatch.setattr(sampling, "time", clocks)
+
+        def call() -> None:
+            assert not gc.isenabled() or made
+            clocks.now += durations.pop(0) if len(durations) > 1 else durations[0]
+
+        made: list[Sampler] = []
+        made.append(Sampler(call, torch.device("cpu")))
+        return made[0]
+
+    yield make
+    gc.unfreeze()
+
+
+def test_the_first_call_is_apart_and_samples_last_long_enough(sampler: Callable[[list[float]], Sampler]) -> None:
+    found = sampler([3.0, 0.001])
+    assert found.first == pytest.approx(3.0)
+    assert 20 <= found.calls <= 30
+    sample = found.sample()
+    assert (sample.wall, sample.cpu) == pytest.approx((0.001, 0.0005))
+
+
+def test_a_long_call_is_a_sample(sampler: Callable[[list[float]], Sampler]) -> None:
+    assert sampler([1.0, 0.5]).calls == 1
+
+
+def test_garbage_collection_is_off_within_a_sample_and_on_again_after_it() -> None:
+    seen = []
+    found = Sampler(lambda: seen.append(gc.isenabled()), torch.device("cpu"))
+    seen.clear()
+    found._timed(3)
+    assert seen == [False] * 3
+    assert gc.isenabled()
+    gc.unfreeze()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_on_cuda_the_device_is_timed() -> None:
+    square = torch.ones(2048, 2048, device="cuda")
+    found = Sampler(lambda: square @ square, torch.device("cuda"))
+    assert 1e-6 < found.sample().wall < 1.0
+
+
+def test_the_columns_are_documented() -> None:
+    text = (ROOT / "docs" / "measuring.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| (.+) \| (.*) \|$", text.partition("## Columns")[2], re.MULTILINE)
+    assert rows == [(column.name, column.summary, column.unit) for column in COLUMNS]
