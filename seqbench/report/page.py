@@ -176,7 +176,7 @@ def _task(task: TaskRun, run: Run, folder: RunFolder, registry: Registry, name: 
         id=name,
         label=text.plain(task.label),
         protocol=protocol(task),
-        headings=[Heading(c.title, text.plain(c.help), c.align == "right") for c in columns(task)],
+        headings=[Heading(c.head, text.plain(c.help), c.align == "right") for c in columns(task)],
         lines=_lines(task, run),
         references=[(text.plain(r.name), text.plain(r.summary)) for r in task.references],
         legend=[(row.name, look(row.label, row.backend, run.labels, run.backends)) for row in task.rows if row.ok],
