@@ -115,7 +115,7 @@ def test_a_tcn_that_cannot_see_far_enough_is_said() -> None:
         (["run", "--task", "copy", "--backend", "numbla"], "no backend 'numbla'"),
         (["run", "--task", "copy", "--budget", "fast"], "--budget is 'fast'; expected steps or seconds"),
         (["run", "--task", "copy", "--params", "none"], "--params is 'none'; expected a whole number above 0"),
-        (["speed", "--operation", "trian"], "There is no operation 'trian'. Did you mean 'train'?"),
+        (["speed", "--operation", "trains"], "There is no operation 'trains'. Did you mean 'train'?"),
         (["speed", "--lengths", "0"], "--lengths is '0'; expected different numbers from 1"),
         (["speed", "--rounds", "0"], "--rounds is 0; expected at least 1"),
         (["run", "--task", "copy", "--tune", "lr=1.."], "--tune 'lr=1..': expected lr=LOW..HIGH"),
