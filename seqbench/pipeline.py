@@ -60,7 +60,7 @@ def make_plan(spec: RunSpec, cards: Registry) -> Plan:
     plugins = registry.fingerprints(spec.plugin)
     rows = rows_of(spec, cards)
     files = _data_files(rows, cards, spec.data_dir)
-    answer = _ask_torch(rows, spec)
+    answer = ask_torch(rows, spec)
     spec = replace(spec, device=answer.device)
     trials = tuple(trials_of(spec, rows, answer.sizes, answer.device, plugins))
     return Plan(spec, trials, tuple(warnings_of(trials)), answer.torch or {}, files)
@@ -91,7 +91,7 @@ def _data_files(users: Sequence[Row | Trial], cards: Registry, data_dir: str | N
     return tuple(found.values())
 
 
-def _ask_torch(rows: Sequence[Row], spec: RunSpec) -> Answer:
+def ask_torch(rows: Sequence[Row], spec: RunSpec) -> Answer:
     """The sizes of the rows, the device and torch's description: from a child process.
 
     Raises:
@@ -130,7 +130,7 @@ def start(plan: Plan, cards: Registry, watch: Watch = _silent, say: Say = lambda
             "spec": asdict(plan.spec),
             "trials": [asdict(trial) for trial in plan.trials],
             "warnings": plan.warnings,
-            "environment": _environment(plan.trials, plan.torch, cards),
+            "environment": environment_of(plan.trials, plan.torch, cards),
             "data": plan.files,
         }
     )
@@ -138,7 +138,8 @@ def start(plan: Plan, cards: Registry, watch: Watch = _silent, say: Say = lambda
     return _run(folder, plan.spec, plan.trials, cards, watch)
 
 
-def _environment(trials: Sequence[Trial], torch: Mapping[str, Any], cards: Registry) -> dict[str, Any]:
+def environment_of(trials: Sequence[Trial], torch: Mapping[str, Any], cards: Registry) -> dict[str, Any]:
+    """What the numbers of these trials depend on here, besides their spec; ``torch`` is what ``ask_torch`` said."""
     from seqbench.environment import environment
 
     used = {("task", trial.task) for trial in trials} | {("model", trial.model) for trial in trials}
@@ -168,7 +169,7 @@ def resume(path: Path, cards: Registry, watch: Watch = _silent, say: Say = lambd
     if waiting:  # what is missing here must stop us now, not become a row for each trial
         registry.check_unchanged(waiting[0].plugins)
         _data_files(waiting, cards, spec.data_dir)
-        _note_environment(folder, stored, _environment(trials, _ask_torch((), spec).torch or {}, cards), say)
+        _note_environment(folder, stored, environment_of(trials, ask_torch((), spec).torch or {}, cards), say)
     return _run(folder, spec, trials, cards, watch)
 
 

@@ -81,6 +81,7 @@ def _run(trial: Trial, folder: RunFolder) -> dict[str, Any]:
         "best_step": trained.best_step,
         "metrics": {"test": test, "valid": trained.best},
         "details": details,
+        "artifacts": {"sha256": folder.arrays_digest(trial.id)},
         "curve": asdict(trained.curve),
         "speed": {
             "train_tokens_per_s": per_second(trained.tokens, trained.seconds),

@@ -64,6 +64,8 @@ GRAPH = {
     "report": "api errors frame registry report spec stats store",
     "results": "api errors frame registry report spec stats store",
     "pipeline": "__init__ data environment errors executors plan process registry results spec store",
+    "integrity": "api data errors registry spec store",
+    "verify": "executors integrity pipeline registry spec stats store",
     "conformance": "api conformance errors registry states",
     "cli": "*",
 }
