@@ -261,6 +261,35 @@ def speed(**options: Any) -> None:
     sys.exit(OK if speeds.ok else TRIAL_FAILED)
 
 
+@cli.command()
+@click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
+@click.argument("trial", metavar="[TRIAL]", required=False)
+@click.option("--no-replay", is_flag=True, help="Only look at the files; train nothing.")
+@click.option("--jobs", type=click.IntRange(min=1), help="Trials that run at a time. Default: as in the run.")
+@click.option("--data-dir", type=click.Path(), help="Where downloaded datasets lie now. Default: as in the run.")
+def verify(run_folder: Path, trial: str | None, no_replay: bool, jobs: int | None, data_dir: str | None) -> None:
+    """Train recorded trials again, and compare every number.
+
+    RUN is the folder of a run, which is only read; TRIAL the id of a trial, the beginning of one, or a label such as
+    lstm, if only one trial has it. Without TRIAL all are replayed, which takes as long as the run did. First comes what
+    needs no training: checksums of the records and artifacts, data and plugin files. Exit code 1 if a trial does not
+    stand.
+    """
+    from seqbench.store import RunFolder
+    from seqbench.verify import Finding, Request, summary
+    from seqbench.verify import verify as check
+
+    findings: list[Finding] = []
+
+    def tell(finding: Finding) -> None:
+        findings.append(finding)
+        click.echo(str(finding))
+
+    stands = check(RunFolder.open(run_folder), Request(trial, not no_replay, jobs, data_dir), tell)
+    click.echo(summary(findings))
+    sys.exit(OK if stands else TRIAL_FAILED)
+
+
 # --- list, info -------------------------------------------------------------------------------------
 
 

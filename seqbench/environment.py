@@ -13,7 +13,7 @@ from typing import Any
 
 import psutil
 
-PACKAGES = ("seqbench", "torch", "numpy", "scipy", "pandas", "seaborn", "matplotlib", "pluggy")
+PACKAGES = ("seqbench", "torch", "numba", "llvmlite", "numpy", "scipy", "pandas", "seaborn", "matplotlib", "pluggy")
 VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "SEQBENCH_PLUGINS")
 NOT_TOLD = "not told by the system"
 

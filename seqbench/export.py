@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seqbench import registry
-from seqbench.errors import Refused, UnknownName, UsageError
+from seqbench.errors import Refused, UsageError
 from seqbench.store import RunFolder, write_atomically
 from seqbench.streaming.file import Arrays, Description, shapes_of, write
 from seqbench.streaming.network import recurrence_of
@@ -35,7 +35,7 @@ def export(folder: RunFolder, name: str, path: Path, overwrite: bool = False) ->
     """
     if path.exists() and not overwrite:
         raise UsageError(f"{path} is there already; name another file, or say --overwrite.")
-    trial = find_trial([trial for trial in folder.trials() if trial.purpose == "score"], name)
+    trial = folder.find(name, purpose="score")
     record = _finished(folder, trial)
     registry.check_unchanged(trial.plugins)
     recurrence = recurrence_of(registry.load(list(trial.plugins)), trial.model, trial.model_options)
@@ -43,22 +43,6 @@ def export(folder: RunFolder, name: str, path: Path, overwrite: bool = False) ->
     arrays = arrays_of(folder.arrays(trial.id, "weights/"), description, recurrence)
     write_atomically(path, lambda file: write(file, description, arrays))
     return description
-
-
-def find_trial(trials: list[Trial], name: str) -> Trial:
-    """The trial of that id, of that beginning of an id, or of that label.
-
-    Raises:
-        UnknownName: none is.
-        UsageError: several are.
-    """
-    exact = [trial for trial in trials if trial.id == name]
-    found = exact or [trial for trial in trials if trial.id.startswith(name) or trial.label == name]
-    if not found:
-        raise UnknownName("trial", name, [trial.id for trial in trials])
-    if len(found) > 1:
-        raise UsageError(f"{name!r} could be {len(found)} trials; name one: {', '.join(trial.id for trial in found)}.")
-    return found[0]
 
 
 def _finished(folder: RunFolder, trial: Trial) -> dict[str, Any]:

@@ -65,7 +65,7 @@ def make_plan(spec: RunSpec, cards: Registry) -> Plan:
     if spec.tune:
         check_tuning(spec, {row.training.lr for row in rows})
     files = obtain_data(rows, cards, spec.data_dir)
-    answer = _ask_torch(rows, spec)
+    answer = ask_torch(rows, spec)
     spec = replace(spec, device=answer.device)
     trials = trials_of(spec, rows, answer.sizes, answer.device, plugins)
     tuning = tuning_trials(trials, spec.tune, spec.tune_samples) if spec.tune else []
@@ -103,8 +103,8 @@ def obtain_data(users: Sequence[Row | Trial], cards: Registry, data_dir: str | N
     return tuple(found.values())
 
 
-def _ask_torch(rows: Sequence[Row], spec: RunSpec) -> Answer:
-    """The sizes of the rows, the device and torch's description.
+def ask_torch(rows: Sequence[Row], spec: RunSpec) -> Answer:
+    """The sizes of the rows, the device and torch's description: from a child process.
 
     Raises:
         UsageError: the device is not there, or a task's data are not.
@@ -159,7 +159,7 @@ def start(plan: Plan, cards: Registry, watch: Watch = _silent, say: Say = lambda
 
 
 def environment_of(trials: Sequence[Trial], torch: Mapping[str, Any], cards: Registry) -> dict[str, Any]:
-    """The machine, torch as the sizing process found it, and the strangers' plugins that the trials use."""
+    """What the numbers of these trials depend on here, besides their spec; ``torch`` is what ``ask_torch`` said."""
     from seqbench.environment import environment
 
     used = {("task", trial.task) for trial in trials if trial.task} | {("model", trial.model) for trial in trials}
@@ -189,7 +189,7 @@ def resume(path: Path, cards: Registry, watch: Watch = _silent, say: Say = lambd
     if waiting:  # what is missing here must stop us now, not become a row for each trial
         registry.check_unchanged(waiting[0].plugins)
         obtain_data(waiting, cards, spec.data_dir)
-        _note_environment(folder, stored, environment_of(trials, _ask_torch((), spec).torch or {}, cards), say)
+        _note_environment(folder, stored, environment_of(trials, ask_torch((), spec).torch or {}, cards), say)
     return _run(folder, spec, cards, watch)
 
 

@@ -5,7 +5,7 @@
     results/<run>/
       run.json               spec, trials, environment: written once, before the first trial
       spec.toml              the same run again: seqbench run results/<run>/spec.toml
-      trials/<id>.json       the record of a finished trial, whatever its end
+      trials/<id>.json       the record of a finished trial, whatever its end; it and run.json carry a checksum
       steps/<row>.json       the number of steps that a budget in seconds came to, the same for all seeds of a row
       artifacts/<id>.npz     best weights ("weights/<name>"), the task's arrays ("task/<name>") and, where tokens are
                              text, that of each ("form/symbols", JSON)
@@ -15,6 +15,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -26,7 +27,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from seqbench.errors import UsageError
+from seqbench.errors import UnknownName, UsageError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from seqbench.spec import Trial
 
 FORMAT = 1
+CHECKSUM = "checksum"
 _SAFE = re.compile(r"[A-Za-z0-9=._-]+")
 
 
@@ -74,6 +76,25 @@ def write_json(path: Path, data: Any) -> None:
     """Strict JSON, atomically."""
     text = json.dumps(strict(data), indent=1, allow_nan=False, ensure_ascii=False)
     write_text(path, text)
+
+
+def checksum(data: Mapping[str, Any]) -> str:
+    """Of what ``write_run`` and ``write_record`` store: the sha256 of all of it but the field ``checksum``.
+
+    It is taken over canonical JSON (keys sorted, no spaces, ASCII alone). It guards against accident and casual
+    editing, not against an attacker: who edits a number can compute it anew, and only a replay finds that.
+    """
+    rest = strict({key: value for key, value in data.items() if key != CHECKSUM})
+    return hashlib.sha256(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode("ascii")).hexdigest()
+
+
+def is_as_written(data: Mapping[str, Any]) -> bool:
+    """Whether a record, or a run.json, has the checksum of its content."""
+    return data.get(CHECKSUM) == checksum(data)
+
+
+def _write_sealed(path: Path, data: Mapping[str, Any]) -> None:
+    write_json(path, {**data, CHECKSUM: checksum(data)})
 
 
 def write_text(path: Path, text: str) -> None:
@@ -154,7 +175,7 @@ class RunFolder:
 
     def write_run(self, data: Mapping[str, Any]) -> None:
         """Store what the run is."""
-        write_json(self.path / "run.json", {"format": FORMAT, **data})
+        _write_sealed(self.path / "run.json", {"format": FORMAT, **data})
 
     def run(self) -> dict[str, Any]:
         """What the run is: ``spec``, ``trials`` (in order), ``environment``, ``created``, ``data``, ``warnings``."""
@@ -172,7 +193,7 @@ class RunFolder:
 
     def write_record(self, trial_id: str, record: Mapping[str, Any]) -> None:
         """The trial is finished."""
-        write_json(self._file("trials", trial_id, ".json"), {"format": FORMAT, "id": trial_id, **record})
+        _write_sealed(self._file("trials", trial_id, ".json"), {"format": FORMAT, "id": trial_id, **record})
 
     def record(self, trial_id: str) -> dict[str, Any] | None:
         """The record of a finished trial, or None.
@@ -209,6 +230,31 @@ class RunFolder:
             raise UsageError(f"The trials in {self.path / 'run.json'} cannot be read: it is damaged.") from error
         return trials
 
+    def find(self, name: str, purpose: str | None = None) -> Trial:
+        """The planned trial of that id, of that beginning of an id, or of that label.
+
+        Args:
+            name: as the user gave it.
+            purpose: of the trials that are meant, ``score`` or ``tuning``; None: all.
+
+        Raises:
+            UnknownName: none is.
+            UsageError: several are.
+        """
+        trials = [trial for trial in self.trials() if purpose in {None, trial.purpose}]
+        exact = [trial for trial in trials if trial.id == name]
+        found = exact or [trial for trial in trials if trial.id.startswith(name) or trial.label == name]
+        if not found:
+            raise UnknownName("trial", name, [trial.id for trial in trials])
+        if len(found) > 1:
+            ids = ", ".join(trial.id for trial in found)
+            raise UsageError(f"{name!r} could be {len(found)} trials; name one: {ids}.")
+        return found[0]
+
+    def recorded(self) -> set[str]:
+        """The ids of all records that are there, those of trials that nobody planned too."""
+        return {path.stem for path in (self.path / "trials").glob("[!.]*.json")}
+
     def agree_on_steps(self, row_id: str, steps: int) -> int:
         """Remember what a budget in seconds came to for a row; who comes second takes the first one's number."""
         path = self._file("steps", row_id, ".json")
@@ -241,6 +287,14 @@ class RunFolder:
                 raise ValueError(f"array {name!r} holds Python objects; store numbers or text")
         path = self._file("artifacts", trial_id, ".npz")
         write_atomically(path, lambda file: np.savez_compressed(file, **arrays))  # type: ignore[arg-type]
+
+    def arrays_digest(self, trial_id: str) -> str | None:
+        """The sha256 of the file that holds a trial's arrays; None where there is none."""
+        path = self._file("artifacts", trial_id, ".npz")
+        if not path.exists():
+            return None
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
     def arrays(self, trial_id: str, prefix: str = "") -> dict[str, np.ndarray]:
         """The stored arrays whose name begins with ``prefix``, without it; none where nothing was stored."""

@@ -81,7 +81,12 @@ def _run(trial: Trial, folder: RunFolder) -> dict[str, Any]:
     record["notes"] += cast.task.notes() + notes
     record["metrics"]["test"] = test
     record["speed"]["infer_tokens_per_s"] = tested
-    return record | {"score": test[cast.task_card.score.name], "details": details, "memory": {"peak_mib": peak}}
+    return record | {
+        "score": test[cast.task_card.score.name],
+        "details": details,
+        "artifacts": {"sha256": folder.arrays_digest(trial.id)},
+        "memory": {"peak_mib": peak},
+    }
 
 
 def _training_part(trained: Trained, steps: int, compiled: float) -> dict[str, Any]:

@@ -73,6 +73,8 @@ GRAPH = {
         "__init__ api assemble encoder_decoder environment errors executors frame losses measure network options "
         "pipeline plan predict process registry report sizing spec speed store train trial"
     ),
+    "integrity": "api data errors registry spec store",
+    "verify": "executors integrity pipeline registry spec stats store",
     "conformance": "api conformance errors registry states",
     "cli": "*",
 }
