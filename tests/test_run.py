@@ -31,11 +31,11 @@ def command(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]
 
 
 def numbers(path: Path) -> dict[str, Any]:
-    """Everything in a run that must be the same every time: no clocks, no memory, no log."""
+    """Everything in a run that must be the same every time: no clocks, no memory, no log (nor a checksum over them)."""
     folder = RunFolder.open(path)
     found = {}
     for record in folder.records():
-        for volatile in ("speed", "memory", "log_tail"):
+        for volatile in ("speed", "memory", "log_tail", "checksum"):
             record.pop(volatile, None)
         for curve in record.get("curve", {}).values():
             curve.pop("seconds", None)
