@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from seqbench.api import Form, Model
-from seqbench.assemble import build, core_spec, count
-from seqbench.spec import PARAMETER_TOLERANCE
+from seqbench.assemble import AnyNetwork, build, core_spec, count
+from seqbench.quantities import Target
 
 _LARGEST = 1 << 20
 
@@ -43,38 +43,46 @@ class Question:
     options: Any
     layers: int
 
+    def network(self, width: int, options: Any) -> AnyNetwork:
+        """The network of that size, without memory for its parameters."""
+        spec = core_spec(self.card, self.form, width, self.layers)
+        with torch.device("meta"):
+            return build(self.card, self.backend, spec, options, self.form)
+
     def sized(self, width: int, fine: int = 0) -> Size:
-        """Count the parameters at a width (and second size), without allocating any."""
+        """Count the parameters at a width (and second size)."""
         options = (
             dataclasses.replace(self.options, **{self.card.fine: fine}) if fine and self.card.fine else self.options
         )
-        spec = core_spec(self.card, self.form, width, self.layers)
-        with torch.device("meta"):
-            network = build(self.card, self.backend, spec, options, self.form)
+        network = self.network(width, options)
         return Size(width, options, count(network), count(*network.core_modules))
 
 
-def solve(question: Question, target: int) -> Size:
+def solve(question: Question, target: Target) -> Size:
     """The size nearest to ``target`` parameters.
 
     The width alone is tried first. A card with a second size (``Model.fine``) that the user has not set then closes the
-    gap, starting from the nearest width.
+    gap, at the nearest width if it can, else at the one beside it.
 
     Raises:
         Refused: the card cannot do the task.
     """
+
+    def miss(size: Size) -> int:
+        return abs(size.parameters - target.count)
+
     multiple = question.card.width_multiple(question.options)
-    below = largest(lambda k: question.sized(k * multiple).parameters <= target)
-    candidates = [question.sized(k * multiple) for k in (below, below + 1) if k >= 1]
-    candidates.sort(key=lambda size: abs(size.parameters - target))
+    below = largest(lambda k: question.sized(k * multiple).parameters <= target.count)
+    candidates = sorted((question.sized(k * multiple) for k in (below, below + 1) if k >= 1), key=miss)
     fine = question.card.fine
-    if fine is None or getattr(question.options, fine) or candidates[0].parameters == target:
+    if fine is None or getattr(question.options, fine) or candidates[0].parameters == target.count:
         return candidates[0]
+    refined = []
     for candidate in candidates:
-        refined = _refine(question, candidate.width, target)
-        if abs(refined.parameters / target - 1) <= PARAMETER_TOLERANCE:
-            return refined
-    return candidates[0]
+        refined.append(_refine(question, candidate.width, target.count))
+        if miss(refined[-1]) <= target.tolerance * target.count:
+            return refined[-1]
+    return min([*candidates, *refined], key=miss)
 
 
 def _refine(question: Question, width: int, target: int) -> Size:

@@ -86,8 +86,10 @@ def _registry(plugins: Sequence[str] = ()) -> Registry:
 @click.option("--dataset", multiple=True, help="Dataset. Repeatable. Default: each task's first, which works offline.")
 @click.option("--seeds", help="How many (5), or which (0,1,5). Default: 5.")
 @click.option("--until-decided", type=int, help="Add seeds in rounds until all models differ, up to so many.")
-@click.option("--params", help="Trainable parameters of the whole network, such as 50k. Default: the task's.")
-@click.option("--budget", help="Training of each trial: 2000steps, 60s or 5min. Default: the task's number of steps.")
+@click.option("--params", help="Trainable parameters of the whole network: 50k, or 50k±1%. Default: the task's.")
+@click.option(
+    "--budget", help="Training of each trial: 2000steps, 60s, 5min, 2Mtokens, 1e12flops. Default: the task's steps."
+)
 @click.option("--lr", type=float, help="Peak learning rate. Default: the task's.")
 @click.option("--tune", multiple=True, help="Values that every model tries first: lr, lr=1e-4..1e-2:5. Repeatable.")
 @click.option("--tune-samples", type=int, help="Try so many Sobol points of --tune. Default: the whole grid.")
@@ -152,24 +154,43 @@ def _print_plan(plan: Plan, *, full: bool) -> None:
 
     trials = plan.trials
     if full:
-        click.echo(f"{'trial':<58} {'width':>5} {'layers':>6} {'params':>9} {'of which core':>13} {'error':>6}")
+        heads = f"{'width':>5} {'layers':>6} {'params':>9} {'of which core':>13} {'error':>6} {'steps':>9}"
+        click.echo(f"{'trial':<58} {heads}")
         for trial in trials:
             error = f"{trial.parameters / trial.target_parameters - 1:+.1%}" if not trial.blocked else "-"
             name = f"{trial.task_label} {trial.label} {trial.backend} {column_of(trial)}"
             sizes = f"{trial.width:>5} {trial.layers:>6} {trial.parameters:>9,} {trial.core_parameters:>13,} {error:>6}"
-            click.echo(f"{name:<58} {sizes}")
+            budget = trial.training.budget
+            click.echo(f"{name:<58} {sizes} {f'{budget.amount:,.0f}' if budget.kind == 'steps' else 'timed':>9}")
     for warning in plan.warnings:
         click.echo(f"warning: {warning}", err=True)
-    first, tuned = trials[0], "lr" in trials[0].setting
-    schedule = ", ".join(
-        dict.fromkeys(f"{t.task}: {t.training.budget}, lr {'tuned' if tuned else f'{t.training.lr:g}'}" for t in trials)
-    )
-    click.echo(f"{len(trials)} trials on {first.device}, {first.threads} thread(s) each; {schedule}")
+    first = trials[0]
+    click.echo(f"{len(trials)} trials on {first.device}, {first.threads} thread(s) each; {_schedule(plan)}")
     tuning = [trial for trial in trials if trial.purpose == "tuning"]
     if tuning:
         click.echo(f"{len(tuning)} of them tune, on seed {tuning[0].seed}; validation chooses for each model")
     if AUTO in plan.spec.backend:
         click.echo(f"backend auto: {_chosen(trials)}")
+
+
+def _schedule(plan: Plan) -> str:
+    """``copy: 1,000 steps, lr 0.003; adding: 1e12 FLOPs (812 to 2,345 steps), lr 0.003``."""
+    from seqbench.quantities import parse_budget
+
+    asked = None if plan.spec.budget is None else parse_budget(plan.spec.budget)
+    parts = []
+    for task in dict.fromkeys(trial.task for trial in plan.trials):
+        trials = [trial for trial in plan.trials if trial.task == task and not trial.blocked]
+        budgets = [trial.training.budget for trial in trials]
+        length = " or ".join(dict.fromkeys(map(str, budgets)))
+        if asked is not None and asked.kind in {"tokens", "flops"} and budgets:
+            amounts = sorted({int(budget.amount) for budget in budgets})
+            length = (
+                f"{asked} ({' to '.join(f'{amount:,}' for amount in dict.fromkeys((amounts[0], amounts[-1])))} steps)"
+            )
+        rates = dict.fromkeys("tuned" if "lr" in plan.trials[0].setting else f"{t.training.lr:g}" for t in trials)
+        parts.append(f"{task}: {length}, lr {' or '.join(rates)}")
+    return "; ".join(parts)
 
 
 def _chosen(trials: Sequence[Trial]) -> str:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from seqbench.api import Batch, Core, Decoder, Form, Memory, State
-from seqbench.network import check_capacity, device_of, input_adapter, lengths_of, to_tensor
+from seqbench.network import check_capacity, device_of, input_adapter, lengths_of, linear_flops, to_tensor
 
 
 class EncoderDecoder(nn.Module):
@@ -90,3 +90,8 @@ class EncoderDecoder(nn.Module):
         assert self.form.decoder is not None
         S, U = (length, length) if length else (self.form.length, self.form.decoder.length)
         return (self._core.flops(1, S) + self._decoder.flops(1, U, S)) / (S + U)
+
+    def forward_flops(self, T: int, U: int = 0) -> int:
+        """Matrix-product FLOPs of a forward pass over a source of ``T`` and a target of ``U`` steps, head included."""
+        adapters = T * linear_flops(self.input) + U * (linear_flops(self.target_input) + linear_flops(self.head))
+        return adapters + self._core.flops(1, T) + self._decoder.flops(1, U, T)

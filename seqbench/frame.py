@@ -67,6 +67,9 @@ COLUMNS = (
     Column("dropout", "probability", _at("trial", "dropout")),
     Column("batch", "sequences in a training batch", _at("trial", "training", "batch")),
     Column("steps", "training steps", _at("steps")),
+    Column("train_tokens", "time steps of all sequences trained on, sources and targets", _at("train_tokens")),
+    Column("train_flops", "matrix-product FLOPs of all training steps, by the formulas of the network's parts: three "
+           "forward passes a step", _at("train_flops"), "FLOP"),
     Column("best_step", "step of the checkpoint with the best validation", _at("best_step")),
     Column("train_tokens_per_s", "time steps of all sequences trained on, per second of training steps; measured in "
            "the trial, beside the other --jobs", _at("speed", "train_tokens_per_s"), "1/s"),

@@ -84,10 +84,20 @@ class Network(nn.Module):
         T = length or self.form.length
         return self._core.flops(1, T) / T
 
+    def forward_flops(self, T: int, U: int = 0) -> int:  # noqa: ARG002 - U is for networks with a decoder
+        """Matrix-product FLOPs of a forward pass over one sequence of ``T`` steps, adapter and head included."""
+        outputs = T if self.form.head == "step" else 1
+        return T * linear_flops(self.input) + self._core.flops(1, T) + outputs * linear_flops(self.head)
+
 
 def input_adapter(form: Tokens | Vectors, width: int) -> nn.Module:
     """What turns a task's input into vectors of a core's width."""
     return nn.Embedding(form.vocabulary, width) if isinstance(form, Tokens) else nn.Linear(form.size, width)
+
+
+def linear_flops(module: nn.Module) -> int:
+    """Of a linear layer on one vector; an embedding is a look-up."""
+    return 2 * module.in_features * module.out_features if isinstance(module, nn.Linear) else 0
 
 
 def check_capacity(core: Core, capacity: int) -> None:

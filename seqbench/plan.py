@@ -10,18 +10,15 @@ from typing import Any
 from seqbench.api import RESERVED_OPTIONS, Dataset, Defaults, Model, TaskCard
 from seqbench.errors import SpecError, UnknownName
 from seqbench.options import build_options, changed, to_dict
+from seqbench.quantities import Budget, Target, parse_budget, parse_target
 from seqbench.registry import Registry
 from seqbench.spec import (
     AUTO,
-    PARAMETER_TOLERANCE,
-    Budget,
     Choice,
     RunSpec,
     Training,
     Trial,
-    parse_budget,
     parse_choice,
-    parse_count,
     parse_seeds,
 )
 
@@ -42,7 +39,7 @@ class Row:
         width: as asked for; None: solved from the budget.
         layers: as asked for; None: the card's default.
         dropout: probability.
-        target: parameters of the whole network.
+        target: parameters of the whole network, and how exactly.
         training: the schedule.
         seeds: of its trials, in order; the k-th seeds of all rows are a pair.
     """
@@ -58,14 +55,26 @@ class Row:
     width: int | None
     layers: int | None
     dropout: float
-    target: int
+    target: Target
     training: Training
     seeds: tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Sized:
-    """What a row came to, or why it cannot run; ``backend`` is what "auto" came to, else empty."""
+    """What a row came to, or why it cannot run.
+
+    Attributes:
+        width: ``H``.
+        layers: ``L``.
+        model_options: every option of the card.
+        parameters: of the whole network.
+        core_parameters: of which the core's.
+        advice: the card's remark.
+        blocked: status, cause and log, where it cannot run.
+        backend: what "auto" came to, else empty.
+        steps: what a budget of tokens or FLOPs came to, else 0.
+    """
 
     width: int = 0
     layers: int = 0
@@ -75,6 +84,7 @@ class Sized:
     advice: str = ""
     blocked: Mapping[str, str] | None = None
     backend: str = ""
+    steps: int = 0
 
 
 @dataclass(frozen=True)
@@ -196,7 +206,7 @@ def _rows_of_model(spec: RunSpec, registry: Registry, on: Conditions, choice: Ch
             width=width,
             layers=layers,
             dropout=dropout,
-            target=on.defaults.parameters if spec.params is None else parse_count(spec.params, "--params"),
+            target=Target(on.defaults.parameters) if spec.params is None else parse_target(spec.params),
             training=training_of(spec, on.defaults),
             seeds=parse_seeds(spec.seeds),
         )
@@ -262,10 +272,11 @@ def trials_of(
             dropout=row.dropout,
             parameters=size.parameters,
             core_parameters=size.core_parameters,
-            target_parameters=row.target,
+            target_parameters=row.target.count,
+            parameter_tolerance=row.target.tolerance,
             seed=row.seeds[place],
             threads=spec.threads,
-            training=row.training,
+            training=_in_steps(row.training, size.steps),
             plugins=plugins,
             data_dir=spec.data_dir,
             advice=size.advice,
@@ -283,6 +294,10 @@ def trials_of(
     return [with_known_steps(trial, spec.steps) for trial in trials]
 
 
+def _in_steps(training: Training, steps: int) -> Training:
+    return replace(training, budget=Budget("steps", steps)) if steps else training
+
+
 def with_known_steps(trial: Trial, steps: Mapping[str, int]) -> Trial:
     """A replay: seconds that became steps in an earlier run are those steps again."""
     if trial.row_id not in steps:
@@ -296,11 +311,11 @@ def warnings_of(trials: Sequence[Trial]) -> list[str]:
     for trial in trials:
         if trial.blocked is not None:
             found[f"{trial.label} on {trial.task_label}: {trial.blocked['status']}: {trial.blocked['cause']}"] = None
-        elif abs(trial.parameters - trial.target_parameters) > PARAMETER_TOLERANCE * trial.target_parameters:
+        elif abs(trial.parameters - trial.target_parameters) > trial.parameter_tolerance * trial.target_parameters:
             error = trial.parameters / trial.target_parameters - 1
             found[
-                f"{trial.label} on {trial.task_label}: {trial.parameters:,} parameters, {error:+.1%} from the target "
-                f"of {trial.target_parameters:,}"
+                f"{trial.label} on {trial.task_label}: {trial.parameters:,} parameters at width {trial.width}, "
+                f"{error:+.1%} from the target of {trial.target_parameters:,}"
             ] = None
         if trial.advice.startswith("warning: "):
             found[f"{trial.label} on {trial.task_label}: {trial.advice.removeprefix('warning: ')}"] = None

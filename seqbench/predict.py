@@ -14,6 +14,7 @@ from seqbench.assemble import AnyNetwork
 from seqbench.encoder_decoder import EncoderDecoder
 from seqbench.errors import Refused
 from seqbench.losses import Loss, targets_of
+from seqbench.measure.work import count_tokens, lengths_in
 from seqbench.network import Network, device_of, lengths_of, to_tensor
 from seqbench.sampling import sample
 from seqbench.search import Rules, search
@@ -111,7 +112,7 @@ class NetworkPredictor:
 
     def _prediction(self, outputs: Tensor, batch: Batch) -> Prediction:
         targets = targets_of(batch, self._form, self._device)
-        self.tokens += count_tokens(batch)
+        self.tokens += count_tokens(lengths_in(batch))
         loss = float(self._loss(outputs.detach(), targets))
         return Prediction(outputs.detach().float().cpu().numpy(), loss, targets.total)
 
@@ -130,13 +131,3 @@ class _Evaluating:
     def __exit__(self, *error: object) -> None:
         self._inference.__exit__(*error)
         self._network.train(self._training)
-
-
-def count_tokens(batch: Batch) -> int:
-    """Time steps of all sequences, sources and targets, padding not counted."""
-    both = [(batch.x, batch.lengths), (batch.y_in, batch.target_lengths)]
-    return sum(_steps(array, lengths) for array, lengths in both if array is not None)
-
-
-def _steps(array: np.ndarray, lengths: np.ndarray | None) -> int:
-    return int(array.shape[0] * array.shape[1] if lengths is None else lengths.sum())

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import platform
 import traceback
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -15,10 +18,16 @@ from seqbench.api import Form
 from seqbench.assemble import chosen_backend, has_own_decoder
 from seqbench.budget import Question, Size, solve
 from seqbench.errors import DataError, Refused, UsageError
+from seqbench.measure.work import Lengths, count_tokens, lengths_in, training_flops
 from seqbench.options import build_options, to_dict
 from seqbench.plan import Answer, Row, Sized
+from seqbench.quantities import Budget
 from seqbench.spec import AUTO
+from seqbench.streams import stream
 from seqbench.trial import prepare_task
+
+SAMPLE = 64
+"""Batches from which the work of a training step is estimated; where all sequences are equally long one would do."""
 
 
 def size_all(rows: Sequence[Row], plugins: Sequence[str], data_dir: str | None, device: str) -> Answer:
@@ -26,51 +35,103 @@ def size_all(rows: Sequence[Row], plugins: Sequence[str], data_dir: str | None, 
     try:
         chosen = choose_device(device)
         cards = registry.load(plugins)
-        forms = {label: form_of(row, cards, data_dir) for label, row in {row.task_label: row for row in rows}.items()}
-        sizes = tuple(size_on(chosen, row, cards, forms[row.task_label]) for row in rows)
+        tasks = {row.task_label: row for row in rows}
+        scenes = {label: scene_of(row, cards, data_dir) for label, row in tasks.items()}
+        sizes = tuple(size_on(chosen, row, cards, scenes[row.task_label]) for row in rows)
     except (UsageError, DataError) as error:
         return Answer(error=str(error))
     return Answer("", chosen, sizes, describe_torch(chosen))
 
 
-def form_of(row: Row, cards: registry.Registry, data_dir: str | None) -> Form | Exception:
-    """The form of the row's task; or what went wrong, which then stands in each of its rows."""
+@dataclass(frozen=True)
+class Scene:
+    """What a task asks of its models.
+
+    Attributes:
+        form: of the network; or what went wrong when the task was prepared, which then stands in each of its rows.
+        sample: the sequences of some training batches, by their lengths; none where no budget depends on them.
+        batches: how many.
+    """
+
+    form: Form | Exception
+    sample: Lengths = field(default_factory=dict)
+    batches: int = 0
+
+
+def scene_of(row: Row, cards: registry.Registry, data_dir: str | None) -> Scene:
+    """The scene of the row's task."""
     try:
-        return prepare_task(cards.task(row.task), row.task_options, row.dataset, data_dir)[1]
+        task, form = prepare_task(cards.task(row.task), row.task_options, row.dataset, data_dir)
+        if row.training.budget.kind not in {"tokens", "flops"}:
+            return Scene(form)
+        batches = task.batches("train", row.training.batch, stream(0, "budget"))
+        sample: Counter[tuple[int, int]] = Counter()
+        for batch in itertools.islice(batches, SAMPLE):
+            sample.update(lengths_in(batch))
     except (UsageError, DataError):
         raise  # the user can mend this before the run starts
     except Exception as error:  # noqa: BLE001 - a stranger's task may raise anything
-        return error
+        return Scene(error)
+    return Scene(form, sample, SAMPLE)
 
 
-def size_on(device: str, row: Row, cards: registry.Registry, form: Form | Exception) -> Sized:
-    """The row's size on a device, which decides what the backend "auto" stands for."""
-    if row.backend != AUTO or isinstance(form, Exception):
-        return _size(row, cards, form)
-    backend, why = chosen_backend(cards.model(row.model), device, form)
-    size = _size(replace(row, backend=backend), cards, form)
+def size_on(device: str, row: Row, cards: registry.Registry, scene: Scene) -> Sized:
+    """The row's size on a device, which decides what the backend "auto" stands for.
+
+    Raises:
+        UsageError: the budget is not enough for a training step.
+    """
+    if row.backend != AUTO or isinstance(scene.form, Exception):
+        return _size(row, cards, scene)
+    backend, why = chosen_backend(cards.model(row.model), device, scene.form)
+    size = _size(replace(row, backend=backend), cards, scene)
     said = f"backend auto: {backend}, {why}"
     return replace(size, backend=backend, advice=f"{size.advice}; {said}" if size.advice else said)
 
 
-def _size(row: Row, cards: registry.Registry, form: Form | Exception) -> Sized:
+def _size(row: Row, cards: registry.Registry, scene: Scene) -> Sized:
     """The row's size, or why it cannot run: a stranger's core may raise anything."""
     try:
-        if isinstance(form, Exception):
-            raise form
+        if isinstance(scene.form, Exception):
+            raise scene.form
         card = cards.model(row.model)
         options = build_options(card.options, row.model_options, f"model {card.name!r}")
-        layers = row.layers or card.default_layers(options, form.longest)
-        question = Question(card, row.backend, form, options, layers)
+        layers = row.layers or card.default_layers(options, scene.form.longest)
+        question = Question(card, row.backend, scene.form, options, layers)
         size: Size = solve(question, row.target) if row.width is None else question.sized(row.width)
         advice = _advice(question, size)
+        each = _amount_of_step(row.training.budget.kind, question, size, scene)
     except Refused as refusal:
         return Sized(blocked={"status": "refused", "cause": str(refusal)})
     except Exception as error:  # noqa: BLE001 - becomes a row of the table
         cause = f"{type(error).__name__}: {error}".splitlines()[0]
         log = "".join(traceback.format_exception(error))
         return Sized(blocked={"status": "error", "cause": cause, "log_tail": log})
-    return Sized(size.width, layers, to_dict(size.options), size.parameters, size.core_parameters, advice)
+    sized = Sized(size.width, layers, to_dict(size.options), size.parameters, size.core_parameters, advice)
+    return replace(sized, steps=_steps(row, each)) if each else sized
+
+
+def _amount_of_step(kind: str, question: Question, size: Size, scene: Scene) -> float:
+    """What a training step takes of a budget of tokens or FLOPs, in the mean over the sample; 0 for other budgets.
+
+    The sample is the same for all models and seeds, so that a budget of tokens comes to the same steps for all.
+    """
+    if kind == "tokens":
+        return count_tokens(scene.sample) / scene.batches
+    if kind == "flops":
+        return training_flops(question.network(size.width, size.options), scene.sample) / scene.batches
+    return 0.0
+
+
+def _steps(row: Row, each: float) -> int:
+    """How many whole steps a budget is enough for."""
+    budget = row.training.budget
+    if budget.amount < each:
+        raise UsageError(
+            f"--budget {budget} is not enough for a single training step of {row.label} on {row.task_label}, which "
+            f"takes {Budget(budget.kind, math.ceil(each))}; ask for more."
+        )
+    return int(budget.amount / each)
 
 
 def _advice(question: Question, size: Size) -> str:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from seqbench.errors import SpecError
+from seqbench.quantities import TOLERANCE, Budget, parse_budget, parse_target
 
 STEP = "seqbench: step"
 """How a trial's log tells how far it is: ``seqbench: step 120/1000 loss 0.31``."""
@@ -27,19 +28,12 @@ FIRST_STEP = "seqbench: first step"
 AUTO = "auto"
 """The backend that stands for the fastest one that a model has on the device: see ``assemble.chosen_backend``."""
 
-PARAMETER_TOLERANCE = 0.02
-"""A parameter count further from its target than this share gets a warning."""
-
 MOST_SEEDS = 10_000
 """More are a slip: a seed where a number of seeds belongs."""
 
-# --- option strings: "lstm[forget_bias=1,layers=2]", "50k", "60s" ------------------------------------
+# --- option strings: "lstm[forget_bias=1,layers=2]", "0,1,5" ------------------------------------
 
 _CHOICE = re.compile(r"\s*([^\[\]\s]+)\s*(?:\[(.*)\])?\s*", re.DOTALL)
-_COUNT = re.compile(r"([0-9][0-9_]{0,17})(?:\.([0-9]+))?\s*([kKmM]?)")
-_ZEROS = {"": 0, "k": 3, "m": 6}
-_BUDGET = re.compile(r"([0-9][0-9_]{0,17}(?:\.[0-9]+)?)\s*(steps?|s|sec|seconds|min|m|h)")
-_SECONDS = {"s": 1.0, "sec": 1.0, "seconds": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 
 
 @dataclass(frozen=True)
@@ -68,52 +62,6 @@ def parse_choice(text: str) -> Choice:
             raise SpecError(f"Option {key!r} stands twice in {text!r}.")
         pairs[key] = value
     return Choice(match[1], tuple(pairs.items()))
-
-
-def parse_count(text: str | int, what: str) -> int:
-    """``"50k"``, ``"1.3M"``, ``"130_000"`` to a whole number above 0.
-
-    Raises:
-        SpecError: it is no such number.
-    """
-    match = _COUNT.fullmatch(str(text).strip())
-    value = 0
-    if match is not None:  # in whole numbers: 1.001 * 1e3 is not 1001
-        whole, fraction, zeros = match[1].replace("_", ""), (match[2] or "").rstrip("0"), _ZEROS[match[3].lower()]
-        value = int(whole + fraction.ljust(zeros, "0")) if len(fraction) <= zeros else 0
-    if value < 1:
-        raise SpecError(f"{what} is {text!r}; expected a whole number above 0, such as 50k, 130_000 or 1.5M.")
-    return value
-
-
-@dataclass(frozen=True)
-class Budget:
-    """How long a trial trains: a number of steps, or of seconds (turned into steps by a timed warm-up)."""
-
-    kind: Literal["steps", "seconds"]
-    amount: float
-
-    def __post_init__(self) -> None:
-        """1000 and 1000.0 are one budget: equal trials have equal ids."""
-        object.__setattr__(self, "amount", float(self.amount))
-
-    def __str__(self) -> str:
-        return f"{self.amount:,.0f} steps" if self.kind == "steps" else f"{self.amount:g} seconds"
-
-
-def parse_budget(text: str) -> Budget:
-    """``"2000steps"``, ``"60s"``, ``"5min"``.
-
-    Raises:
-        SpecError: it is neither.
-    """
-    match = _BUDGET.fullmatch(str(text).strip())
-    amount = 0.0 if match is None else float(match[1].replace("_", ""))
-    if match is None or amount <= 0 or (match[2].startswith("step") and amount != int(amount)):
-        raise SpecError(f"--budget is {text!r}; expected steps or seconds above 0, such as 2000steps, 60s or 5min.")
-    if match[2].startswith("step"):
-        return Budget("steps", amount)
-    return Budget("seconds", amount * _SECONDS[match[2]])
 
 
 def parse_seeds(text: str | int) -> tuple[int, ...]:
@@ -149,8 +97,8 @@ class RunSpec:
         dataset: datasets; a task takes those of them that it has; none means each task's default.
         seeds: how many (5), or which ("0,1,5").
         until_decided: add seeds in rounds until all models are told apart, up to so many; 0: one round.
-        params: trainable parameters of the whole network ("50k"); None: the task's own default.
-        budget: training length of a trial ("2000steps", "60s"); None: the task's default number of steps.
+        params: trainable parameters of the whole network ("50k", "50k±1%"); None: the task's own default.
+        budget: training of a trial ("2000steps", "60s", "2Mtokens", "1e12flops"); None: the task's default steps.
         lr: peak learning rate; None: the task's default.
         tune: what every model tries values of before it is trained ("lr=1e-4..1e-2:5"); none: no tuning.
         tune_samples: how many Sobol points are tried; 0: the whole grid.
@@ -211,7 +159,7 @@ class RunSpec:
         if self.until_decided and self.aa is not None:
             raise SpecError("--until-decided does not go with --aa: a model and itself are never told apart.")
         if self.params is not None:
-            parse_count(self.params, "--params")
+            parse_target(self.params)
         self._check_ranges()
         self._check_times()
 
@@ -352,7 +300,7 @@ class Training:
     Attributes:
         lr: peak learning rate of AdamW.
         batch: sequences in a batch.
-        budget: steps, or seconds.
+        budget: steps, or seconds; tokens or FLOPs only where the trial's size is not known.
         warmup: share of the steps in which the rate rises linearly; then it falls as a cosine to ``final_lr``.
         final_lr: the last rate as a share of the peak.
         weight_decay: AdamW's, on matrices only.
@@ -400,6 +348,7 @@ class Trial:
         blocked: status, cause and log, where it is known beforehand that the trial cannot run.
         purpose: a score, or the choice of hyper-parameters: then only validation is looked at.
         setting: what is tuned, and its value in this trial.
+        parameter_tolerance: the share of ``target_parameters`` by which ``parameters`` may miss it unremarked.
     """
 
     task: str
@@ -426,6 +375,7 @@ class Trial:
     blocked: Mapping[str, str] | None = None
     purpose: Literal["score", "tuning"] = "score"
     setting: Mapping[str, float] = field(default_factory=dict)
+    parameter_tolerance: float = TOLERANCE
 
     @property
     def row_key(self) -> tuple[str, str, str]:
@@ -452,7 +402,7 @@ class Trial:
     def _numbers(self) -> dict[str, Any]:
         """What decides the numbers: where files lie does not, what is in them does."""
         plain = dataclasses.asdict(self)
-        for name in ("data_dir", "advice", "blocked"):
+        for name in ("data_dir", "advice", "blocked", "parameter_tolerance"):
             plain.pop(name)
         plain["plugins"] = sorted(self.plugins.values())
         plain.pop("setting")  # its values stand where they are used

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
@@ -16,8 +17,8 @@ from seqbench.assemble import AnyNetwork
 from seqbench.errors import Diverged
 from seqbench.losses import Loss, targets_of
 from seqbench.measure.clock import Stopwatch
+from seqbench.measure.work import lengths_in
 from seqbench.network import device_of
-from seqbench.predict import count_tokens
 from seqbench.spec import Training
 
 CHECKS = 200
@@ -47,7 +48,7 @@ class Trained:
         best_step: its step.
         best: its validation metrics.
         seconds: wall time of the training steps alone.
-        tokens: time steps trained on.
+        lengths: of the sequences trained on, each as often as it was used.
     """
 
     curve: Curve
@@ -55,7 +56,7 @@ class Trained:
     best_step: int
     best: dict[str, float]
     seconds: float
-    tokens: int
+    lengths: Counter[tuple[int, int]]
 
 
 @dataclass(frozen=True)
@@ -179,7 +180,7 @@ def fit(
     """
     stepper = Stepper(problem, training, steps)
     watch = Stopwatch(problem.device)
-    trained = Trained(Curve(), {}, 0, {}, 0.0, 0)
+    trained = Trained(Curve(), {}, 0, {}, 0.0, Counter())
     problem.network.train()
     done = 0
     for pause, is_validation in pauses(steps, training.validations):
@@ -188,7 +189,7 @@ def fit(
             for step in range(done + 1, pause + 1):
                 batch = next(batches)
                 losses.append(stepper(step, batch))
-                trained.tokens += count_tokens(batch)
+                trained.lengths.update(lengths_in(batch))
         done = pause
         mean = _mean_loss(losses, done)
         _append(trained.curve.train, done, watch.seconds, {"loss": mean})

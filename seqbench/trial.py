@@ -21,6 +21,7 @@ from seqbench.errors import Diverged, PluginError, Refused, SeqbenchError
 from seqbench.losses import loss_of
 from seqbench.measure.clock import Stopwatch, per_second
 from seqbench.measure.memory import PeakMemory
+from seqbench.measure.work import count_tokens, training_flops
 from seqbench.options import build_options
 from seqbench.predict import NetworkPredictor
 from seqbench.spec import FIRST_STEP, STEP, Trial, record_of
@@ -68,7 +69,7 @@ def _run(trial: Trial, folder: RunFolder) -> dict[str, Any]:
     steps = _steps(trial, folder, problem, cast)
     memory.restart()  # neither that step nor timing the budget is part of training
     trained = _train(trial, cast, problem, predict, steps)
-    record = record_of(trial, status="ok", **known) | _training_part(trained, steps, compiled)
+    record = record_of(trial, status="ok", **known) | _training_part(trained, steps, compiled, network)
     if trial.purpose == "tuning":  # the test is not for choosing: it has not been looked at
         assert_threads(trial)
         return record | {"score": None, "memory": {"peak_mib": memory.mib()}}
@@ -89,15 +90,18 @@ def _run(trial: Trial, folder: RunFolder) -> dict[str, Any]:
     }
 
 
-def _training_part(trained: Trained, steps: int, compiled: float) -> dict[str, Any]:
+def _training_part(trained: Trained, steps: int, compiled: float, network: AnyNetwork) -> dict[str, Any]:
     """The part of the record that says how the training went."""
+    tokens = count_tokens(trained.lengths)
     return {
         "steps": steps,
+        "train_tokens": tokens,
+        "train_flops": training_flops(network, trained.lengths),
         "best_step": trained.best_step,
         "metrics": {"valid": trained.best},
         "curve": asdict(trained.curve),
         "speed": {
-            "train_tokens_per_s": per_second(trained.tokens, trained.seconds),
+            "train_tokens_per_s": per_second(tokens, trained.seconds),
             "train_seconds": trained.seconds,
             "first_step_seconds": compiled,
         },

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from seqbench import registry
+from seqbench.quantities import Budget
 from seqbench.registry import Registry
-from seqbench.spec import Budget, Training, Trial
+from seqbench.spec import Training, Trial
 
 
 @pytest.hookimpl(wrapper=True)

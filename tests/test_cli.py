@@ -86,7 +86,7 @@ def test_dry_run_prints_the_trials_and_trains_nothing(tmp_path: Path) -> None:
 
 def test_a_budget_that_no_size_meets_is_said() -> None:
     result = run("run", "--task", "copy", "--model", "lstm", "--params", "150", "--dry-run")
-    warning = r"warning: lstm on copy/embedded: \d+ parameters, [+-]\d+\.\d% from the target of 150"
+    warning = r"warning: lstm on copy/embedded: \d+ parameters at width \d+, [+-]\d+\.\d% from the target of 150"
     assert re.search(warning, result.stderr)
 
 
@@ -113,7 +113,7 @@ def test_a_tcn_that_cannot_see_far_enough_is_said() -> None:
         (["run", "--task", "copy", "--model", "gru", "--model", "gru"], "gru on copy/embedded (torch) is asked for tw"),
         (["run", "--task", "copy", "--dataset", "shakespear"], "no dataset 'shakespear'"),
         (["run", "--task", "copy", "--backend", "numbla"], "no backend 'numbla'"),
-        (["run", "--task", "copy", "--budget", "fast"], "--budget is 'fast'; expected steps or seconds"),
+        (["run", "--task", "copy", "--budget", "fast"], "--budget is 'fast'; expected steps, seconds, tokens or FLOPs"),
         (["run", "--task", "copy", "--params", "none"], "--params is 'none'; expected a whole number above 0"),
         (["speed", "--operation", "trains"], "There is no operation 'trains'. Did you mean 'train'?"),
         (["speed", "--lengths", "0"], "--lengths is '0'; expected different numbers from 1"),

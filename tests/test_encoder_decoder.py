@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from seqbench.api import Batch, DecoderForm, Form, PluginError, Refused, Tokens, Vectors
 from seqbench.assemble import build, core_spec, count
 from seqbench.losses import cross_entropy, targets_of
-from seqbench.predict import NetworkPredictor, count_tokens
+from seqbench.predict import NetworkPredictor
+from seqbench.quantities import Budget
 from seqbench.registry import Registry
-from seqbench.spec import Budget, Training
+from seqbench.spec import Training
 from seqbench.train import Problem, Stepper
 
 V, W, S, U = 11, 9, 7, 6
@@ -144,10 +145,6 @@ def test_a_predictor_refuses_what_its_network_cannot(cards: Registry) -> None:
     one = NetworkPredictor(network_of(cards, "gru", plain), cards.model("gru"), plain, cross_entropy)
     with pytest.raises(Refused, match="only a task with head 'decoder'"):
         one.decode(batch_of([(2, 2)]), 3)
-
-
-def test_tokens_are_those_of_source_and_target() -> None:
-    assert count_tokens(batch_of([(3, 2), (5, 6)])) == 16
 
 
 def test_decoded_tokens_have_no_end_and_alignments_have_words(cards: Registry) -> None:

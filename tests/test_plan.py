@@ -8,8 +8,9 @@ import pytest
 
 from seqbench.errors import SpecError, UnknownName, UsageError
 from seqbench.plan import Row, Sized, label_of, rows_of, trials_of, warnings_of
+from seqbench.quantities import Budget, Target
 from seqbench.registry import Registry
-from seqbench.spec import Budget, RunSpec, Trial
+from seqbench.spec import RunSpec, Trial
 
 SIZE = Sized(98, 2, {}, 49_500, 48_000)
 
@@ -62,16 +63,16 @@ def test_protocol_is_the_tasks_own_where_nothing_is_said(cards: Registry) -> Non
     defaults = cards.task("char-lm").defaults
     (row,) = rows(cards, task=("char-lm",), model=("lstm",))
     plan = row.training
-    assert (row.target, plan.lr, plan.batch) == (defaults.parameters, defaults.lr, defaults.batch)
+    assert (row.target, plan.lr, plan.batch) == (Target(defaults.parameters, 0.02), defaults.lr, defaults.batch)
     assert plan.budget == Budget("steps", defaults.steps)
     dropping = cards.task("translation").dataset("multi30k").defaults
     (row,) = rows(cards, task=("translation",), dataset=("multi30k",), model=("lstm",))
-    assert (row.target, row.training.lr, row.dropout) == (dropping.parameters, dropping.lr, dropping.dropout)
+    assert (row.target.count, row.training.lr, row.dropout) == (dropping.parameters, dropping.lr, dropping.dropout)
     assert dropping.dropout > 0
     (row,) = rows(cards, task=("translation",), dataset=("multi30k",), model=("lstm[dropout=0]",))
     assert row.dropout == 0
-    (row,) = rows(cards, model=("lstm",), params="1.5M", lr=0.1, batch=3, budget="5min")
-    assert (row.target, row.training.lr, row.training.batch) == (1_500_000, 0.1, 3)
+    (row,) = rows(cards, model=("lstm",), params="1.5M±1%", lr=0.1, batch=3, budget="5min")
+    assert (row.target, row.training.lr, row.training.batch) == (Target(1_500_000, 0.01), 0.1, 3)
     assert row.training.budget == Budget("seconds", 300)
 
 
@@ -158,7 +159,13 @@ def test_warnings_say_each_thing_once(example_trial: Trial) -> None:
     assert warned(example_trial) == []
     assert warned(example_trial, parameters=50_990) == [], "just under 2 % is within the tolerance"
     (off,) = warned(example_trial, parameters=48_900)
-    assert off == "lstm on copy/embedded: 48,900 parameters, -2.2% from the target of 50,000"
+    assert (
+        off
+        == f"lstm on copy/embedded: 48,900 parameters at width {example_trial.width}, -2.2% from the target of 50,000"
+    )
+    assert warned(example_trial, parameters=48_900, parameter_tolerance=0.03) == []
+    (tight,) = warned(example_trial, parameters=50_600, parameter_tolerance=0.01)
+    assert tight == off.replace("48,900", "50,600").replace("-2.2%", "+1.2%")
     (blocked,) = warned(example_trial, parameters=0, blocked={"status": "refused", "cause": "too long"})
     assert blocked == "lstm on copy/embedded: refused: too long"
     assert warned(example_trial, advice="warning: too short") == ["lstm on copy/embedded: too short"]

@@ -15,7 +15,7 @@ from seqbench.api import Batch, CoreSpec, Form, Tokens, Vectors
 from seqbench.assemble import build
 from seqbench.errors import Refused
 from seqbench.losses import cross_entropy, squared_error
-from seqbench.predict import NetworkPredictor, count_tokens
+from seqbench.predict import NetworkPredictor
 from seqbench.registry import Registry
 from seqbench.sampling import sample
 
@@ -261,8 +261,3 @@ def test_sampling_huge_logits_and_without_temperature() -> None:
     np.testing.assert_array_equal(sample(logits, np.random.default_rng(0), 1.0), [0, 1])
     np.testing.assert_array_equal(sample(logits, np.random.default_rng(0), 0.0), [0, 1])
     np.testing.assert_array_equal(sample(np.array([[2.0, 2.0]]), np.random.default_rng(0), 0.0), [0])
-
-
-@pytest.mark.parametrize(("lengths", "expected"), [(None, 12), (np.array([4, 1, 2]), 7)])
-def test_count_tokens(lengths: np.ndarray | None, expected: int) -> None:
-    assert count_tokens(Batch(np.zeros((3, 4)), np.zeros((3, 4)), lengths)) == expected

@@ -5,16 +5,20 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import islice
+from typing import Any
 
 import pytest
 
-from seqbench.api import DecoderForm, Form, Model, Tokens
+from seqbench.api import Batch, DecoderForm, Form, Model, Tokens
 from seqbench.assemble import chosen_backend
 from seqbench.errors import PluginError, SpecError
 from seqbench.plan import rows_of, trials_of
+from seqbench.quantities import Budget
 from seqbench.registry import Registry
 from seqbench.sizing import size_all
-from seqbench.spec import RunSpec
+from seqbench.spec import RunSpec, Trial
+from seqbench.trial import find, training_batches
 
 TORCH, NUMBA = "mine:Core", "mine.fast:Core"
 MODEL = Model("mine", "A model.", "none", cores={"torch": TORCH, "numba": NUMBA}, can=frozenset({"causal", "step"}))
@@ -67,6 +71,74 @@ def test_auto_stands_alone() -> None:
 def test_no_backend_can_be_called_auto() -> None:
     with pytest.raises(PluginError, match="no backend can be called 'auto'"):
         replace(MODEL, cores={"auto": TORCH})
+
+
+# --- budgets of tokens and FLOPs ----------------------------------------------------------------------
+
+WORK = {"seeds": "2", "params": "5k", "batch": 16}
+
+
+def planned(cards: Registry, **values: Any) -> dict[str, list[Trial]]:
+    """The trials of each model."""
+    spec = RunSpec(**{**WORK, "model": ("rnn", "transformer"), **values})
+    rows = rows_of(spec, cards)
+    answer = size_all(rows, (), None, "cpu")
+    assert not answer.error, answer.error
+    found: dict[str, list[Trial]] = {}
+    for trial in trials_of(spec, rows, answer.sizes, answer.device, {}):
+        found.setdefault(trial.model, []).append(trial)
+    return found
+
+
+@pytest.mark.parametrize("task", ["copy[T=5]", "adding[T=9]", "sentiment", "translation"])
+def test_tokens_come_to_the_same_steps_for_all_and_are_what_is_trained_on(cards: Registry, task: str) -> None:
+    """The batches of each seed are drawn and counted row by row; where lengths differ, seeds differ a little."""
+    trials = [t for of in planned(cards, task=(task,), budget="30ktokens").values() for t in of]
+    (budget,) = {trial.training.budget for trial in trials}
+    assert budget.kind == "steps"
+    exact = task.startswith(("copy", "adding"))
+    for trial in trials[:2]:
+        cast = find(trial)
+        sizes = [tokens_of(batch) for batch in islice(training_batches(trial, cast), int(budget.amount) + 1)]
+        if exact:
+            assert sum(sizes[:-1]) <= 30_000 < sum(sizes), "whole steps, as many as the budget is enough for"
+        assert sum(sizes[:-1]) == pytest.approx(30_000, rel=0.05)
+
+
+def tokens_of(batch: Batch) -> int:
+    """Every step of every row, looked at one by one."""
+    return sum(
+        1
+        for array, lengths in ((batch.x, batch.lengths), (batch.y_in, batch.target_lengths))
+        if array is not None
+        for row in range(len(array))
+        for step in range(array.shape[1])
+        if lengths is None or step < lengths[row]
+    )
+
+
+def test_flops_come_to_steps_of_each_model(cards: Registry) -> None:
+    """An LSTM by hand: three passes of four gates of two H x H matrices, and of the head, 16 x 25 times a step."""
+    budget = 1e9
+    trials = planned(cards, task=("copy[T=5]",), model=("lstm", "transformer"), budget="1e9flops")
+    H = trials["lstm"][0].width
+    each = 3 * 16 * 25 * 2 * (8 * H * H + 10 * H)
+    assert {t.training.budget for t in trials["lstm"]} == {Budget("steps", budget // each)}
+    assert {t.training.budget for t in trials["transformer"]} != {Budget("steps", budget // each)}
+    same = planned(cards, task=("copy[T=5]",), model=("lstm",), budget=f"{int(budget // each)}steps")
+    assert [t.id for t in same["lstm"]] == [t.id for t in trials["lstm"]], "the same training as when steps are named"
+
+
+@pytest.mark.parametrize(("budget", "takes"), [("399 tokens", "400 tokens"), ("1000 FLOPs", "")])
+def test_a_budget_below_one_step_is_refused(cards: Registry, budget: str, takes: str) -> None:
+    rows = rows_of(RunSpec(task=("copy[T=5]",), budget=budget, model=("rnn",), **WORK), cards)
+    said = (
+        f"--budget {budget} is not enough for a single training step of rnn on copy[T=5]/embedded, which takes {takes}"
+    )
+    assert size_all(rows, (), None, "cpu").error.startswith(said)
+
+
+# --- what counting may touch --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("backend", ["numba", "numba-ref"])

@@ -6,7 +6,6 @@ import dataclasses
 import json
 import tomllib
 from dataclasses import replace
-from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -14,15 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seqbench.errors import SpecError
+from seqbench.quantities import Budget, parse_budget
 from seqbench.spec import (
-    Budget,
     Choice,
     RunSpec,
     Training,
     Trial,
-    parse_budget,
     parse_choice,
-    parse_count,
     parse_seeds,
     read_spec_file,
     spec_from_mapping,
@@ -67,59 +64,6 @@ def test_choice(text: str, name: str, options: dict[str, str]) -> None:
 def test_choice_that_cannot_be_read(text: str, message: str) -> None:
     with pytest.raises(SpecError, match=message):
         parse_choice(text)
-
-
-@pytest.mark.parametrize(
-    ("text", "count"),
-    [("50k", 50_000), ("50K", 50_000), ("1.5M", 1_500_000), ("130_000", 130_000), (" 7 ", 7), (9, 9), ("1.50 k", 1500)],
-)
-def test_count(text: str | int, count: int) -> None:
-    assert parse_count(text, "--params") == count
-
-
-@given(st.integers(1, 10**12), st.sampled_from([("k", 1000), ("m", 10**6)]))
-@settings(deadline=None)
-def test_count_is_exact_however_it_is_written(count: int, unit: tuple[str, int]) -> None:
-    """1.001 * 1e3 is 1000.9999999999999."""
-    letter, size = unit
-    fraction = Fraction(count, size)
-    whole, rest = divmod(fraction, 1)
-    text = f"{whole}.{int(rest * size):0{len(str(size)) - 1}d}{letter}"
-    assert parse_count(text, "--params") == count
-    assert parse_count(f"{count:_}", "--params") == count
-
-
-@pytest.mark.parametrize(
-    "text", ["", "0", "0k", "-5", "1.5", "1.0001k", "50kk", "5e4", "fifty", "1e400", "9" * 400, "٣", "0x10", None]
-)
-def test_count_that_is_none(text: str) -> None:
-    with pytest.raises(SpecError, match=r"--params is .*; expected a whole number above 0, such as 50k"):
-        parse_count(text, "--params")
-
-
-@pytest.mark.parametrize(
-    ("text", "kind", "amount"),
-    [
-        ("2000steps", "steps", 2000),
-        ("1 step", "steps", 1),
-        ("2_000steps", "steps", 2000),
-        ("60s", "seconds", 60),
-        ("1.5 sec", "seconds", 1.5),
-        ("5min", "seconds", 300),
-        ("5m", "seconds", 300),
-        ("0.5h", "seconds", 1800),
-    ],
-)
-def test_budget(text: str, kind: str, amount: float) -> None:
-    assert dataclasses.astuple(parse_budget(text)) == (kind, amount)
-
-
-@pytest.mark.parametrize(
-    "text", ["", "60", "s", "0s", "0steps", "-5s", "1.5steps", "5 days", "9" * 400 + "s", "9" * 400 + "steps", "nan s"]
-)
-def test_budget_that_is_none(text: str) -> None:
-    with pytest.raises(SpecError, match=r"--budget is .*; expected steps or seconds above 0, such as 2000steps"):
-        parse_budget(text)
 
 
 @pytest.mark.parametrize(
@@ -281,7 +225,8 @@ def test_a_spec_file_that_is_not_there(tmp_path: Path) -> None:
 # --- trials ---------------------------------------------------------------------------------------------
 
 PLACES = {
-    "data_dir": "/elsewhere", "advice": "a remark", "blocked": {"status": "refused"}, "setting": {"lr": 3e-3}
+    "data_dir": "/elsewhere", "advice": "a remark", "blocked": {"status": "refused"}, "setting": {"lr": 3e-3},
+    "parameter_tolerance": 0.01,
 }  # fmt: skip
 OTHER = {
     "purpose": "tuning",

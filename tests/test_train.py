@@ -17,7 +17,8 @@ from torch.nn import functional
 from seqbench.api import Batch, Form, Metric, Vectors
 from seqbench.errors import Diverged
 from seqbench.losses import squared_error
-from seqbench.spec import Budget, Training
+from seqbench.quantities import Budget
+from seqbench.spec import Training
 from seqbench.train import Problem, Stepper, fit, learning_rate, make_optimizer, pauses, steps_in
 
 FORM = Form(Vectors(3), output=1, head="pooled", target="value", length=5)
@@ -180,7 +181,7 @@ def test_curve_and_counts() -> None:
     assert done.curve.valid["step"] == [10, 20, 30, 40]
     assert done.curve.train["step"] == list(range(1, 41))
     assert reported == list(zip(done.curve.train["step"], done.curve.train["loss"], strict=True))
-    assert done.tokens == STEPS * 8 * 5
+    assert done.lengths == {(5, 0): STEPS * 8}
     assert done.seconds == done.curve.train["seconds"][-1] > 0
 
 

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 import seqbench
 from seqbench.errors import SpecError
-from seqbench.spec import Budget, RunSpec, Training, Trial, read_spec_file
+from seqbench.quantities import Budget
+from seqbench.spec import RunSpec, Training, Trial, read_spec_file
 from seqbench.store import RunFolder
 from seqbench.tuning import (
     best,

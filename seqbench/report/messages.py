@@ -72,8 +72,9 @@ def _remarks(row: Row) -> Iterable[str]:
     for record in row.records:
         yield from map(plain, record.get("notes") or ())
     if off_budget(row):
-        target = row.trials[0].target_parameters
-        yield f"{WARNING}parameters miss the budget of {target:,} by {percent(row.parameters_error)} %"
+        target, width = row.trials[0].target_parameters, row.trials[0].width
+        error = percent(row.parameters_error)
+        yield f"{WARNING}parameters miss the budget of {target:,} by {error} %, at width {width}"
     yield from _tuning(row)
     dropped = row.scores.dropped
     if dropped:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,13 @@ from typing import Any
 import jinja2
 from markupsafe import Markup, escape
 
-from seqbench.errors import SeqbenchError
+from seqbench.errors import SeqbenchError, SpecError
 from seqbench.frame import COLUMNS
+from seqbench.quantities import Budget, parse_budget
 from seqbench.registry import Registry
 from seqbench.report import figures, text
 from seqbench.report.collect import Run, TaskRun
+from seqbench.report.fairness import Fairness, fairness
 from seqbench.report.look import Look, look
 from seqbench.report.messages import Failure, Note, failures, notes
 from seqbench.report.noise import certificate
@@ -25,7 +28,7 @@ from seqbench.report.svg import to_svg
 from seqbench.report.table import columns
 from seqbench.report.tuning_figures import tuning_pictures
 from seqbench.report.verdicts import PAIRS, Said, ranks_of, said_of
-from seqbench.spec import Trial, spec_from_mapping, spec_to_toml
+from seqbench.spec import spec_from_mapping, spec_to_toml
 from seqbench.store import RunFolder
 
 
@@ -70,7 +73,7 @@ class TaskPage:
 
     id: str
     label: str
-    protocol: list[tuple[str, str]]
+    fairness: Fairness
     headings: list[Heading]
     lines: list[Line]
     references: list[tuple[str, str]]
@@ -175,7 +178,7 @@ def _task(task: TaskRun, run: Run, folder: RunFolder, registry: Registry, name: 
     return TaskPage(
         id=name,
         label=text.plain(task.label),
-        protocol=protocol(task),
+        fairness=fairness(task, _budget(run)),
         headings=[Heading(c.head, text.plain(c.help), c.align == "right") for c in columns(task)],
         lines=_lines(task, run),
         references=[(text.plain(r.name), text.plain(r.summary)) for r in task.references],
@@ -191,6 +194,13 @@ def _task(task: TaskRun, run: Run, folder: RunFolder, registry: Registry, name: 
     )
 
 
+def _budget(run: Run) -> Budget | None:
+    """As the user asked for it; another version may have taken what this one cannot read."""
+    with suppress(SpecError):
+        return parse_budget(str((run.stored.get("spec") or {}).get("budget")))
+    return None
+
+
 def _lines(task: TaskRun, run: Run) -> list[Line]:
     found = []
     for row in task.rows:
@@ -202,49 +212,3 @@ def _lines(task: TaskRun, run: Run) -> list[Line]:
         cells = [Cell(c.reference(reference), c.align == "right") for c in columns(task)]
         found.append(Line("reference", cells, text.plain(reference.summary)))
     return found
-
-
-PROTOCOL: tuple[tuple[str, Callable[[Trial], object]], ...] = (
-    ("parameters asked for", lambda t: f"{t.target_parameters:,}"),
-    ("training", lambda t: f"{t.training.budget}, {t.training.batch} sequences a batch"),
-    ("optimiser", lambda t: f"AdamW, peak rate {t.training.lr:g}, weight decay {t.training.weight_decay:g} on "
-                            f"matrices, gradient norm at most {t.training.clip:g}"),
-    ("schedule", lambda t: f"rate rises over {t.training.warmup:.0%} of the steps, falls as a cosine to "
-                           f"{t.training.final_lr:.0%} of its peak; {t.training.validations} validations"),
-    ("device", lambda t: f"{t.device}, {t.threads} thread{'s' if t.threads != 1 else ''}"),
-    ("dropout", lambda t: f"{t.dropout:g}"),
-)  # fmt: skip
-"""What shall be the same for all models of a task, as read off its trials."""
-
-
-def protocol(task: TaskRun) -> list[tuple[str, str]]:
-    """What was held equal, and where it was not; then the seeds."""
-    found = []
-    for name, read in PROTOCOL:
-        values = distinct(str(read(trial)) for trial in task.trials)
-        found.append((name, values[0] if len(values) == 1 else f"differs: {'; '.join(values)}"))
-    seeds = distinct(str(trial.seed) for trial in task.trials)
-    steps = sorted({r["steps"] for row in task.rows for r in row.ok if r.get("steps")})
-    if any(trial.training.budget.kind == "seconds" for trial in task.trials) and steps:
-        found.insert(2, ("steps that came to", f"{steps[0]:,} to {steps[-1]:,}"))
-    return [*found, ("seeds", ", ".join(seeds)), *_tuned(task)]
-
-
-def _tuned(task: TaskRun) -> list[tuple[str, str]]:
-    """What was tried, for each model alike."""
-    tried = [record for row in task.rows for record in row.tuning]
-    if not tried:
-        return []
-    values: dict[str, set[float]] = {}
-    for record in tried:
-        for name, value in record["trial"]["setting"].items():
-            values.setdefault(name, set()).add(value)
-    said = "; ".join(f"{name} {', '.join(f'{v:g}' for v in sorted(found))}" for name, found in values.items())
-    seeds = ", ".join(distinct(str(record["trial"]["seed"]) for record in tried))
-    most = max(len(row.tuning) for row in task.rows)
-    return [("tuned", f"{said}: {most} settings of each model on seed {seeds}, chosen by validation {task.select}")]
-
-
-def distinct(values: Iterable[str]) -> list[str]:
-    """Each value once, in order."""
-    return list(dict.fromkeys(values))

@@ -12,7 +12,6 @@ from seqbench.frame import COLUMNS
 from seqbench.report import text
 from seqbench.report.collect import Row, TaskRun
 from seqbench.report.summary import MEDIANS
-from seqbench.spec import PARAMETER_TOLERANCE
 
 ARROWS = {True: "↓", False: "↑"}
 """Which way is better, by ``lower_is_better``."""
@@ -50,7 +49,7 @@ def columns(task: TaskRun) -> list[Column]:
     """The columns of a task's leaderboard."""
     first = Column("Model", lambda row: row.name, _SUMMARY["model"], lambda r: text.plain(r.name), 0, "left")
     status = Column("Status", lambda row: row.status, _SUMMARY["status"], lambda _: "reference", 0, "left")
-    return [first, *_metrics(task), *_sizes(), *_speeds(), status]
+    return [first, *_metrics(task), *_sizes(task), *_speeds(), status]
 
 
 def heading(metric: Metric) -> str:
@@ -101,11 +100,12 @@ def _metric(metric: Metric, cell: Callable[[Row], str], priority: int) -> Column
     return Column(heading(metric), cell, metric.summary, lambda r: text.number(r.metrics.get(metric.name)), priority)
 
 
-def _sizes() -> list[Column]:
+def _sizes(task: TaskRun) -> list[Column]:
+    limit = " or ".join(f"{100 * share:g}" for share in sorted({trial.parameter_tolerance for trial in task.trials}))
     return [
         Column("Params", lambda row: text.kilo(row.parameters), _SUMMARY["parameters"], priority=1),
         Column("Core", lambda row: text.kilo(row.core_parameters), _SUMMARY["core_parameters"], priority=5),
-        Column("Error\n%", error_text, f"{_SUMMARY['parameters_error']}; ! where it is over 2 %", priority=3),
+        Column("Error\n%", error_text, f"{_SUMMARY['parameters_error']}; ! where it is over {limit} %", priority=3),
     ]
 
 
@@ -117,7 +117,7 @@ def error_text(row: Row) -> str:
 
 def off_budget(row: Row) -> bool:
     """The parameters miss the budget by more than the tolerance."""
-    return math.isfinite(row.parameters_error) and abs(row.parameters_error) > PARAMETER_TOLERANCE
+    return math.isfinite(row.parameters_error) and abs(row.parameters_error) > row.trials[0].parameter_tolerance
 
 
 def _speeds() -> list[Column]:

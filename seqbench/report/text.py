@@ -69,7 +69,7 @@ def kilo(value: float | None) -> str:
     """Three digits and a letter, ``49.9k``; below a thousand whole numbers, below ten two digits."""
     if value is None or not math.isfinite(value):
         return DASH
-    for scale, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+    for scale, letter in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= 0.9995 * scale:
             scaled = value / scale
             return f"{scaled:.{max(0, 2 - _exponent(scaled, 3))}f}{letter}"

@@ -13,8 +13,8 @@ from seqbench.assemble import AnyNetwork
 from seqbench.encoder_decoder import EncoderDecoder
 from seqbench.losses import default_loss
 from seqbench.measure.sampling import Call
+from seqbench.measure.work import count_tokens, lengths_in
 from seqbench.network import Network, device_of, to_tensor
-from seqbench.predict import count_tokens
 from seqbench.spec import Training
 from seqbench.train import Problem, Stepper
 
@@ -53,7 +53,7 @@ def operation(name: str, network: AnyNetwork, training: Training) -> Operation:
 
 def tokens_of(name: str, batch: Batch) -> int:
     """Time steps that a call works off; of decoding those that come out."""
-    return int(batch.target.size) if name == "decode" else count_tokens(batch)
+    return int(batch.target.size) if name == "decode" else count_tokens(lengths_in(batch))
 
 
 def _train(network: AnyNetwork, training: Training) -> Operation:

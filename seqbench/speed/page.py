@@ -11,9 +11,10 @@ from matplotlib.ticker import FixedLocator, NullLocator
 
 from seqbench.frame import look_up
 from seqbench.report import text
+from seqbench.report.fairness import distinct
 from seqbench.report.figures import PANEL, finish, mark, plain_ticks
 from seqbench.report.look import Look, look, style
-from seqbench.report.page import Drawing, distinct, flat, template
+from seqbench.report.page import Drawing, flat, template
 from seqbench.report.svg import to_svg
 from seqbench.speed.columns import COLUMNS, LEAST_MEMORY_MIB, seconds
 from seqbench.speed.spec import OPERATIONS

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from seqbench import registry
 from seqbench.errors import DataError, UsageError
 from seqbench.plan import Answer, Row
-from seqbench.sizing import choose_device, describe_torch, form_of, size_on
+from seqbench.sizing import Scene, choose_device, describe_torch, scene_of, size_on
 from seqbench.speed.spec import PLAIN_FORM, SpeedAnswer, at_length
 
 
@@ -18,11 +18,11 @@ def size_networks(
     try:
         chosen = choose_device(device)
         cards = registry.load(plugins)
-        form = form_of(rows[0], cards, data_dir) if rows[0].task else PLAIN_FORM
+        form = scene_of(rows[0], cards, data_dir).form if rows[0].task else PLAIN_FORM
         if isinstance(form, Exception):
             raise UsageError(f"Task {rows[0].task_label} cannot be prepared: {type(form).__name__}: {form}")
         form = at_length(form, longest)
-        sizes = tuple(size_on(chosen, row, cards, form) for row in rows)
+        sizes = tuple(size_on(chosen, row, cards, Scene(form)) for row in rows)
     except (UsageError, DataError) as error:
         return SpeedAnswer(Answer(error=str(error)))
     return SpeedAnswer(Answer("", chosen, sizes, describe_torch(chosen)), form)

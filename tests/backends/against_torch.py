@@ -12,8 +12,9 @@ from seqbench import registry
 from seqbench.api import CoreSpec
 from seqbench.assemble import build, core_spec
 from seqbench.losses import cross_entropy
+from seqbench.quantities import Budget
 from seqbench.registry import Registry, resolve
-from seqbench.spec import Budget, Training
+from seqbench.spec import Training
 from seqbench.streams import stream
 from seqbench.train import Problem, Stepper
 

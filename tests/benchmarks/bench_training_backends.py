@@ -22,7 +22,8 @@ from seqbench.api import Batch, Form, Tokens
 from seqbench.assemble import build, core_spec
 from seqbench.budget import Question, solve
 from seqbench.losses import cross_entropy
-from seqbench.spec import Budget, Training
+from seqbench.quantities import Budget
+from seqbench.spec import Training
 from seqbench.train import Problem, Stepper
 
 B, T, V, PARAMETERS = 32, 128, 65, 130_000

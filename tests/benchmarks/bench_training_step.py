@@ -22,7 +22,8 @@ from seqbench import registry
 from seqbench.api import Batch, CoreSpec, Form, Tokens
 from seqbench.assemble import build
 from seqbench.losses import cross_entropy
-from seqbench.spec import Budget, Training
+from seqbench.quantities import Budget
+from seqbench.spec import Training
 from seqbench.train import Problem, Stepper
 
 ROUNDS = 100

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from seqbench.api import Metric, Reference
-from seqbench.spec import Budget, RunSpec, Training, Trial
+from seqbench.quantities import Budget
+from seqbench.spec import RunSpec, Training, Trial
 from seqbench.store import RunFolder
 
 MODELS = ("lstm", "gru", "janet", "tcn", "transformer", "rnn")

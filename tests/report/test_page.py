@@ -183,7 +183,9 @@ def test_two_backends_differ_by_line_and_filling(tmp_path: Path, report_text: Re
 def test_what_was_held_equal_and_what_not(tmp_path: Path, report_text: Report) -> None:
     trials = [make_trial(label="lstm"), make_trial(label="gru", threads=2)]
     page = Page(report_text(make_folder(tmp_path, trials, [make_record(t) for t in trials])))
-    assert "training 1,000 steps, 32 sequences a batch" in page.text
+    assert "training 1,000 steps batch 32 sequences" in page.text
+    assert "Held equal: parameters (50.0k)" in page.text
+    assert re.search(r"Not equal: seconds of training, [^.]+; device\.", page.text)
     assert "device differs: cpu, 1 thread; cpu, 2 threads" in page.text
 
 

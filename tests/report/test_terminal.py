@@ -26,7 +26,7 @@ trivial       12.50                                                   reference
 optimum       100.0                                                   reference
 ± half width of the 95 % interval of the mean over seeds (Student's t)
 not shown at this width: loss [nats] ↓
-warning: tcn: parameters miss the budget of 50,000 by +4.8 %
+warning: tcn: parameters miss the budget of 50,000 by +4.8 %, at width 96
 failed: tcn, seed 1: timeout: killed after 60 s
 failed: rnn, seeds 0, 1: refused: rnn cannot step"""
 
