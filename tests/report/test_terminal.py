@@ -101,6 +101,14 @@ def test_the_same_remark_about_several_models_stands_once() -> None:
     assert [line for line in lines if "by the way" in line] == ["a, b: by the way"]
 
 
+@pytest.mark.parametrize(("tolerance", "marked"), [(0.02, False), (0.01, True)])
+def test_a_size_is_marked_beyond_the_tolerance_that_was_asked_for(tolerance: float, marked: bool) -> None:
+    trial = make_trial(parameters=50_750, parameter_tolerance=tolerance)
+    text = text_tables(collect([trial], [make_record(trial)]), 120)
+    assert ("+1.5!" in text) == marked
+    assert ("parameters miss the budget of 50,000 by +1.5 %" in text) == marked
+
+
 def test_one_seed_is_warned_of() -> None:
     trial = make_trial()
     text = text_tables(collect([trial], [make_record(trial)]), 100)
