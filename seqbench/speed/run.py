@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from seqbench import __version__, registry
 from seqbench.environment import condition, usable_cores
@@ -17,9 +18,12 @@ from seqbench.pipeline import check_threads, environment_of, in_torch_child, obt
 from seqbench.plan import rows_of, rows_on, trials_of, warnings_of
 from seqbench.registry import Registry
 from seqbench.speed.columns import frame, with_figures
-from seqbench.speed.rounds import measure
-from seqbench.speed.spec import PLAIN, SpeedAnswer, SpeedPlan, SpeedSpec, subjects_of
+from seqbench.speed.rounds import Record, measure
+from seqbench.speed.spec import PLAIN, SpeedAnswer, SpeedPlan, SpeedSpec, make_spec, subjects_of
 from seqbench.store import RunFolder, write_json, write_text
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FORMAT = 1
 BUSY = 0.5
@@ -39,6 +43,11 @@ class Speeds:
 
     path: Path
     data: Mapping[str, Any]
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """One row a subject; ``docs/measuring.md`` lists the columns."""
+        return frame(self.data["rows"])
 
     @property
     def ok(self) -> bool:
@@ -78,7 +87,7 @@ def make_plan(spec: SpeedSpec, cards: Registry) -> SpeedPlan:
 
 
 def run(plan: SpeedPlan, cards: Registry, say: Say = lambda _: None) -> Speeds:
-    """Measure, and write the results into a new folder.
+    """Measure, and write the results into a new folder, after each group: an interruption loses no group.
 
     Args:
         plan: from ``make_plan``.
@@ -89,32 +98,53 @@ def run(plan: SpeedPlan, cards: Registry, say: Say = lambda _: None) -> Speeds:
     folder = RunFolder.create(Path(spec.run.out), f"{now:%Y%m%d-%H%M%S}-speed").path
     before = condition()
     _warn_of_load(before["load"], say)
-    order = random.Random(0)  # noqa: S311 - shuffles, guards nothing
-    records = []
-    for number, group in enumerate(plan.groups, 1):
-        length, batch = group[0].length, group[0].batch
-        say(f"[{number}/{len(plan.groups)}] length {length}, batch {batch}: {len(group)} processes in turns")
-        records += measure(group, spec.rounds, spec.run.timeout, folder / "logs", order)
-    rows = with_figures(records)
-    data = {
+    about = {
         "format": FORMAT,
         "seqbench": __version__,
         "created": now.isoformat(timespec="seconds"),
         "spec": asdict(spec),
         "environment": environment_of([subject.trial for subject in plan.subjects], plan.torch, cards),
-        "condition": {"before": before, "after": condition()},
-        "rows": rows,
     }
-    write_json(folder / "speed.json", data)
-    write_text(folder / "speed.csv", to_csv(frame(rows)))
-    write_text(folder / "speed.html", _page(folder.name, data))
-    return Speeds(folder, data)
+    order = random.Random(0)  # noqa: S311 - shuffles, guards nothing
+    records: list[Record] = []
+    speeds = Speeds(folder, {})
+    try:
+        for number, group in enumerate(plan.groups, 1):
+            length, batch = group[0].length, group[0].batch
+            say(f"[{number}/{len(plan.groups)}] length {length}, batch {batch}: {len(group)} processes in turns")
+            records += measure(group, spec.rounds, spec.starts, spec.run.timeout, folder / "logs", order)
+            data = {**about, "condition": {"before": before, "after": condition()}, "rows": with_figures(records)}
+            speeds = Speeds(folder, data)
+            _store(speeds)
+    except KeyboardInterrupt:
+        if records:
+            _write_page(speeds)
+            say(f"Interrupted; what was measured is in {folder}")
+        raise
+    _write_page(speeds)
+    return speeds
 
 
-def _page(name: str, data: Mapping[str, Any]) -> str:
+def _store(speeds: Speeds) -> None:
+    write_json(speeds.path / "speed.json", speeds.data)
+    write_text(speeds.path / "speed.csv", to_csv(speeds.frame))
+
+
+def _write_page(speeds: Speeds) -> None:
     from seqbench.speed.page import page  # matplotlib, which must not run beside a measurement
 
-    return page(name, data)
+    write_text(speeds.path / "speed.html", page(speeds.path.name, speeds.data))
+
+
+def run_from_python(options: Mapping[str, Any]) -> Speeds:
+    """What ``seqbench.measure_speed`` does; how far it is and warnings go to the log."""
+    log = logging.getLogger("seqbench")
+    spec = make_spec(options, "seqbench.measure_speed")
+    cards = registry.load(spec.run.plugin)
+    plan = make_plan(spec, cards)
+    for warning in (*map(str, cards.broken), *plan.warnings):
+        log.warning("warning: %s", warning)
+    return run(plan, cards, log.info)
 
 
 def _warn_of_load(load: float | str, say: Say) -> None:

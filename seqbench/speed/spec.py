@@ -10,7 +10,7 @@ from typing import Any
 from seqbench.api import Defaults, Form, Vectors
 from seqbench.errors import SpecError, UnknownName
 from seqbench.plan import Answer, Conditions
-from seqbench.spec import RunSpec, Trial
+from seqbench.spec import RunSpec, Trial, spec_from_mapping
 
 LONGEST, LARGEST = 1 << 20, 1 << 16
 """Above these a length or a batch is a slip."""
@@ -21,6 +21,13 @@ OPERATIONS = {
     "step": "a sequence read step by step at batch 1, as in a stream",
     "decode": "greedy decoding of as many steps as the source has, from a cached state; tasks with a decoder only",
 }
+
+DEFAULTS: Mapping[str, Any] = {
+    "lengths": "64,128,256", "batch": "1,32", "operation": (), "rounds": 30, "starts": 3, "params": "50k",
+    "timeout": 600.0,
+}  # fmt: skip
+OF_RUN = ("model", "task", "dataset", "backend", "device", "threads", "data_dir", "plugin", "out")
+"""What else can be said, as to ``seqbench run``."""
 
 PLAIN = Conditions("", {}, "", "core", Defaults())
 """Where no task is named: the core with a small linear layer before and behind it."""
@@ -38,6 +45,7 @@ class SpeedSpec:
         batches: ``B``.
         operations: some of ``OPERATIONS``; none: all that apply.
         rounds: samples of each subject.
+        starts: processes of each subject, one after the other, which share the rounds.
     """
 
     run: RunSpec
@@ -45,6 +53,7 @@ class SpeedSpec:
     batches: tuple[int, ...]
     operations: tuple[str, ...]
     rounds: int
+    starts: int
 
     @property
     def longest(self) -> int:
@@ -87,26 +96,41 @@ class Subject:
         return re.sub(r"[^A-Za-z0-9=.]+", "-", words).strip("-")[:120]
 
 
-def make_spec(values: Mapping[str, Any]) -> SpeedSpec:
-    """The options of the command line, checked as far as they can be without plugins.
+def make_spec(values: Mapping[str, Any], where: str = "seqbench speed") -> SpeedSpec:
+    """What is asked for by name, in text as on the command line or as Python's values; the rest as in ``DEFAULTS``.
+
+    Args:
+        values: some of ``DEFAULTS`` and ``OF_RUN``; plurals are as good.
+        where: begins the message of an error.
 
     Raises:
-        SpecError: a value cannot be read or is out of range.
+        SpecError: a name is unknown, a value cannot be read or is out of range.
         UnknownName: there is no such operation.
     """
-    given = dict(values)
-    lengths = parse_sizes(given.pop("lengths"), "--lengths", LONGEST)
-    batches = parse_sizes(given.pop("batch"), "--batch", LARGEST)
-    rounds, operations = given.pop("rounds"), tuple(given.pop("operation", ()))
-    if rounds < 1:
-        raise SpecError(f"--rounds is {rounds}; expected at least 1.")
+    given, known = dict(DEFAULTS), {*DEFAULTS, *OF_RUN}
+    for name, value in values.items():
+        key = name if name in known else name.removesuffix("s")
+        if key not in known:
+            raise SpecError(f"{where}: unknown key {name!r}. Known: {', '.join(sorted(known))}.")
+        given[key] = value
+    lengths = parse_sizes(_joined(given.pop("lengths")), "--lengths", LONGEST)
+    batches = parse_sizes(_joined(given.pop("batch")), "--batch", LARGEST)
+    counts = {name: given.pop(name) for name in ("rounds", "starts")}
+    for name, count in counts.items():
+        if not isinstance(count, int) or count < 1:
+            raise SpecError(f"--{name} is {count!r}; expected a whole number of at least 1.")
+    asked = given.pop("operation")
+    operations = (asked,) if isinstance(asked, str) else tuple(asked)
     for name in operations:
         if name not in OPERATIONS:
             raise UnknownName("operation", name, OPERATIONS)
-    task = given.pop("task", None)
-    dataset = given.pop("dataset", None)
-    run = RunSpec(task=(task or PLAIN.label,), dataset=(dataset,) if dataset else (), seeds="1", **given)
-    return SpeedSpec(run, lengths, batches, tuple(o for o in OPERATIONS if o in operations), rounds)
+    run = spec_from_mapping({"task": PLAIN.label, **given, "seeds": 1}, where)
+    return SpeedSpec(run, lengths, batches, tuple(o for o in OPERATIONS if o in operations), **counts)
+
+
+def _joined(sizes: Any) -> str:
+    """``"64,128"`` of a list of numbers, of one number or of text."""
+    return ",".join(map(str, sizes)) if isinstance(sizes, list | tuple | range) else str(sizes)
 
 
 def parse_sizes(text: str, what: str, most: int) -> tuple[int, ...]:

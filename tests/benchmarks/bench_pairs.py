@@ -23,7 +23,7 @@ from seqbench import registry
 from seqbench.environment import condition, environment
 from seqbench.speed.rounds import measure
 from seqbench.speed.run import make_plan
-from seqbench.speed.spec import Subject, make_spec
+from seqbench.speed.spec import DEFAULTS, SpeedSpec, Subject, make_spec
 
 MODELS = ("lstm", "transformer")
 TWINS = """
@@ -45,10 +45,12 @@ HEADER = ["model", "operation", "clock", f"in turns: within {CLOSE:g} %", "media
 Key = tuple[str, str, str]
 
 
-def differences(group: list[Subject], blocks: bool, rounds: int, logs: Path, order: random.Random) -> dict[Key, float]:
+def differences(
+    group: list[Subject], blocks: bool, spec: SpeedSpec, logs: Path, order: random.Random
+) -> dict[Key, float]:
     """Per cent between the names, by model, operation and clock."""
     parts = [[subject] for subject in order.sample(group, len(group))] if blocks else [group]
-    records = [record for part in parts for record in measure(part, rounds, 600.0, logs, order)]
+    records = [record for part in parts for record in measure(part, spec.rounds, spec.starts, 600.0, logs, order)]
     assert all(record["status"] == "ok" for record in records), records
     samples = {(r["label"], r["operation"], c): np.array(r["samples"][c]) for r in records for c in ("wall", "cpu")}
     found = {}
@@ -69,7 +71,8 @@ def summary(values: list[float]) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=10)
-    parser.add_argument("--rounds", type=int, default=25)
+    parser.add_argument("--rounds", type=int, default=DEFAULTS["rounds"])
+    parser.add_argument("--starts", type=int, default=DEFAULTS["starts"])
     parser.add_argument("--length", default="128")
     parser.add_argument("--batch", default="32")
     parser.add_argument("--write", type=Path)
@@ -82,20 +85,22 @@ def main() -> None:
         plugin.write_text(TWINS.format(names=", ".join(MODELS)), encoding="utf-8")
         models = tuple(name for model in MODELS for name in (model, f"{model}-twin"))
         options = {"lengths": chosen.length, "batch": chosen.batch, "operation": ("train", "infer"), "params": "50k"}
-        spec = make_spec({"model": models, "plugin": (str(plugin),), "rounds": chosen.rounds, **options})
+        spec = make_spec(
+            {"model": models, "plugin": (str(plugin),), "rounds": chosen.rounds, "starts": chosen.starts, **options}
+        )
         plan = make_plan(spec, registry.load([plugin]))
         for run in range(chosen.runs):
             for blocks in (False, True) if run % 2 else (True, False):
                 loads.append(condition()["load"])
                 for group in plan.groups:
-                    for key, value in differences(group, blocks, chosen.rounds, Path(scratch), order).items():
+                    for key, value in differences(group, blocks, spec, Path(scratch), order).items():
                         found[blocks][key].append(value)
                         print(run, "blocks" if blocks else "turns ", *key, f"{value:+.2f} %", flush=True)
     rows = [[*key, *summary(found[False][key]), *summary(found[True][key])] for key in sorted(found[False])]
     machine = environment()
     said = (
-        f"{chosen.runs} runs of each kind, {chosen.rounds} samples of each name, T = {chosen.length}, "
-        f"B = {chosen.batch}, 50k parameters, 1 thread; "
+        f"{chosen.runs} runs of each kind, {chosen.rounds} samples of each name from {chosen.starts} processes, "
+        f"T = {chosen.length}, B = {chosen.batch}, 50k parameters, 1 thread; "
         f"{machine['cpu']}, {machine['cores']} cores; load before a run from "
         f"{min(loads)} to {max(loads)}, of which our own work is up to 1."
     )

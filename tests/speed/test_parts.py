@@ -5,7 +5,9 @@ from __future__ import annotations
 import gc
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,12 +15,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seqbench.errors import SpecError
+from seqbench.errors import SpecError, UsageError
 from seqbench.measure import sampling
 from seqbench.measure.sampling import Sampler
+from seqbench.process import Outcome
 from seqbench.speed.columns import COLUMNS
 from seqbench.speed.growth import growth
-from seqbench.speed.spec import parse_sizes
+from seqbench.speed.rounds import _Turn, shares
+from seqbench.speed.spec import make_spec, parse_sizes
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -124,3 +128,74 @@ def test_the_columns_are_documented() -> None:
     text = (ROOT / "docs" / "measuring.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `(\w+)` \| (.+) \| (.*) \|$", text.partition("## Columns")[2], re.MULTILINE)
     assert rows == [(column.name, column.summary, column.unit) for column in COLUMNS]
+
+
+# --- rounds shared by processes -----------------------------------------------------------------------
+
+
+@given(st.integers(1, 40), st.integers(1, 9))
+def test_rounds_are_shared_out_evenly(rounds: int, starts: int) -> None:
+    parts = shares(rounds, starts)
+    assert sum(parts) == rounds
+    assert len(parts) == min(rounds, starts)
+    assert max(parts) - min(parts) <= 1
+
+
+class Replies:
+    """A process that says what it was told to say."""
+
+    def __init__(self, *answers: dict[str, Any]) -> None:
+        self._answers = list(answers)
+
+    def ask(self, question: str, limit: float) -> Outcome:
+        return Outcome("returned", answer={"status": "ok", **self._answers.pop(0)})
+
+
+def test_of_several_processes_the_first_prepares_and_the_largest_counts() -> None:
+    record = {"status": "ok", "samples": {}}
+    figures = [(0.9, 5.0, 1), (0.1, 7.0, 0), (0.2, 6.0, 3)]
+    for number, (first, peak, extra) in enumerate(figures, 1):
+        said = {"memory": {"peak_mib": peak, "call_mib": 10 - peak}, "extra_threads": extra}
+        turn = _Turn(record, Replies({"first_call_seconds": first}, {"wall": 1.0, "cpu": 0.5}, said), number, 9.0)  # type: ignore[arg-type]
+        turn.prepare()
+        turn.sample(number)
+        turn.finish()
+    assert record["first_call_seconds"] == 0.9
+    assert record["memory"] == {"peak_mib": 7.0, "call_mib": 5.0}
+    assert record["extra_threads"] == 3
+    assert record["samples"] == {"wall": [1.0] * 3, "cpu": [0.5] * 3, "place": [1, 2, 3], "process": [1, 2, 3]}
+
+
+def test_a_later_process_that_fails_ends_the_row() -> None:
+    record = {"status": "ok", "samples": {}}
+    turn = _Turn(record, Replies({"status": "error", "cause": "broken"}), 2, 9.0)  # type: ignore[arg-type]
+    turn.prepare()
+    assert (record["status"], record["cause"], turn.alive) == ("error", "broken", False)
+
+
+# --- what is asked for --------------------------------------------------------------------------------
+
+
+def test_python_says_it_as_the_command_line_does() -> None:
+    text = {"model": ("lstm", "tcn"), "lengths": "64,128", "batch": "2", "params": "50k", "operation": ("train",)}
+    plain = {"models": ["lstm", "tcn"], "lengths": [64, 128], "batch": 2, "params": 50_000, "operations": "train"}
+    asked, same = make_spec(text), make_spec(plain)
+    assert asked == replace(same, run=replace(same.run, params="50k"))
+    assert (asked.rounds, asked.starts, asked.run.timeout) == (30, 3, 600.0)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"seeds": 3}, "seqbench speed: unknown key 'seeds'. Known: backend, batch, "),
+        ({"rounds": 0}, "--rounds is 0; expected a whole number of at least 1"),
+        ({"starts": 1.5}, "--starts is 1.5; expected a whole number of at least 1"),
+        ({"lengths": [64, 64]}, "--lengths is '64,64'; expected different numbers"),
+        ({"operation": "trian"}, "Did you mean 'train'?"),
+        ({"threads": "two"}, "seqbench speed: threads is 'two'; expected a number"),
+    ],
+)
+def test_what_cannot_be_measured_is_said(values: dict[str, Any], said: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        make_spec(values)
+    assert said in str(caught.value)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+import seqbench
 from seqbench import registry
 from seqbench.cli import cli
 from seqbench.speed.columns import COLUMNS
@@ -26,7 +27,15 @@ Rows = dict[tuple[str, str, int], dict[str, Any]]
 
 
 def measured(out: Path, *models: str, **options: Any) -> Speeds:
-    given = {"lengths": "4", "batch": "1", "params": "500", "rounds": ROUNDS, "plugin": (str(ODD),), **options}
+    given = {
+        "lengths": "4",
+        "batch": "1",
+        "params": "500",
+        "rounds": ROUNDS,
+        "starts": 1,
+        "plugin": (str(ODD),),
+        **options,
+    }
     spec = make_spec({"model": models, "out": str(out), **given})
     cards = registry.load(spec.run.plugin)
     return run(make_plan(spec, cards), cards)
@@ -125,7 +134,7 @@ def test_a_death_between_two_samples_leaves_the_others_alone(rows: Rows, odd: Sp
 
 def test_an_exception_has_its_cause_and_its_log(rows: Rows, odd: Speeds) -> None:
     assert rows["raising", "train", 16]["cause"] == "ValueError: on purpose"
-    assert "on purpose" in (odd.path / "logs" / "raising-torch-train-T16-B1.log").read_text(encoding="utf-8")
+    assert "on purpose" in (odd.path / "logs" / "raising-torch-train-T16-B1-1.log").read_text(encoding="utf-8")
 
 
 def test_what_cannot_step_is_refused_by_name(rows: Rows) -> None:
@@ -160,6 +169,45 @@ def test_models_take_turns(odd: Speeds) -> None:
         assert max(earlier) < min(later)
     orders = {tuple(sorted(range(len(group)), key=lambda i, k=k: places[k][i])) for k in range(ROUNDS)}
     assert len(orders) > 1
+
+
+def test_samples_are_shared_by_processes_one_after_the_other(tmp_path: Path) -> None:
+    speeds = measured(tmp_path, "even", "gru", operation=("infer",), rounds=5, starts=2)
+    for record in speeds.data["rows"]:
+        assert record["samples"]["process"] == [1, 1, 1, 2, 2]
+        assert sorted(record["samples"]["place"]) == record["samples"]["place"]
+    assert {path.name for path in (speeds.path / "logs").iterdir()} == {
+        f"{model}-torch-infer-T4-B1-{number}.log" for model in ("even", "gru") for number in (1, 2)
+    }
+
+
+def test_an_interruption_loses_no_group(tmp_path: Path) -> None:
+    said = []
+
+    def say(line: str) -> None:
+        said.append(line)
+        if line.startswith("[2/"):
+            raise KeyboardInterrupt
+
+    given = {"lengths": "4,8", "batch": "1", "params": "500", "rounds": 1, "operation": "infer", "model": "gru"}
+    cards = registry.load()
+    with pytest.raises(KeyboardInterrupt):
+        run(make_plan(make_spec({**given, "out": str(tmp_path)}), cards), cards, say)
+    (folder,) = tmp_path.iterdir()
+    assert said[-1] == f"Interrupted; what was measured is in {folder}"
+    (record,) = json.loads((folder / "speed.json").read_text(encoding="utf-8"))["rows"]
+    assert (record["length"], record["status"]) == (4, "ok")
+    assert len((folder / "speed.csv").read_text(encoding="utf-8").splitlines()) == 2
+    assert "</html>" in (folder / "speed.html").read_text(encoding="utf-8")
+
+
+def test_from_python(tmp_path: Path) -> None:
+    speeds = seqbench.measure_speed(
+        models=["gru", "rnn"], lengths=[4, 8], batch=2, params=500, rounds=1, operations=["infer"], out=tmp_path
+    )
+    assert speeds.ok
+    assert list(speeds.frame["model"]) == ["gru", "rnn"] * 2
+    assert (speeds.frame["median_ms"] > 0).all()
 
 
 def test_a_hang_ends_at_the_limit(tmp_path: Path) -> None:
