@@ -210,9 +210,11 @@ def _finish(results: Results) -> None:
 
 @cli.command()
 @click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--format", "form", help="Only print the tables, to be pasted: markdown, latex or csv.")
+@click.option("--figures", is_flag=True, help="Write every figure as SVG and PNG too, into the run's folder figures.")
 @click.option("--plugin", multiple=True, type=click.Path(), help="A Python file with report sections. Repeatable.")
-def report(folder: Path, plugin: tuple[str, ...]) -> None:
-    """Write report.html and results.csv of a run anew, and print its tables.
+def report(folder: Path, form: str | None, figures: bool, plugin: tuple[str, ...]) -> None:
+    """Write report.html, results.csv and summary.csv of a run anew, and print its tables.
 
     Plugin files that the run used are not loaded again: their records say all that the tables need.
     """
@@ -220,7 +222,14 @@ def report(folder: Path, plugin: tuple[str, ...]) -> None:
     from seqbench.store import RunFolder
 
     results = Results(RunFolder.open(folder), _registry(plugin))
+    if form is not None and figures:
+        raise UsageError("--format only prints tables; leave out --figures, or call it once more without --format.")
+    if form is not None:
+        click.echo(results.table(form), nl=False)
+        return
     results.write_report()
+    if figures:
+        results.write_figures()
     _finish(results)
 
 

@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from seqbench.errors import UnknownName
 from seqbench.registry import Registry
 from seqbench.report.collect import Run, read_run
 from seqbench.store import RunFolder
@@ -59,10 +60,28 @@ class Results:
         terminal_table(self._run, console)
 
     def write_report(self) -> Path:
-        """Write ``report.html`` and ``results.csv`` into the run's folder; gives the path of the report."""
+        """Write ``report.html``, ``results.csv`` and ``summary.csv`` into the run's folder; gives the report's path."""
         from seqbench.report.write import write_report
 
         return write_report(self.folder, self._registry)
+
+    def write_figures(self) -> list[Path]:
+        """Write every figure as SVG and PNG into the run's folder ``figures``; gives their paths."""
+        from seqbench.report.figure_files import write_figures
+
+        return write_figures(self._run, self.folder, self._registry)
+
+    def table(self, form: str = "markdown") -> str:
+        """The tables as text to paste: ``markdown``, ``latex`` (booktabs) or ``csv`` (the summary).
+
+        Raises:
+            UnknownName: there is no such form.
+        """
+        from seqbench.report.formats import FORMATS
+
+        if form not in FORMATS:
+            raise UnknownName("format", form, FORMATS)
+        return FORMATS[form](self._run)
 
     def __repr__(self) -> str:
         from seqbench.report.terminal import text_tables

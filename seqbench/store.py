@@ -10,7 +10,7 @@
       artifacts/<id>.npz     best weights ("weights/<name>"), the task's arrays ("task/<name>") and, where tokens are
                              text, that of each ("form/symbols", JSON)
       logs/<id>.log          what the trial printed
-      results.csv  report.html   exports, made anew from the records
+      results.csv  summary.csv  report.html  figures/   exports, made anew from the records
 """
 
 from __future__ import annotations

@@ -117,7 +117,7 @@ def test_a_tcn_that_cannot_see_far_enough_is_said() -> None:
         (["run", "--task", "copy", "--params", "none"], "--params is 'none'; expected a whole number above 0"),
         (["speed", "--operation", "trains"], "There is no operation 'trains'. Did you mean 'train'?"),
         (["speed", "--lengths", "0"], "--lengths is '0'; expected different numbers from 1"),
-        (["speed", "--rounds", "0"], "--rounds is 0; expected at least 1"),
+        (["speed", "--rounds", "0"], "--rounds is 0; expected a whole number of at least 1"),
         (["run", "--task", "copy", "--tune", "lr=1.."], "--tune 'lr=1..': expected lr=LOW..HIGH"),
         (["run", "--task", "copy", "--until-decided", "3"], "--until-decided is 3; expected more than the 5 --seeds"),
         (["run", "--task", "copy", "--seeds", "0"], "--seeds is '0'; expected how many (5) or which (0,1,5)"),

@@ -94,6 +94,7 @@ MAY_BE_HEAVY = {
     "measure": "torch",
     "network": "torch",
     "predict": "torch numpy",
+    "report/figure_files": "matplotlib",
     "report/figures": "numpy matplotlib",
     "report/sections": "matplotlib",
     "report/svg": "matplotlib",

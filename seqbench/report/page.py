@@ -17,16 +17,16 @@ from seqbench.errors import SeqbenchError, SpecError
 from seqbench.frame import COLUMNS
 from seqbench.quantities import Budget, parse_budget
 from seqbench.registry import Registry
-from seqbench.report import figures, text
+from seqbench.report import text
 from seqbench.report.collect import Run, TaskRun
 from seqbench.report.fairness import Fairness, fairness
 from seqbench.report.look import Look, look
 from seqbench.report.messages import Failure, Note, failures, notes
 from seqbench.report.noise import certificate
+from seqbench.report.pictures import pictures_of
 from seqbench.report.sections import ShownSection, sections
 from seqbench.report.svg import to_svg
 from seqbench.report.table import columns
-from seqbench.report.tuning_figures import tuning_pictures
 from seqbench.report.verdicts import PAIRS, Said, ranks_of, said_of
 from seqbench.spec import spec_from_mapping, spec_to_toml
 from seqbench.store import RunFolder
@@ -173,8 +173,7 @@ def _said(value: object) -> str:
 
 
 def _task(task: TaskRun, run: Run, folder: RunFolder, registry: Registry, name: str) -> TaskPage:
-    score = figures.score_picture(task, run)
-    others = [*figures.curve_pictures(task, run), *figures.cost_pictures(task, run), *tuning_pictures(task, run)]
+    score, others = pictures_of(task, run)
     return TaskPage(
         id=name,
         label=text.plain(task.label),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +12,7 @@ from matplotlib.figure import Figure
 from seqbench.api import Block, PluginError, Section, SectionCard, TrialView
 from seqbench.registry import Registry, resolve
 from seqbench.report.collect import Run, TaskRun
+from seqbench.report.figures import Picture
 from seqbench.report.look import look, style
 from seqbench.report.svg import to_svg
 from seqbench.report.text import plain
@@ -37,24 +39,45 @@ class ShownSection:
 
 def sections(task: TaskRun, run: Run, folder: RunFolder, registry: Registry, salt: str) -> list[ShownSection]:
     """All sections registered for a task that have something to say."""
+    made = []
+    for place, (card, tasks) in enumerate(_cards(task, run, registry)):
+        try:
+            with style(formulas=True):
+                section = _made(card, tasks, run, folder)
+                if section is not None:
+                    made.append(_shown(section, f"{salt}-{place}"))
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a stranger's code may raise anything; the report goes on
+            made.append(ShownSection(card.name, error=plain(f"{type(error).__name__}: {error}")))
+    return made
+
+
+def section_pictures(task: TaskRun, run: Run, folder: RunFolder, registry: Registry) -> list[Picture]:
+    """The figures of the same sections; what cannot be made is left out, the page says why."""
+    found = []
+    for card, tasks in _cards(task, run, registry):
+        with suppress(Exception, SystemExit), style(formulas=True):
+            section = _made(card, tasks, run, folder)
+            if section is not None:
+                drawn = [block for block in section.blocks if isinstance(block.content, Figure)]
+                found += [Picture(plain(block.caption or section.title), block.content) for block in drawn]
+    return found
+
+
+def _cards(task: TaskRun, run: Run, registry: Registry) -> list[tuple[SectionCard, Sequence[TaskRun]]]:
+    """The cards for a task, each with the settings of the task that it is about."""
     alike = [other for other in run.tasks if other.name == task.name]
-    made = [
-        _guarded(card, alike if card.across else [task], run, folder, f"{salt}-{place}")
-        for place, card in enumerate(registry.sections_of(task.name))
+    return [
+        (card, alike if card.across else [task])
+        for card in registry.sections_of(task.name)
         if not card.across or task is alike[-1]
     ]
-    return [section for section in made if section is not None]
 
 
-def _guarded(
-    card: SectionCard, tasks: Sequence[TaskRun], run: Run, folder: RunFolder, salt: str
-) -> ShownSection | None:
-    try:
-        with style(formulas=True):
-            section = resolve(card.factory)([view for task in tasks for view in views(task, run, folder)])
-            return None if section is None else _shown(section, salt)
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - a stranger's code may raise anything; the report goes on
-        return ShownSection(card.name, error=plain(f"{type(error).__name__}: {error}"))
+def _made(card: SectionCard, tasks: Sequence[TaskRun], run: Run, folder: RunFolder) -> Section | None:
+    section = resolve(card.factory)([view for task in tasks for view in views(task, run, folder)])
+    if section is not None and not isinstance(section, Section):
+        raise PluginError(f"expected a seqbench.api.Section or None, got {type(section).__name__}")
+    return section
 
 
 def views(task: TaskRun, run: Run, folder: RunFolder) -> list[TrialView]:
@@ -74,8 +97,6 @@ def views(task: TaskRun, run: Run, folder: RunFolder) -> list[TrialView]:
 
 
 def _shown(section: Section, salt: str) -> ShownSection:
-    if not isinstance(section, Section):
-        raise PluginError(f"expected a seqbench.api.Section or None, got {type(section).__name__}")
     return ShownSection(
         plain(section.title), [_block(block, f"{salt}-{place}") for place, block in enumerate(section.blocks)]
     )

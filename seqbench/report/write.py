@@ -8,15 +8,17 @@ from typing import Any
 from seqbench.frame import frame, to_csv
 from seqbench.registry import Registry
 from seqbench.report.collect import NOT_RUN, Run, read_run
+from seqbench.report.summary import summary_of
 from seqbench.spec import Trial, record_of
 from seqbench.store import RunFolder, write_text
 
 REPORT = "report.html"
 TABLE = "results.csv"
+SUMMARY = "summary.csv"
 
 
 def write_report(folder: RunFolder, registry: Registry) -> Path:
-    """Make ``results.csv`` and ``report.html`` anew from the stored records.
+    """Make ``results.csv``, ``summary.csv`` and ``report.html`` anew from the stored records.
 
     Returns:
         The path of the report.
@@ -25,6 +27,7 @@ def write_report(folder: RunFolder, registry: Registry) -> Path:
 
     run = read_run(folder, registry)
     write_text(folder.path / TABLE, to_csv(frame(rows(run))))
+    write_text(folder.path / SUMMARY, to_csv(summary_of(run)))
     write_text(folder.path / REPORT, page(run, folder, registry))
     return folder.path / REPORT
 

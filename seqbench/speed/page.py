@@ -52,6 +52,7 @@ def page(name: str, data: Mapping[str, Any]) -> str:
         operations=[(key, OPERATIONS[key]) for key in distinct(record["operation"] for record in rows)],
         task=text.plain(", ".join(run["task"])),
         rounds=data["spec"]["rounds"],
+        starts=min(data["spec"]["starts"], data["spec"]["rounds"]),
         threads=run["threads"],
         condition=data["condition"],
         parts=parts,

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+import types
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from seqbench.api import SectionCard
 from seqbench.registry import Registry
 from seqbench.store import RunFolder
 
@@ -22,3 +25,16 @@ def report_text(tmp_path: Path, registry: Registry) -> Callable[[RunFolder], str
     from seqbench.report.write import write_report
 
     return lambda folder: write_report(folder, registry).read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def section(monkeypatch: pytest.MonkeyPatch, registry: Registry) -> Callable[..., None]:
+    """Register a function as a section of the copy task."""
+
+    def add(function: Callable[..., object], name: str = "mine") -> None:
+        module = types.ModuleType(f"section_{name}")
+        module.make = function  # type: ignore[attr-defined]
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+        registry.sections[name] = SectionCard(name, "copy", f"{module.__name__}:make")
+
+    return add

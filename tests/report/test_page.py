@@ -6,7 +6,6 @@ import re
 import subprocess
 import sys
 import textwrap
-import types
 from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -17,7 +16,7 @@ import pytest
 from made_up_runs import ADDING, CHARS, COPY, MODELS, failed, full_run, make_folder, make_record, make_trial
 from matplotlib.figure import Figure
 
-from seqbench.api import Block, Section, SectionCard
+from seqbench.api import Block, Section
 from seqbench.frame import COLUMNS
 from seqbench.registry import Registry
 from seqbench.report.write import write_report
@@ -253,19 +252,6 @@ def test_a_spec_of_another_version_is_shown_as_it_is(tmp_path: Path, report_text
 
 
 # --- sections ---------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def section(monkeypatch: pytest.MonkeyPatch, registry: Registry) -> Callable[..., None]:
-    """Register a function as a section of the copy task."""
-
-    def add(function: Callable[..., object], name: str = "mine") -> None:
-        module = types.ModuleType(f"section_{name}")
-        module.make = function  # type: ignore[attr-defined]
-        monkeypatch.setitem(sys.modules, module.__name__, module)
-        registry.sections[name] = SectionCard(name, "copy", f"{module.__name__}:make")
-
-    return add
 
 
 def test_sections_get_what_the_task_kept(tmp_path: Path, report_text: Report, section: Callable[..., None]) -> None:

@@ -1,0 +1,125 @@
+"""The leaderboards as tables to paste: Markdown, LaTeX, CSV."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from seqbench.frame import to_csv
+from seqbench.report.collect import Run, TaskRun
+from seqbench.report.summary import summary_of
+from seqbench.report.table import Column, columns
+from seqbench.report.text import plain
+
+
+@dataclass(frozen=True)
+class Board:
+    """A leaderboard as text.
+
+    Attributes:
+        title: the task.
+        heads: of the columns, in one line each.
+        right: which columns are numbers.
+        rows: of the models, best first.
+        references: rows of the trivial baseline, the optimum and the like.
+    """
+
+    title: str
+    heads: list[str]
+    right: list[bool]
+    rows: list[list[str]]
+    references: list[list[str]]
+
+
+def board(task: TaskRun) -> Board:
+    """The leaderboard of a task, all columns; one line a cell."""
+    shown = columns(task)
+
+    def line(read: Callable[[Column], str]) -> list[str]:
+        return [" ".join(read(column).split()) for column in shown]
+
+    return Board(
+        title=plain(task.label),
+        heads=[column.title for column in shown],
+        right=[column.align == "right" for column in shown],
+        rows=[line(lambda column, row=row: column.cell(row)) for row in task.rows],  # type: ignore[misc]
+        references=[line(lambda column, r=r: column.reference(r)) for r in task.references],  # type: ignore[misc]
+    )
+
+
+# --- Markdown ---------------------------------------------------------------------------------------
+
+_MARKDOWN = re.compile(r"([\\`*_{}\[\]<>|~#])")
+
+
+def to_markdown(run: Run) -> str:
+    """A heading and a pipe table a task (GitHub's kind)."""
+    return "\n\n".join(_markdown(board(task)) for task in run.tasks) + "\n"
+
+
+def _markdown(table: Board) -> str:
+    rule = ["---:" if right else "---" for right in table.right]
+    lines = [_piped(table.heads), f"| {' | '.join(rule)} |", *map(_piped, [*table.rows, *table.references])]
+    return "\n".join([f"### {_markdown_text(table.title)}", "", *lines])
+
+
+def _piped(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(map(_markdown_text, cells))} |"
+
+
+def _markdown_text(text: str) -> str:
+    """What would be markup, as text."""
+    return _MARKDOWN.sub(r"\\\1", text)
+
+
+# --- LaTeX ------------------------------------------------------------------------------------------
+
+_LATEX = {
+    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%", "_": r"\_",
+    "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "<": r"\textless{}", ">": r"\textgreater{}",
+    "±": r"$\pm$", "↑": r"$\uparrow$", "↓": r"$\downarrow$", "–": "--", "∞": r"$\infty$", "µ": r"$\mu$",
+    "[": "{[}", "]": "{]}",
+}  # fmt: skip
+"""Brackets are wrapped: behind a line's end LaTeX would read them as its optional argument."""
+
+
+def to_latex(run: Run) -> str:
+    r"""A ``table`` a task, with the rules of the booktabs package; a preamble needs ``\usepackage{booktabs}``."""
+    return "\n\n".join(_latex(board(task)) for task in run.tasks) + "\n"
+
+
+def _latex(table: Board) -> str:
+    shape = "".join("r" if right else "l" for right in table.right)
+    references = [r"\midrule", *map(_latex_row, table.references)] if table.references else []
+    lines = [
+        r"\begin{table}",
+        r"\centering",
+        rf"\caption{{{_latex_text(table.title)}}}",
+        rf"\begin{{tabular}}{{{shape}}}",
+        r"\toprule",
+        _latex_row(table.heads),
+        r"\midrule",
+        *map(_latex_row, table.rows),
+        *references,
+        r"\bottomrule",
+        r"\end{tabular}",
+        r"\end{table}",
+    ]
+    return "\n".join(lines)
+
+
+def _latex_row(cells: Sequence[str]) -> str:
+    return " & ".join(map(_latex_text, cells)) + r" \\"
+
+
+def _latex_text(text: str) -> str:
+    return "".join(_LATEX.get(character, character) for character in text)
+
+
+FORMATS: dict[str, Callable[[Run], str]] = {
+    "markdown": to_markdown,
+    "latex": to_latex,
+    "csv": lambda run: to_csv(summary_of(run)),
+}
+"""By the name that the command line knows."""
