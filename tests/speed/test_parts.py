@@ -191,7 +191,7 @@ def test_python_says_it_as_the_command_line_does() -> None:
         ({"rounds": 0}, "--rounds is 0; expected a whole number of at least 1"),
         ({"starts": 1.5}, "--starts is 1.5; expected a whole number of at least 1"),
         ({"lengths": [64, 64]}, "--lengths is '64,64'; expected different numbers"),
-        ({"operation": "trian"}, "Did you mean 'train'?"),
+        ({"operation": "trains"}, "Did you mean 'train'?"),
         ({"threads": "two"}, "seqbench speed: threads is 'two'; expected a number"),
     ],
 )
