@@ -234,6 +234,34 @@ def report(folder: Path, form: str | None, figures: bool, plugin: tuple[str, ...
 
 
 @cli.command()
+@click.argument("before", type=click.Path(path_type=Path))
+@click.argument("after", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--fail-on-regression", "limit", metavar="PERCENT", help="Exit with 1 if a score got worse by more: 2%.")
+def compare(before: Path, after: tuple[Path, ...], limit: str | None) -> None:
+    """Say what has changed from one run to others: scores seed by seed, with intervals.
+
+    Rows of the same task, model and backend are compared, over the seeds that both runs have. Speeds are compared where
+    the hardware is the same.
+    """
+    from seqbench.quantities import parse_percent
+    from seqbench.report.changes import comparison_text
+    from seqbench.report.collect import read_run
+    from seqbench.report.compare import changes
+    from seqbench.store import RunFolder
+
+    share = None if limit is None else parse_percent(limit, "--fail-on-regression")
+    first, worse = read_run(RunFolder.open(before)), []
+    for place, path in enumerate(after):
+        other = read_run(RunFolder.open(path))
+        found = changes(first, other)
+        click.echo("\n" * bool(place) + comparison_text((str(before), str(path)), (first, other), found))
+        worse += [f"{' '.join(c.key)} in {path}" for c in found if share is not None and c.regressed(share)]
+    for row in worse:
+        click.echo(f"regression of more than {limit}: {row}")
+    sys.exit(TRIAL_FAILED if worse else OK)
+
+
+@cli.command()
 @click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
 @click.argument("trial", metavar="TRIAL")
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The file to write: model.npz.")

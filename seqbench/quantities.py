@@ -66,6 +66,18 @@ def parse_target(text: str | int) -> Target:
     return Target(parse_count(match[1], "--params"), tolerance)
 
 
+def parse_percent(text: str, what: str) -> float:
+    """``"2%"`` or ``"2"`` to 0.02.
+
+    Raises:
+        SpecError: it is no number of per cent from 0 on.
+    """
+    match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*%?\s*", text)
+    if match is None:
+        raise SpecError(f"{what} is {text!r}; expected per cent, such as 2%.")
+    return float(match[1]) / 100
+
+
 @dataclass(frozen=True)
 class Budget:
     """How long a trial trains.

@@ -114,7 +114,8 @@ def _latex_row(cells: Sequence[str]) -> str:
 
 
 def _latex_text(text: str) -> str:
-    return "".join(_LATEX.get(character, character) for character in text)
+    escaped = "".join(_LATEX.get(character, character) for character in text)
+    return re.sub(r"(?<!\w)-(?=[0-9])", "$-$", escaped)  # a minus, not a hyphen
 
 
 FORMATS: dict[str, Callable[[Run], str]] = {

@@ -75,9 +75,14 @@ def test_latex_escapes_everything_and_its_rows_are_complete(run: RunFolder) -> N
         for line in lines:
             assert len(re.split(r"(?<!\\)&", line)) == len(shape)
     bare = re.sub(r"\\(textbackslash|textasciicircum|textasciitilde|textless|textgreater)\{\}|\\[{}$&#%_\\]", "", text)
-    outside = re.sub(r"\\(begin|end|caption)\{[^{}]*\}(\{[lr]+\})?|\{\[\}|\{\]\}|\$\\\w+\$|&", "", bare)
+    outside = re.sub(r"\\(begin|end|caption)\{[^{}]*\}(\{[lr]+\})?|\{\[\}|\{\]\}|\$\\\w+\$|\$-\$|&", "", bare)
     assert not set("{}$#%_^~<>[]") & set(outside)
     assert not re.search(r"[^\x00-\x7f]", text.replace("ü", "")), "any LaTeX reads it"
+
+
+def test_a_minus_is_one_in_latex(tmp_path: Path) -> None:
+    trial = make_trial(parameters=49_500)
+    assert "& $-$1.0 &" in table_of(make_folder(tmp_path, [trial], [make_record(trial)]), "latex")
 
 
 def test_csv_is_the_summary(run: RunFolder) -> None:

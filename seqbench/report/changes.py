@@ -1,0 +1,103 @@
+"""What has changed between two runs, in words and as tables."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from seqbench.report.collect import Row, Run
+from seqbench.report.compare import Change, hardware_differs, specs_differ, versions_differ
+from seqbench.report.text import DASH, plain, with_interval
+
+HEADS = ("Model", "before", "after", "change", "in %", "", "train tok/s")
+GAP = "  "
+
+
+def comparison_text(names: tuple[str, str], runs: tuple[Run, Run], found: Sequence[Change]) -> str:
+    """All there is to say of two runs.
+
+    Args:
+        names: of their folders.
+        runs: as read.
+        found: from ``compare.changes``.
+    """
+    lines = [f"before: {plain(names[0])}", f"after:  {plain(names[1])}"]
+    for title, differences in (
+        ("asked for differently", specs_differ(*runs)),
+        ("other versions", versions_differ(*runs)),
+        ("other hardware: speeds are not compared", hardware_differs(*runs)),
+    ):
+        lines += [f"{title}: {plain('; '.join(differences))}"] * bool(differences)
+    for task in dict.fromkeys(change.key[0] for change in found):
+        lines += ["", *_table(task, [change for change in found if change.key[0] == task])]
+    tested = sum(change.verdict is not None for change in found)
+    if tested:
+        lines += ["", f"change: mean over the seeds that both have ± its interval, all {tested} rows together (Holm)"]
+    return "\n".join(lines)
+
+
+def _table(task: str, found: Sequence[Change]) -> list[str]:
+    """Columns under one another; words to the left, numbers to the right."""
+    metric = next((change.metric for change in found if change.metric is not None), None)
+    unit = f" [{metric.unit}]" if metric is not None and metric.unit else ""
+    title = plain(f"{task}: {metric.name}{unit}" if metric is not None else task)
+    several = len({change.key[2] for change in found}) > 1
+    rows = [HEADS, *(_cells(change, several) for change in found)]
+    widths = [max(len(row[place]) for row in rows) for place in range(len(HEADS))]
+    left = {0, 5}
+    return [
+        title,
+        *(
+            GAP.join(
+                cell.ljust(width) if place in left else cell.rjust(width)
+                for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+            ).rstrip()
+            for row in rows
+        ),
+    ]
+
+
+def _cells(change: Change, several: bool) -> tuple[str, ...]:
+    _, label, backend = change.key
+    name = plain(f"{label} · {backend}" if several else label)
+    share = (
+        change.difference / abs(change.before.scores.mean) if change.before and change.before.scores.mean else math.nan
+    )
+    return (
+        name,
+        _score(change.before),
+        _score(change.after),
+        _signed(change),
+        f"{100 * share:+.1f}" if math.isfinite(share) else DASH,
+        verdict_of(change),
+        f"x {change.speedup:.2f}" if math.isfinite(change.speedup) else DASH,
+    )
+
+
+def _score(row: Row | None) -> str:
+    if row is None:
+        return "not there"
+    return with_interval(row.scores.mean, row.scores.half_width) if row.points else row.status
+
+
+def _signed(change: Change) -> str:
+    if not math.isfinite(change.difference):
+        return DASH
+    text = with_interval(change.difference, change.half_width)
+    return text if text.startswith(("-", "(-")) or change.difference == 0 else f"+{text}"
+
+
+def verdict_of(change: Change) -> str:
+    """``better``, ``worse``, ``same bits``, ``no difference seen``, or why nothing can be said."""
+    if change.before is None or change.after is None:
+        return "only in one run"
+    if not (change.before.points and change.after.points):
+        return "no score"
+    if math.isnan(change.difference):
+        return "no seed in common"
+    if change.verdict is None:
+        return "one seed in common: no test"
+    if not change.verdict.differ:
+        equal = change.difference == 0 and change.verdict.difference.deviation == 0
+        return "the same" if equal else "no difference seen"
+    return "better" if change.verdict.first == "after" else "worse"
