@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from seqbench.quantities import Budget
 from seqbench.report import text
 from seqbench.report.collect import Row, TaskRun
+from seqbench.report.table import off_budget
 from seqbench.spec import Trial
 
 CLOSE = 0.05
@@ -70,7 +71,7 @@ def fairness(task: TaskRun, asked: Budget | None) -> Fairness:
     """
     rows = [row for row in task.rows if row.ok]
     sides: dict[bool, list[str]] = {True: [], False: []}
-    within = all(abs(row.parameters_error) <= row.trials[0].parameter_tolerance for row in rows)
+    within = not any(off_budget(row) for row in rows)
     for quantity, equal in [(PARAMETERS, within), *((q, None) for q in QUANTITIES)]:
         told = _told(quantity, rows, equal)
         if told is not None:

@@ -117,7 +117,8 @@ def error_text(row: Row) -> str:
 
 def off_budget(row: Row) -> bool:
     """The parameters miss the budget by more than the tolerance."""
-    return math.isfinite(row.parameters_error) and abs(row.parameters_error) > row.trials[0].parameter_tolerance
+    target, tolerance = row.trials[0].target_parameters, row.trials[0].parameter_tolerance
+    return math.isfinite(row.parameters) and abs(row.parameters - target) > tolerance * target  # exact at the limit
 
 
 def _speeds() -> list[Column]:

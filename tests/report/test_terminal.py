@@ -103,6 +103,8 @@ def test_the_same_remark_about_several_models_stands_once() -> None:
 
 @pytest.mark.parametrize(("tolerance", "marked"), [(0.02, False), (0.01, True)])
 def test_a_size_is_marked_beyond_the_tolerance_that_was_asked_for(tolerance: float, marked: bool) -> None:
+    on_the_limit = make_trial(parameters=49_000)
+    assert "!" not in text_tables(collect([on_the_limit], [make_record(on_the_limit)]), 120)
     trial = make_trial(parameters=50_750, parameter_tolerance=tolerance)
     text = text_tables(collect([trial], [make_record(trial)]), 120)
     assert ("+1.5!" in text) == marked
