@@ -18,21 +18,21 @@ CLOSE = 0.05
 
 @dataclass(frozen=True)
 class Quantity:
-    """What training a row took, a number; of parameters how many it has."""
+    """What training a row took, a number, and how it is written; of parameters how many it has."""
 
     name: str
-    unit: str
     of: Callable[[Row], float]
+    written: Callable[[float], str] = text.kilo
 
 
-PARAMETERS = Quantity("parameters", "", lambda row: row.parameters)
+PARAMETERS = Quantity("parameters", lambda row: row.parameters)
 
 QUANTITIES = (
-    Quantity("parameters of the core", "", lambda row: row.core_parameters),
-    Quantity("steps", "", lambda row: row.median("steps")),
-    Quantity("tokens", "", lambda row: row.median("train_tokens")),
-    Quantity("FLOPs of training", "", lambda row: row.median("train_flops")),
-    Quantity("seconds of training", " s", lambda row: row.median("speed", "train_seconds")),
+    Quantity("parameters of the core", lambda row: row.core_parameters),
+    Quantity("steps", lambda row: row.median("steps"), lambda steps: f"{steps:,.0f}"),
+    Quantity("tokens", lambda row: row.median("train_tokens")),
+    Quantity("FLOPs of training", lambda row: row.median("train_flops")),
+    Quantity("seconds of training", lambda row: row.median("speed", "train_seconds"), lambda s: f"{text.kilo(s)} s"),
 )
 
 CONDITIONS: tuple[tuple[str, Callable[[Trial], object]], ...] = (
@@ -93,7 +93,7 @@ def _told(quantity: Quantity, rows: list[Row], equal: bool | None) -> tuple[bool
     if not values:
         return None
     low, high = (choose(values, key=lambda name: values[name]) for choose in (min, max))
-    least, most = (f"{text.kilo(values[name])}{quantity.unit}" for name in (low, high))
+    least, most = (quantity.written(values[name]) for name in (low, high))
     alike = values[high] <= (1 + CLOSE) * values[low] if equal is None else equal
     if alike:
         return True, f"{quantity.name} ({least if least == most else f'{least} to {most}'})"

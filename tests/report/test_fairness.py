@@ -35,7 +35,7 @@ def test_all_is_equal(tmp_path: Path) -> None:
     found = two(tmp_path, {})
     assert found.unequal == []
     assert found.equal == [
-        "parameters (50.0k)", "parameters of the core (48.3k)", "steps (1.00k)", "tokens (3.20M)",
+        "parameters (50.0k)", "parameters of the core (48.3k)", "steps (1,000)", "tokens (3.20M)",
         "FLOPs of training (4.00T)", "seconds of training (10 s)", "batch", "optimiser", "schedule", "dropout",
         "device", "order of the data for each seed",
     ]  # fmt: skip
@@ -44,7 +44,7 @@ def test_all_is_equal(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"steps": 1100}, "steps, 1.00k (lstm) to 1.10k (gru)"),
+        ({"steps": 1100}, "steps, 1,000 (lstm) to 1,100 (gru)"),
         ({"train_tokens": 2_900_000}, "tokens, 2.90M (gru) to 3.20M (lstm)"),
         ({"train_flops": 8e12}, "FLOPs of training, 4.00T (lstm) to 8.00T (gru)"),
         ({"speed": {"train_seconds": 31.4}}, "seconds of training, 10 s (lstm) to 31 s (gru)"),
