@@ -181,13 +181,13 @@ def _schedule(plan: Plan) -> str:
     parts = []
     for task in dict.fromkeys(trial.task for trial in plan.trials):
         trials = [trial for trial in plan.trials if trial.task == task and not trial.blocked]
-        budgets = [trial.training.budget for trial in trials]
-        length = " or ".join(dict.fromkeys(map(str, budgets)))
-        if asked is not None and asked.kind in {"tokens", "flops"} and budgets:
-            amounts = sorted({int(budget.amount) for budget in budgets})
-            length = (
-                f"{asked} ({' to '.join(f'{amount:,}' for amount in dict.fromkeys((amounts[0], amounts[-1])))} steps)"
-            )
+        if not trials:
+            parts.append(f"{task}: nothing can run")
+            continue
+        steps = sorted({int(t.training.budget.amount) for t in trials if t.training.budget.kind == "steps"})
+        length = " to ".join(f"{amount:,}" for amount in dict.fromkeys([*steps[:1], *steps[-1:]])) + " steps"
+        if asked is not None and asked.kind != "steps":
+            length = f"{asked} ({length})" if steps else str(asked)
         rates = dict.fromkeys("tuned" if "lr" in plan.trials[0].setting else f"{t.training.lr:g}" for t in trials)
         parts.append(f"{task}: {length}, lr {' or '.join(rates)}")
     return "; ".join(parts)
@@ -255,7 +255,8 @@ def compare(before: Path, after: tuple[Path, ...], limit: str | None) -> None:
         other = read_run(RunFolder.open(path))
         found = changes(first, other)
         click.echo("\n" * bool(place) + comparison_text((str(before), str(path)), (first, other), found))
-        worse += [f"{' '.join(c.key)} in {path}" for c in found if share is not None and c.regressed(share)]
+        if share is not None:
+            worse += [f"{' '.join(c.key)} in {path}: {said}" for c in found if (said := c.regression(share))]
     for row in worse:
         click.echo(f"regression of more than {limit}: {row}")
     sys.exit(TRIAL_FAILED if worse else OK)

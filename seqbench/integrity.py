@@ -26,7 +26,7 @@ def record_fault(folder: RunFolder, trial: Trial) -> str:
     except UsageError as error:
         return str(error)
     if not is_as_written(record):
-        return EDITED if "checksum" in record else "it has no checksum: it was taken out, or an old seqbench wrote it"
+        return why_not_as_written(record)
     planned = strict(trial_to_dict(trial))
     if {**record.get("trial", {}), "data_dir": None} != {**planned, "data_dir": None}:  # where files lie may change
         return "it says that it is of another trial than run.json planned under its name"
@@ -44,6 +44,11 @@ def record_fault(folder: RunFolder, trial: Trial) -> str:
     if now is None:
         return f"artifacts/{trial.id}.npz is not there"
     return "" if now == stored else f"artifacts/{trial.id}.npz is not the file that the trial wrote"
+
+
+def why_not_as_written(data: Mapping[str, Any]) -> str:
+    """Of a record or a run.json whose checksum is not that of its content."""
+    return EDITED if "checksum" in data else "it has no checksum: it was taken out, or an old seqbench wrote it"
 
 
 def unplanned(folder: RunFolder) -> list[str]:

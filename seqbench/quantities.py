@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Literal
 
 from seqbench.errors import SpecError
@@ -19,7 +20,10 @@ _WORK = re.compile(
     r"([0-9][0-9_]{0,17}(?:\.[0-9]+)?(?:e\+?[0-9]{1,2})?)\s*([kmgtp]?)\s*(tokens?|flops?)", re.IGNORECASE
 )
 _SECONDS = {"s": 1.0, "sec": 1.0, "seconds": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
-_PREFIXES = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12, "p": 1e15}
+_PREFIXES = {"": 0, "k": 3, "m": 6, "g": 9, "t": 12, "p": 15}
+
+MOST_STEPS = 10**9
+"""More are a slip: a training step takes a millisecond at least."""
 
 
 def parse_count(text: str | int, what: str) -> int:
@@ -58,6 +62,10 @@ def parse_target(text: str | int) -> Target:
         SpecError: it is neither, or the tolerance is not above 0 and below 100 %.
     """
     match = _PARAMETERS.fullmatch(str(text).strip())
+    if match is None and re.search(r"±|\+/?-", str(text)):
+        raise SpecError(
+            f"--params is {text!r}; expected a count and a tolerance in per cent, such as 50k±1% or 50k±0.5%."
+        )
     if match is None:
         return Target(parse_count(text, "--params"))
     tolerance = float(match[2]) / 100
@@ -108,15 +116,18 @@ def parse_budget(text: str) -> Budget:
     if budget is None or budget.amount <= 0 or (budget.kind in {"steps", "tokens"} and budget.amount % 1):
         raise SpecError(
             f"--budget is {text!r}; expected steps, seconds, tokens or FLOPs above 0, such as 2000steps, 60s, 5min, "
-            f"2Mtokens or 1e12flops."
+            f"2Mtokens or 1e12flops (k, M, G, T, P and exponents go with tokens and FLOPs alone)."
         )
+    if budget.kind == "steps" and budget.amount > MOST_STEPS:
+        raise SpecError(f"--budget is {text!r}; at most {MOST_STEPS:,} steps are allowed.")
     return budget
 
 
 def _budget(text: str) -> Budget | None:
     if match := _WORK.fullmatch(text):
         kind: Literal["tokens", "flops"] = "tokens" if match[3].lower().startswith("token") else "flops"
-        return Budget(kind, float(match[1].replace("_", "")) * _PREFIXES[match[2].lower()])
+        # in decimals: 1.001 * 1e6 is not 1001000
+        return Budget(kind, float(Decimal(match[1].replace("_", "")).scaleb(_PREFIXES[match[2].lower()])))
     if match := _BUDGET.fullmatch(text):
         amount = float(match[1].replace("_", ""))
         return (

@@ -21,7 +21,7 @@ from seqbench.errors import DataError, Refused, UsageError
 from seqbench.measure.work import Lengths, count_tokens, lengths_in, training_flops
 from seqbench.options import build_options, to_dict
 from seqbench.plan import Answer, Row, Sized
-from seqbench.quantities import Budget
+from seqbench.quantities import MOST_STEPS, Budget
 from seqbench.spec import AUTO
 from seqbench.streams import stream
 from seqbench.trial import prepare_task
@@ -131,7 +131,13 @@ def _steps(row: Row, each: float) -> int:
             f"--budget {budget} is not enough for a single training step of {row.label} on {row.task_label}, which "
             f"takes {Budget(budget.kind, math.ceil(each))}; ask for more."
         )
-    return int(budget.amount / each)
+    steps = int(budget.amount / each)
+    if steps > MOST_STEPS:
+        raise UsageError(
+            f"--budget {budget} comes to {steps:.3g} training steps of {row.label} on {row.task_label}; at most "
+            f"{MOST_STEPS:,} are allowed."
+        )
+    return steps
 
 
 def _advice(question: Question, size: Size) -> str:

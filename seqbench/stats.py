@@ -42,6 +42,14 @@ class Interval:
         """What stands behind the plus-minus sign; nan with fewer than two values."""
         return self.high - self.mean
 
+    @property
+    def reach(self) -> float:
+        """How far from the mean one more seed lies at most, as often as the interval covers the mean.
+
+        The prediction interval of Student's t, ``t * s * sqrt(1 + 1 / n)``; nan with fewer than two values.
+        """
+        return self.half_width * math.sqrt(self.n + 1)
+
 
 def finite(values: Iterable[float | None]) -> list[float]:
     """The values that are numbers."""

@@ -147,7 +147,9 @@ class RunFolder:
             data = folder.run()
             found = data.get("format")
         except (OSError, ValueError, AttributeError) as error:
-            raise UsageError(f"There is no run in {path}: its run.json cannot be read.") from error
+            speeds = (path / "speed.json").exists()
+            why = "it is a folder of seqbench speed" if speeds else "its run.json cannot be read"
+            raise UsageError(f"There is no run in {path}: {why}.") from error
         if found != FORMAT:
             raise UsageError(f"{path} has format {found}; this seqbench reads format {FORMAT}.")
         if not (isinstance(data.get("spec"), dict) and isinstance(data.get("trials"), list) and data["trials"]):

@@ -25,7 +25,11 @@ if TYPE_CHECKING:
 
 BIT_EQUAL, WITHIN, DIFFERENT = "bit-equal", "within the interval", "different"
 INTACT, ALTERED, MISSING, NOT_REPLAYED = "intact", "altered", "missing", "not replayed"
-GOOD = {BIT_EQUAL, WITHIN, INTACT}
+NOTHING = "nothing to compare"
+GOOD = {BIT_EQUAL, WITHIN, INTACT, NOTHING}
+
+BY_CHANCE = {"timeout", "out_of_memory", "killed"}
+"""Ends that hang on the clock and on what else the machine did: such a trial has no number, and may end well now."""
 
 VOLATILE = {"speed", "memory", "log_tail", "checksum", "artifacts"}
 """Fields of a record that are clocks, gauges, or about the other fields."""
@@ -48,7 +52,7 @@ class Finding:
         name: its id, or the file that is meant.
         verdict: ``bit-equal``, ``within the interval``, ``different``; without a replay ``intact`` (nothing seems
             to have been touched), ``altered`` (a file is not what the run wrote), ``missing`` (no record), ``not
-            replayed`` (its data or plugins are not what they were).
+            replayed`` (its data or plugins are not what they were), ``nothing to compare`` (time or memory ended it).
         why: what differs and why it may; "" if there is nothing to say.
     """
 
@@ -109,6 +113,12 @@ def verify(folder: RunFolder, request: Request, tell: Tell) -> bool:
     for fault in faults.values():
         note(fault)
     sound = [trial for trial in trials if trial.id not in faults]
+    if request.replay:
+        ends = {trial.id: (folder.record(trial.id) or {}).get("status") for trial in sound}
+        for trial in sound:
+            if ends[trial.id] in BY_CHANCE:
+                note(Finding(trial.id, NOTHING, f"it ended as {ends[trial.id]}, so it has no numbers"))
+        sound = [trial for trial in sound if ends[trial.id] not in BY_CHANCE]
     if request.replay and sound:
         _replay(folder, sound, request.jobs, note)
     elif not request.replay:
@@ -131,7 +141,7 @@ def _faults(folder: RunFolder, trials: Sequence[Trial], *, everything: bool) -> 
     """Whatever stands in the way of believing or replaying a trial."""
     stored = folder.run()
     if not is_as_written(stored):
-        yield Finding("run.json", ALTERED, integrity.EDITED)
+        yield Finding("run.json", ALTERED, integrity.why_not_as_written(stored))
     if everything:
         for name in integrity.unplanned(folder):
             yield Finding(name, ALTERED, "run.json plans no such trial: it was edited, or the record is from elsewhere")
@@ -215,7 +225,7 @@ class _Judge(Silent):
             self._note(Finding(trial.id, BIT_EQUAL))
             return
         causes = self._causes or ["CUDA kernels that are not deterministic"] * (trial.device == "cuda")
-        near = causes and not {_field(name) for name, _, _ in different} & EXACT and self._within(trial, record)
+        near = causes and not {_field(name) for name, _, _ in different} & EXACT and self._within(trial, stored, record)
         self._note(Finding(trial.id, WITHIN if near else DIFFERENT, f"{said(different)}; {_because(causes)}"))
 
     def _arrays(self, trial: Trial) -> list[tuple[str, Any, Any]]:
@@ -226,13 +236,15 @@ class _Judge(Silent):
         )
         return [(name, None, None) for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
 
-    def _within(self, trial: Trial, record: Mapping[str, Any]) -> bool:
-        """Whether the score lies in the interval of the row's recorded ones."""
+    def _within(self, trial: Trial, stored: Mapping[str, Any], record: Mapping[str, Any]) -> bool:
+        """Whether the score is the recorded one, or lies where one more seed of the row would."""
+        score = record.get("score")
+        if score is None or score == stored.get("score"):
+            return score is not None
         row = [t.id for t in self._folder.trials() if t.row_id == trial.row_id]
         records = [found for id_ in row if (found := self._folder.record(id_)) is not None]
-        interval = mean_interval(r.get("score") for r in records if r["status"] == "ok")
-        score = record.get("score")
-        return score is not None and interval.low <= score <= interval.high
+        scores = mean_interval(r.get("score") for r in records if r["status"] == "ok")
+        return bool(abs(score - scores.mean) <= scores.reach)
 
 
 def differences(stored: Mapping[str, Any], again: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
@@ -257,8 +269,6 @@ def _comparable(record: Mapping[str, Any]) -> dict[str, Any]:
         part: {key: value for key, value in columns.items() if key != "seconds"}
         for part, columns in record.get("curve", {}).items()
     }
-    if record.get("status") != "diverged":
-        kept.pop("failed_step", None)  # how far it came before its time was over, or the machine's memory
     return kept
 
 

@@ -90,7 +90,7 @@ def test_better_worse_or_chance(two: Any, after: list[float], said: str) -> None
 def test_of_an_error_less_is_better(two: Any) -> None:
     change = only(two({"lstm": OLD}, {"lstm": [v - 5 - 0.1 * (k % 2) for k, v in enumerate(OLD)]}, ERROR))
     assert verdict_of(change) == "better"
-    assert not change.regressed(0.0)
+    assert not change.regression(0.0)
     assert change.difference < 0
 
 
@@ -118,20 +118,20 @@ def test_among_six_the_same_change_is_no_difference(two: Any) -> None:
 )
 def test_a_regression_is_a_loss_of_more_than_the_limit(two: Any, loss: float, share: float, regressed: bool) -> None:
     after = [v - loss - 0.01 * (k % 2) for k, v in enumerate(OLD)]
-    assert only(two({"lstm": OLD}, {"lstm": after})).regressed(share) is regressed
+    assert bool(only(two({"lstm": OLD}, {"lstm": after})).regression(share)) is regressed
 
 
 def test_a_loss_that_may_be_chance_is_no_regression(two: Any) -> None:
     change = only(two({"lstm": [70.0, 90.0, 80.0]}, {"lstm": [80.0, 75.0, 70.0]}))
     assert change.difference == pytest.approx(-5)
-    assert not change.regressed(0.02)
+    assert not change.regression(0.02)
 
 
 def test_one_seed_has_no_test_and_any_loss_counts(two: Any) -> None:
     change = only(two({"lstm": [70.0]}, {"lstm": [60.0]}))
     assert verdict_of(change) == "one seed in common: no test"
-    assert change.regressed(0.02)
-    assert not change.regressed(0.5)
+    assert change.regression(0.02)
+    assert not change.regression(0.5)
 
 
 def test_failed_and_missing_rows_regress_and_new_ones_do_not(two: Any) -> None:
@@ -140,7 +140,7 @@ def test_failed_and_missing_rows_regress_and_new_ones_do_not(two: Any) -> None:
     assert {name: verdict_of(change) for name, change in found.items()} == {
         "gone": "only in one run", "failed": "no score", "kept": "the same", "new": "only in one run"
     }  # fmt: skip
-    assert {name for name, change in found.items() if change.regressed(0.02)} == {"gone", "failed"}
+    assert {name for name, change in found.items() if change.regression(0.02)} == {"gone", "failed"}
 
 
 def test_only_seeds_in_common_are_compared(two: Any) -> None:
@@ -151,7 +151,30 @@ def test_only_seeds_in_common_are_compared(two: Any) -> None:
 def test_no_seed_in_common(two: Any) -> None:
     change = only(two({"lstm": [1.0, 2.0]}, {"lstm": [5.0, 6.0]}, first=7))
     assert verdict_of(change) == "no seed in common"
-    assert not change.regressed(0.0)
+    assert change.regression(0.0) == "no seed in common: nothing can be compared"
+
+
+def test_per_cent_are_of_the_seeds_that_are_compared(two: Any) -> None:
+    """The third seed, which only the first run has, would make 72 of the base of 10."""
+    change = only(two({"lstm": [10.0, 10.0, 196.0]}, {"lstm": [8.0, 9.0]}))
+    assert change.share == pytest.approx(-0.15)
+
+
+def test_a_gate_does_not_let_through_what_it_has_not_seen(two: Any) -> None:
+    """Five of six seeds failed, the one that is left is as it was."""
+    before, after = two({"lstm": [*OLD, 70.0]}, {"lstm": [OLD[0], None, None, None, None, None]})
+    change = only((before, after))
+    assert change.regression(0.02) == "no score any more of seed 1, 2, 3, 4, 5 (1 of 6 ok)"
+    assert "70.00 (1 of 6 ok)" in comparison_text(("a", "b"), (before, after), [change])
+
+
+def test_a_changed_plugin_and_python_are_named(two: Any, tmp_path: Path, example_trial: Trial) -> None:
+    mine, yours = (replace(example_trial, plugins={f"/{k}/my.py": k * 64}) for k in "ab")
+    first = make_run(tmp_path / "1", mine, {"lstm": OLD}, environment={**MACHINE, "python": "3.11"})
+    second = make_run(tmp_path / "2", yours, {"lstm": OLD}, environment={**MACHINE, "python": "3.13"})
+    assert versions_differ(first, second) == [
+        "python was 3.11, is 3.13", f"my.py was {'a' * 12}, is {'b' * 12}"
+    ]  # fmt: skip
 
 
 def test_speeds_are_compared_on_the_same_hardware_alone(two: Any, tmp_path: Path, example_trial: Trial) -> None:

@@ -138,6 +138,11 @@ def test_a_budget_below_one_step_is_refused(cards: Registry, budget: str, takes:
     assert size_all(rows, (), None, "cpu").error.startswith(said)
 
 
+def test_a_budget_of_endless_steps_is_refused(cards: Registry) -> None:
+    rows = rows_of(RunSpec(task=("copy[T=5]",), budget="1e99Pflops", model=("rnn",), **WORK), cards)
+    assert "; at most 1,000,000,000 are allowed." in size_all(rows, (), None, "cpu").error
+
+
 # --- what counting may touch --------------------------------------------------------------------------
 
 

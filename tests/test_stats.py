@@ -188,3 +188,15 @@ def test_holm_by_its_definition(p_values: list[float], level: float) -> None:
 
 def test_holm_by_hand() -> None:
     assert [one.p for one in holm([0.01, 0.04, 0.03, 0.005])] == pytest.approx([0.03, 0.06, 0.06, 0.02])
+
+
+@pytest.mark.parametrize("n", [2, 5, 8])
+def test_one_more_seed_lies_within_reach_as_often_as_said(n: int) -> None:
+    """A prediction interval: 95 of 100 further seeds, whatever the number of seeds it is made of."""
+    rng = np.random.default_rng(n)
+    hits = 0
+    for _ in range(2000):
+        *seen, more = rng.normal(3.0, 2.0, n + 1)
+        found = mean_interval(seen)
+        hits += abs(more - found.mean) <= found.reach
+    assert 0.935 <= hits / 2000 <= 0.965

@@ -377,6 +377,28 @@ def test_other_versions_excuse_what_lies_within_the_interval(place: Place, nudge
     assert "it may be because torch was 1.0, is " in found
 
 
+def test_other_versions_excuse_all_that_leaves_the_score_alone(place: Place) -> None:
+    name = place.id("made-gru-dropout=0.2-torch-s0")
+    place.edit(name, add_one("metrics", "valid", "mse"), reseal=True)
+    edit(place.folder.path / "run.json", older_torch, reseal=True)
+    assert place.verdicts(name)[name].startswith("within the interval: metrics.valid.mse was ")
+
+
+@pytest.mark.parametrize("status", ["timeout", "out_of_memory", "killed"])
+def test_what_time_or_memory_ended_has_nothing_to_compare(place: Place, status: str) -> None:
+    name = place.id("made-gru-dropout=0.2-torch-s0")
+    place.edit(name, lambda record: record.update(status=status, cause="", score=None), reseal=True)
+    code, lines = place.verify(name)
+    assert lines[0] == f"{name}: nothing to compare: it ended as {status}, so it has no numbers"
+    assert code == 0
+    assert place.verdicts(name, "--no-replay") == {name: "intact"}
+
+
+def test_a_run_json_without_a_checksum(place: Place) -> None:
+    edit(place.folder.path / "run.json", lambda run: run.pop("checksum"), reseal=False)
+    assert place.verdicts("--no-replay")["run.json"].startswith("altered: it has no checksum")
+
+
 def test_other_versions_do_not_excuse_another_network(place: Place) -> None:
     name = place.id("made-gru-dropout=0.2-torch-s0")
     place.edit(name, add_one("parameters", "core"), reseal=True)

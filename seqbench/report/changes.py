@@ -60,15 +60,12 @@ def _table(task: str, found: Sequence[Change]) -> list[str]:
 def _cells(change: Change, several: bool) -> tuple[str, ...]:
     _, label, backend = change.key
     name = plain(f"{label} · {backend}" if several else label)
-    share = (
-        change.difference / abs(change.before.scores.mean) if change.before and change.before.scores.mean else math.nan
-    )
     return (
         name,
         _score(change.before),
         _score(change.after),
         _signed(change),
-        f"{100 * share:+.1f}" if math.isfinite(share) else DASH,
+        f"{100 * change.share:+.1f}" if math.isfinite(change.share) else DASH,
         verdict_of(change),
         f"x {change.speedup:.2f}" if math.isfinite(change.speedup) else DASH,
     )
@@ -77,7 +74,10 @@ def _cells(change: Change, several: bool) -> tuple[str, ...]:
 def _score(row: Row | None) -> str:
     if row is None:
         return "not there"
-    return with_interval(row.scores.mean, row.scores.half_width) if row.points else row.status
+    if not row.points:
+        return row.status
+    text = with_interval(row.scores.mean, row.scores.half_width)
+    return text if len(row.ok) == len(row.trials) else f"{text} ({row.status})"
 
 
 def _signed(change: Change) -> str:
@@ -88,7 +88,7 @@ def _signed(change: Change) -> str:
 
 
 def verdict_of(change: Change) -> str:
-    """``better``, ``worse``, ``same bits``, ``no difference seen``, or why nothing can be said."""
+    """``better``, ``worse``, ``the same``, ``no difference seen``, or why nothing can be said."""
     if change.before is None or change.after is None:
         return "only in one run"
     if not (change.before.points and change.after.points):

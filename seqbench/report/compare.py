@@ -8,18 +8,23 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from seqbench.api import Metric
 from seqbench.report.collect import Row, Run, TaskRun
-from seqbench.stats import LEVEL, holm
+from seqbench.report.text import number
+from seqbench.stats import LEVEL, holm, mean_interval
 from seqbench.verdicts import Verdict, compare
 
 HARDWARE = ("cpu", "cores", "architecture", "cpu_capability", "gpu")
 """What of the environment must be the same for speeds to be compared."""
 
-NOT_ASKED = ("out", "jobs", "timeout", "data_dir", "steps")
-"""Of a spec: what changes no number."""
+NOT_ASKED = ("out", "jobs", "timeout", "data_dir", "steps", "plugin")
+"""Of a spec: what changes no number, or is told apart by content."""
+
+SOFTWARE = ("commit", "torch", "python", "system", "cuda", "cudnn", "precision")
+"""What of the environment is named besides packages and plugins."""
 
 Key = tuple[str, str, str]
 """Task, model and backend as tables name them."""
@@ -47,11 +52,20 @@ class Change:
     same_hardware: bool
 
     @property
+    def pairs(self) -> list[tuple[float, float]]:
+        """Both scores of each seed that has two."""
+        return [(a, b) for a, b in _paired(self.before, self.after).values() if a is not None and b is not None]
+
+    @property
     def difference(self) -> float:
         """Of the mean scores over the seeds that both have, ``after - before``; nan where there is none."""
-        pairs = list(_paired(self.before, self.after).values())
-        values = [b - a for a, b in pairs if a is not None and b is not None]
-        return math.fsum(values) / len(values) if values else math.nan
+        return mean_interval(b - a for a, b in self.pairs).mean
+
+    @property
+    def share(self) -> float:
+        """The difference as a share of the mean score before, over the same seeds; nan where that is 0 or unknown."""
+        base = mean_interval(a for a, _ in self.pairs).mean
+        return self.difference / abs(base) if base else math.nan
 
     @property
     def half_width(self) -> float:
@@ -66,18 +80,25 @@ class Change:
         speeds = [row.median("speed", "train_tokens_per_s") for row in (self.before, self.after)]
         return speeds[1] / speeds[0]
 
-    def regressed(self, share: float) -> bool:
-        """Whether the score is worse by more than a share of what it was, and that is no chance.
+    def regression(self, share: float) -> str:
+        """What is worse by more than a share of what it was, and no chance; "" if nothing is.
 
-        A row that has no score any more has regressed. With one seed in common there is no test: any loss counts.
+        Seeds that have lost their score, and a row of which nothing can be compared, are regressions too: a gate must
+        not let through what it has not seen. With one seed in common there is no test: any loss counts.
         """
         if self.metric is None or self.before is None or not self.before.points:
-            return False
-        if self.after is None or not self.after.points:
-            return True
+            return ""
+        if self.after is None:
+            return "the row is gone"
+        lost = [seed for seed, (a, b) in _paired(self.before, self.after).items() if a is not None and b is None]
+        if lost:
+            return f"no score any more of seed {', '.join(map(str, lost))} ({self.after.status})"
+        if not self.pairs:
+            return "no seed in common: nothing can be compared"
         loss = self.difference if self.metric.lower_is_better else -self.difference
+        base = abs(mean_interval(a for a, _ in self.pairs).mean)
         real = self.verdict is None or self.verdict.differ
-        return real and loss > share * abs(self.before.scores.mean)
+        return f"worse by {number(loss)}, of {number(base)}" if real and loss > share * base else ""
 
 
 def changes(before: Run, after: Run) -> list[Change]:
@@ -140,10 +161,15 @@ def specs_differ(before: Run, after: Run) -> list[str]:
 
 
 def versions_differ(before: Run, after: Run) -> list[str]:
-    """Versions of packages and the commit, where they are not the same."""
-    environments = [run.stored.get("environment") or {} for run in (before, after)]
-    told = [{"commit": e.get("commit"), "torch": e.get("torch"), **(e.get("packages") or {})} for e in environments]
-    return list(differing(*told))
+    """Versions, the commit and plugins, where they are not the same."""
+    return list(differing(*map(_software, (before, after))))
+
+
+def _software(run: Run) -> dict[str, Any]:
+    environment = run.stored.get("environment") or {}
+    told = {key: environment.get(key) for key in SOFTWARE} | dict(environment.get("packages") or {})
+    files = {Path(path).name: digest[:12] for trial in run.planned for path, digest in trial.plugins.items()}
+    return told | dict(environment.get("plugins") or {}) | files
 
 
 def differing(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:

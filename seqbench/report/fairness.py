@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from seqbench.quantities import Budget
 from seqbench.report import text
 from seqbench.report.collect import Row, TaskRun
-from seqbench.report.table import off_budget
 from seqbench.spec import Trial
 
 CLOSE = 0.05
-"""What the largest may exceed the smallest by, as a share of it, where a quantity counts as equal."""
+"""What the largest may exceed the smallest by, as a share of it, where a quantity counts as equal.
+
+Of parameters it is no more than twice the tolerance that was asked for.
+"""
 
 
 @dataclass(frozen=True)
@@ -71,9 +73,9 @@ def fairness(task: TaskRun, asked: Budget | None) -> Fairness:
     """
     rows = [row for row in task.rows if row.ok]
     sides: dict[bool, list[str]] = {True: [], False: []}
-    within = not any(off_budget(row) for row in rows)
-    for quantity, equal in [(PARAMETERS, within), *((q, None) for q in QUANTITIES)]:
-        told = _told(quantity, rows, equal)
+    tolerance = min(trial.parameter_tolerance for trial in task.trials)
+    for quantity, limit in [(PARAMETERS, min(CLOSE, 2 * tolerance)), *((q, CLOSE) for q in QUANTITIES)]:
+        told = _told(quantity, rows, limit)
         if told is not None:
             sides[told[0]].append(told[1])
     facts = []
@@ -81,21 +83,20 @@ def fairness(task: TaskRun, asked: Budget | None) -> Fairness:
         values = distinct(str(read(trial)) for trial in task.trials)
         sides[len(values) == 1].append(name)
         facts.append((name, values[0] if len(values) == 1 else f"differs: {'; '.join(values)}"))
-    sides[True].append("order of the data for each seed")
+    sides[len({tuple(trial.seed for trial in row.trials) for row in task.rows}) == 1].append("seeds and their data")
     seeds = ", ".join(distinct(str(trial.seed) for trial in task.trials))
     first = [("parameters asked for", _targets(task)), ("training", _training(task, asked))]
     return Fairness(sides[True], sides[False], [*first, *facts, ("seeds", seeds), *_tuned(task)])
 
 
-def _told(quantity: Quantity, rows: list[Row], equal: bool | None) -> tuple[bool, str] | None:
+def _told(quantity: Quantity, rows: list[Row], limit: float) -> tuple[bool, str] | None:
     """Whether the rows have it alike, and how much it is; None where nobody knows."""
     values = {row.name: value for row in rows if math.isfinite(value := quantity.of(row))}
     if not values:
         return None
     low, high = (choose(values, key=lambda name: values[name]) for choose in (min, max))
     least, most = (quantity.written(values[name]) for name in (low, high))
-    alike = values[high] <= (1 + CLOSE) * values[low] if equal is None else equal
-    if alike:
+    if values[high] <= (1 + limit) * values[low]:
         return True, f"{quantity.name} ({least if least == most else f'{least} to {most}'})"
     return False, f"{quantity.name}, {least} ({low}) to {most} ({high})"
 

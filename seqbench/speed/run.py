@@ -111,7 +111,7 @@ def run(plan: SpeedPlan, cards: Registry, say: Say = lambda _: None) -> Speeds:
     try:
         for number, group in enumerate(plan.groups, 1):
             length, batch = group[0].length, group[0].batch
-            say(f"[{number}/{len(plan.groups)}] length {length}, batch {batch}: {len(group)} processes in turns")
+            say(f"[{number}/{len(plan.groups)}] length {length}, batch {batch}: {len(group)} in turns")
             records += measure(group, spec.rounds, spec.starts, spec.run.timeout, folder / "logs", order)
             data = {**about, "condition": {"before": before, "after": condition()}, "rows": with_figures(records)}
             speeds = Speeds(folder, data)

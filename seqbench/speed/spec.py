@@ -29,6 +29,8 @@ DEFAULTS: Mapping[str, Any] = {
 OF_RUN = ("model", "task", "dataset", "backend", "device", "threads", "data_dir", "plugin", "out")
 """What else can be said, as to ``seqbench run``."""
 
+_ALIASES = {"batches": "batch", "length": "lengths"}
+
 PLAIN = Conditions("", {}, "", "core", Defaults())
 """Where no task is named: the core with a small linear layer before and behind it."""
 
@@ -109,10 +111,11 @@ def make_spec(values: Mapping[str, Any], where: str = "seqbench speed") -> Speed
     """
     given, known = dict(DEFAULTS), {*DEFAULTS, *OF_RUN}
     for name, value in values.items():
-        key = name if name in known else name.removesuffix("s")
+        key = _ALIASES.get(name, name if name in known else name.removesuffix("s"))
         if key not in known:
             raise SpecError(f"{where}: unknown key {name!r}. Known: {', '.join(sorted(known))}.")
-        given[key] = value
+        if value is not None:
+            given[key] = value
     lengths = parse_sizes(_joined(given.pop("lengths")), "--lengths", LONGEST)
     batches = parse_sizes(_joined(given.pop("batch")), "--batch", LARGEST)
     counts = {name: given.pop(name) for name in ("rounds", "starts")}
