@@ -302,7 +302,7 @@ def export(run_folder: Path, trial: str, output: Path, overwrite: bool) -> None:
 def speed(**options: Any) -> None:
     """Measure time and memory of models, apart from training and alone on the machine.
 
-    Every model has a process of its own; they are measured in turns, in another order each round. Growth with the
+    Every model has processes of its own; they are measured in turns, in another order each round. Growth with the
     length of the sequences is fitted where there are three lengths or more. docs/measuring.md says more.
     """
     from seqbench.speed.run import make_plan

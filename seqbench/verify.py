@@ -109,16 +109,10 @@ def verify(folder: RunFolder, request: Request, tell: Tell) -> bool:
     trials = folder.trials() if request.name is None else [folder.find(request.name)]
     if request.data_dir is not None:
         trials = [replace(trial, data_dir=str(Path(request.data_dir).resolve())) for trial in trials]
-    faults = {fault.name: fault for fault in _faults(folder, trials, everything=request.name is None)}
+    faults = {fault.name: fault for fault in _faults(folder, trials, request)}
     for fault in faults.values():
         note(fault)
     sound = [trial for trial in trials if trial.id not in faults]
-    if request.replay:
-        ends = {trial.id: (folder.record(trial.id) or {}).get("status") for trial in sound}
-        for trial in sound:
-            if ends[trial.id] in BY_CHANCE:
-                note(Finding(trial.id, NOTHING, f"it ended as {ends[trial.id]}, so it has no numbers"))
-        sound = [trial for trial in sound if ends[trial.id] not in BY_CHANCE]
     if request.replay and sound:
         _replay(folder, sound, request.jobs, note)
     elif not request.replay:
@@ -137,12 +131,12 @@ def summary(findings: Iterable[Finding]) -> str:
 # --- before a replay --------------------------------------------------------------------------------
 
 
-def _faults(folder: RunFolder, trials: Sequence[Trial], *, everything: bool) -> Iterator[Finding]:
+def _faults(folder: RunFolder, trials: Sequence[Trial], request: Request) -> Iterator[Finding]:
     """Whatever stands in the way of believing or replaying a trial."""
     stored = folder.run()
     if not is_as_written(stored):
         yield Finding("run.json", ALTERED, integrity.why_not_as_written(stored))
-    if everything:
+    if request.name is None:
         for name in integrity.unplanned(folder):
             yield Finding(name, ALTERED, "run.json plans no such trial: it was edited, or the record is from elsewhere")
     plugins = integrity.plugin_faults(trials[0].plugins)
@@ -154,6 +148,8 @@ def _faults(folder: RunFolder, trials: Sequence[Trial], *, everything: bool) -> 
             yield Finding(trial.id, ALTERED, fault)
         elif changed := plugins or integrity.data_faults(stored.get("data", ()), trial, cards, trial.data_dir):
             yield Finding(trial.id, NOT_REPLAYED, "; ".join(changed))
+        elif request.replay and (status := (folder.record(trial.id) or {}).get("status")) in BY_CHANCE:
+            yield Finding(trial.id, NOTHING, f"it ended as {status}, so it has no numbers")
 
 
 # --- the replay -------------------------------------------------------------------------------------

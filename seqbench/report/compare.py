@@ -62,10 +62,14 @@ class Change:
         return mean_interval(b - a for a, b in self.pairs).mean
 
     @property
+    def base(self) -> float:
+        """The size of the mean score before, over the seeds that both have; nan where there is none."""
+        return abs(mean_interval(a for a, _ in self.pairs).mean)
+
+    @property
     def share(self) -> float:
-        """The difference as a share of the mean score before, over the same seeds; nan where that is 0 or unknown."""
-        base = mean_interval(a for a, _ in self.pairs).mean
-        return self.difference / abs(base) if base else math.nan
+        """The difference as a share of ``base``; nan where that is 0 or unknown."""
+        return self.difference / self.base if self.base else math.nan
 
     @property
     def half_width(self) -> float:
@@ -96,9 +100,8 @@ class Change:
         if not self.pairs:
             return "no seed in common: nothing can be compared"
         loss = self.difference if self.metric.lower_is_better else -self.difference
-        base = abs(mean_interval(a for a, _ in self.pairs).mean)
         real = self.verdict is None or self.verdict.differ
-        return f"worse by {number(loss)}, of {number(base)}" if real and loss > share * base else ""
+        return f"worse by {number(loss)}, of {number(self.base)}" if real and loss > share * self.base else ""
 
 
 def changes(before: Run, after: Run) -> list[Change]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from seqbench.quantities import Budget
@@ -80,11 +80,11 @@ def fairness(task: TaskRun, asked: Budget | None) -> Fairness:
             sides[told[0]].append(told[1])
     facts = []
     for name, read in CONDITIONS:
-        values = distinct(str(read(trial)) for trial in task.trials)
+        values = text.distinct(str(read(trial)) for trial in task.trials)
         sides[len(values) == 1].append(name)
         facts.append((name, values[0] if len(values) == 1 else f"differs: {'; '.join(values)}"))
     sides[len({tuple(trial.seed for trial in row.trials) for row in task.rows}) == 1].append("seeds and their data")
-    seeds = ", ".join(distinct(str(trial.seed) for trial in task.trials))
+    seeds = ", ".join(text.distinct(str(trial.seed) for trial in task.trials))
     first = [("parameters asked for", _targets(task)), ("training", _training(task, asked))]
     return Fairness(sides[True], sides[False], [*first, *facts, ("seeds", seeds), *_tuned(task)])
 
@@ -103,13 +103,13 @@ def _told(quantity: Quantity, rows: list[Row], limit: float) -> tuple[bool, str]
 
 def _targets(task: TaskRun) -> str:
     return "; ".join(
-        distinct(f"{trial.target_parameters:,} ± {100 * trial.parameter_tolerance:g} %" for trial in task.trials)
+        text.distinct(f"{trial.target_parameters:,} ± {100 * trial.parameter_tolerance:g} %" for trial in task.trials)
     )
 
 
 def _training(task: TaskRun, asked: Budget | None) -> str:
     """``60 seconds, which came to 812 to 2,345 steps``."""
-    planned = "; ".join(distinct(str(trial.training.budget) for trial in task.trials))
+    planned = "; ".join(text.distinct(str(trial.training.budget) for trial in task.trials))
     if asked is None or asked.kind == "steps":
         return planned
     steps = sorted({record["steps"] for row in task.rows for record in row.ok if record.get("steps")})
@@ -129,11 +129,6 @@ def _tuned(task: TaskRun) -> list[tuple[str, str]]:
         for name, value in record["trial"]["setting"].items():
             values.setdefault(name, set()).add(value)
     said = "; ".join(f"{name} {', '.join(f'{v:g}' for v in sorted(found))}" for name, found in values.items())
-    seeds = ", ".join(distinct(str(record["trial"]["seed"]) for record in tried))
+    seeds = ", ".join(text.distinct(str(record["trial"]["seed"]) for record in tried))
     most = max(len(row.tuning) for row in task.rows)
     return [("tuned", f"{said}: {most} settings of each model on seed {seeds}, chosen by validation {task.select}")]
-
-
-def distinct(values: Iterable[str]) -> list[str]:
-    """Each value once, in order."""
-    return list(dict.fromkeys(values))

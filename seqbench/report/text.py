@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable
 
 from seqbench.stats import Share
 
@@ -90,6 +91,11 @@ def percent(value: float | None) -> str:
         return DASH
     rounded = round(100 * value, 1)
     return f"{rounded:+.1f}" if rounded else "0.0"
+
+
+def distinct(values: Iterable[str]) -> list[str]:
+    """Each value once, in order."""
+    return list(dict.fromkeys(values))
 
 
 def _exponent(value: float, digits: int) -> int:

@@ -11,7 +11,6 @@ from matplotlib.ticker import FixedLocator, NullLocator
 
 from seqbench.frame import look_up
 from seqbench.report import text
-from seqbench.report.fairness import distinct
 from seqbench.report.figures import PANEL, finish, mark, plain_ticks
 from seqbench.report.look import Look, look, style
 from seqbench.report.page import Drawing, flat, template
@@ -42,14 +41,14 @@ def page(name: str, data: Mapping[str, Any]) -> str:
         data: what ``speed.json`` holds.
     """
     rows = data["rows"]
-    labels, backends = (distinct(record[key] for record in rows) for key in ("label", "backend"))
+    labels, backends = (text.distinct(record[key] for record in rows) for key in ("label", "backend"))
     parts = [_part(table, labels, backends, f"speed-{n}") for n, table in enumerate(tables(rows))]
     run = data["spec"]["run"]
     return template("speed.html.j2").render(
         name=text.plain(name),
         created=data["created"],
         version=data["seqbench"],
-        operations=[(key, OPERATIONS[key]) for key in distinct(record["operation"] for record in rows)],
+        operations=[(key, OPERATIONS[key]) for key in text.distinct(record["operation"] for record in rows)],
         task=text.plain(", ".join(run["task"])),
         rounds=data["spec"]["rounds"],
         starts=min(data["spec"]["starts"], data["spec"]["rounds"]),
