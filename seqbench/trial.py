@@ -89,7 +89,7 @@ def _run(trial: Trial, folder: RunFolder) -> dict[str, Any]:
     return record | {
         "score": test[cast.task_card.score.name],
         "details": details,
-        "artifacts": {"sha256": folder.arrays_digest(trial.id)},
+        "sha256": folder.digests(trial.id),
         "memory": {"peak_mib": peak},
     }
 
