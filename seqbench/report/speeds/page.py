@@ -14,10 +14,9 @@ from seqbench.report import text
 from seqbench.report.figures import PANEL, finish, mark, plain_ticks
 from seqbench.report.look import Look, look, style
 from seqbench.report.page import Drawing, flat, template
+from seqbench.report.speeds.columns import COLUMNS, LEAST_MEMORY_MIB, OPERATIONS, seconds
+from seqbench.report.speeds.tables import BELOW, UNITS, Table, causes, tables
 from seqbench.report.svg import to_svg
-from seqbench.speed.columns import COLUMNS, LEAST_MEMORY_MIB, seconds
-from seqbench.speed.spec import OPERATIONS
-from seqbench.speed.tables import BELOW, UNITS, Table, causes, tables
 
 Record = Mapping[str, Any]
 Read = Callable[[Record], tuple[float, float, float] | None]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from seqbench.frame import look_up
 from seqbench.report import text
-from seqbench.speed.columns import noisy, seconds
+from seqbench.report.speeds.columns import noisy, seconds
 
 if TYPE_CHECKING:
     from rich.console import Console
