@@ -96,6 +96,7 @@ MAY_BE_HEAVY = {
     "predict": "torch numpy",
     "report/figure_files": "matplotlib",
     "report/figures": "numpy matplotlib",
+    "report/hover": "numpy",
     "report/sections": "matplotlib",
     "report/svg": "matplotlib",
     "report/tuning_figures": "matplotlib",

@@ -13,7 +13,8 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 from seqbench.api import Metric
 from seqbench.frame import look_up
 from seqbench.report.collect import Record, Row, Run, TaskRun
-from seqbench.report.look import Look, look, style
+from seqbench.report.hover import Readings, Trace
+from seqbench.report.look import INK, OTHER, PAPER, SOFT, Look, look, style
 from seqbench.report.text import plain, short, tick
 
 if TYPE_CHECKING:
@@ -21,21 +22,24 @@ if TYPE_CHECKING:
 
 WIDTH = 7.4
 PANEL = (5.3, 3.5)
+THIRD = (3.75, 3.1)
 Ends = Sequence[float]
 DECADES = 30.0
 """Positive values that span more than this factor are shown on a log scale."""
 
 LONGEST_LABEL = 30
-_REFERENCE_LINES = {"trivial": ("#5c636e", (0, (4, 3))), "optimum": ("#1b1f24", (0, (1, 1.5)))}
-_OTHER_LINE = ("#7a5195", (0, (6, 2, 1, 2)))
+_REFERENCE_LINES = {"trivial": (SOFT, (0, (4, 3))), "optimum": (INK, (0, (1, 1.5)))}
+_OTHER_LINE = (OTHER, (0, (6, 2, 1, 2)))
+_FRONT = "#8a8f98"
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure and what a reader, seeing or not, must know of it."""
+    """A figure and what a reader, seeing or not, must know of it; ``readings`` can be read off it point by point."""
 
     title: str
     figure: Figure
+    readings: Readings | None = None
 
 
 def score_picture(task: TaskRun, run: Run) -> Picture | None:
@@ -71,7 +75,7 @@ def _draw_score(ax: Axes, place: int, row: Row, how: Look) -> None:
 
 def mark(how: Look, size: float) -> dict[str, Any]:
     """A filled mark with a white rim, which tells it from one below; or a hollow one."""
-    rim: dict[str, Any] = {"mec": "#ffffff", "mew": 0.5} if how.filled else {"mec": how.colour, "mew": 1.6}
+    rim: dict[str, Any] = {"mec": PAPER, "mew": 0.5} if how.filled else {"mec": how.colour, "mew": 1.6}
     return {"marker": how.marker, "ms": size, "mfc": how.face, **rim}
 
 
@@ -98,7 +102,9 @@ def curve_pictures(task: TaskRun, run: Run) -> list[Picture]:
         curves = [(row, curve) for row in task.rows if (curve := aggregate(row.ok, axis, metric.name)) is not None]
         if curves:
             title = f"Validation {plain(metric.name)} against {unit.partition(' [')[0]}"
-            found.append(Picture(title, _draw_curves(curves, unit, metric, task, run)))
+            traces = [Trace(r.name, look_of(r, run).colour, c.x.tolist(), c.mean.tolist()) for r, c in curves]
+            readings = Readings(unit, axis_name(metric), tuple(traces))
+            found.append(Picture(title, _draw_curves(curves, unit, metric, task, run), readings))
     return found
 
 
@@ -152,20 +158,50 @@ def _draw_curves(curves: Sequence[tuple[Row, Curve]], unit: str, metric: Metric,
 # --- score against cost -----------------------------------------------------------------------------
 
 
+def _inference_time(row: Row) -> float:
+    """In µs per token of the test set, data and metric included."""
+    rate = row.median("speed", "infer_tokens_per_s")
+    return 1e6 / rate if rate > 0 else float("nan")
+
+
+COSTS: Mapping[str, tuple[str, Callable[[Row], float]]] = {
+    "parameters": ("parameters of the network", lambda row: row.parameters),
+    "training time": ("training time [s], median", lambda row: row.median("speed", "train_seconds")),
+    "inference time": ("inference time per token [µs], median", _inference_time),
+}
+"""What a score may cost: in the title, on the axis, and as it is read off a row."""
+
+
 def cost_pictures(task: TaskRun, run: Run) -> list[Picture]:
-    """The score against the number of parameters and against the training time."""
+    """The score against parameters, training time and inference time, each with its front."""
     if task.score is None:
         return []
-    costs: Mapping[str, tuple[str, Callable[[Row], float]]] = {
-        "parameters": ("parameters of the network", lambda row: row.parameters),
-        "training time": ("training time [s], median", lambda row: row.median("speed", "train_seconds")),
-    }
     found = []
-    for name, (label, cost) in costs.items():
+    for name, (label, cost) in COSTS.items():
         rows = [row for row in task.rows if row.points and np.isfinite(cost(row))]
         if rows:
             title = f"Test {plain(task.score.name)} against {name}"
-            found.append(Picture(title, _draw_costs(rows, label, cost, task.score, task, run)))
+            traces = [Trace(row.name, look_of(row, run).colour, [cost(row)], [row.scores.mean]) for row in rows]
+            readings = Readings(label, axis_name(task.score), tuple(traces))
+            found.append(Picture(title, _draw_costs(rows, label, cost, task.score, task, run), readings))
+    return found
+
+
+def front(points: Sequence[tuple[float, float]], lower_is_better: bool) -> list[tuple[float, float]]:
+    """The Pareto front, by ascending cost.
+
+    A point is on it if no other has a score at least as good at no greater cost and is better in one of the two; of
+    equal points all are on it or none, and they are listed once.
+
+    Args:
+        points: cost and score of each row.
+        lower_is_better: of the score; of the cost it always is.
+    """
+    sign = 1.0 if lower_is_better else -1.0
+    found: list[tuple[float, float]] = []
+    for cost, score in sorted(set(points), key=lambda point: (point[0], sign * point[1])):
+        if not found or sign * score < sign * found[-1][1]:
+            found.append((cost, score))
     return found
 
 
@@ -173,7 +209,7 @@ def _draw_costs(
     rows: Sequence[Row], label: str, cost: Callable[[Row], float], score: Metric, task: TaskRun, run: Run
 ) -> Figure:
     with style():
-        figure = Figure(figsize=PANEL, layout="constrained")
+        figure = Figure(figsize=THIRD, layout="constrained")
         ax = figure.add_subplot()
         for row in rows:
             how, scores = look_of(row, run), row.scores
@@ -183,9 +219,16 @@ def _draw_costs(
         ax.set_xlabel(label)
         _cost_axis(ax, [cost(row) for row in rows])
         value_axis(ax, "y", score, [row.scores.mean for row in rows], task, _ends(rows))
-        reference_lines(ax.axhline, ax, "y", task, score)
+        _draw_front(ax, front([(cost(row), row.scores.mean) for row in rows], score.lower_is_better))
+        reference_lines(ax.axhline, ax, "y", task, score, columns=2)
         finish(ax)
     return figure
+
+
+def _draw_front(ax: Axes, points: Sequence[tuple[float, float]]) -> None:
+    """A step line: the best mean score at no more than each cost, to the edge of the axes."""
+    x, y = zip(*points, (ax.get_xlim()[1], points[-1][1]), strict=True)
+    ax.plot(x, y, drawstyle="steps-post", color=_FRONT, lw=1.1, zorder=1.6, label="front")
 
 
 def _cost_axis(ax: Axes, values: Sequence[float]) -> None:
@@ -203,6 +246,11 @@ def _cost_axis(ax: Axes, values: Sequence[float]) -> None:
 # --- axes -------------------------------------------------------------------------------------------
 
 
+def axis_name(metric: Metric) -> str:
+    """``loss [nats]``."""
+    return plain(f"{metric.name} [{metric.unit}]" if metric.unit else metric.name)
+
+
 def value_axis(ax: Axes, which: str, metric: Metric, values: Sequence[float], task: TaskRun, ends: Ends = ()) -> None:
     """Label, scale, limits and ticks of the axis that shows a metric.
 
@@ -214,9 +262,8 @@ def value_axis(ax: Axes, which: str, metric: Metric, values: Sequence[float], ta
         task: whose reference lines must be seen too.
         ends: of intervals, which may run out of the figure rather than squeeze everything else.
     """
-    unit = f" [{metric.unit}]" if metric.unit else ""
     better = "lower" if metric.lower_is_better else "higher"
-    ax.set(**{f"{which}label": plain(f"{metric.name}{unit}, {better} is better")})
+    ax.set(**{f"{which}label": f"{axis_name(metric)}, {better} is better"})
     seen = [v for v in (*values, *_reference_values(task, metric).values()) if np.isfinite(v)]
     if wants_log(metric, seen):
         shown = [v for v in seen if v > 0]
@@ -258,7 +305,9 @@ def _reference_values(task: TaskRun, metric: Metric) -> dict[str, float]:
     return {name: value for name, value in found.items() if value is not None and np.isfinite(value)}
 
 
-def reference_lines(draw: Callable[..., Any], ax: Axes, which: str, task: TaskRun, metric: Metric) -> None:
+def reference_lines(
+    draw: Callable[..., Any], ax: Axes, which: str, task: TaskRun, metric: Metric, columns: int = 3
+) -> None:
     """A line for each reference; one that a log scale cannot show is named in the legend all the same."""
     log = (ax.get_xscale() if which == "x" else ax.get_yscale()) == "log"
     values = _reference_values(task, metric)
@@ -270,8 +319,8 @@ def reference_lines(draw: Callable[..., Any], ax: Axes, which: str, task: TaskRu
             ax.plot([], [], color=colour, ls=line, lw=1.2, label=text)
         else:
             draw(value, color=colour, ls=line, lw=1.2, label=text, zorder=1.5)
-    if values:
-        ax.figure.legend(loc="outside lower right", ncols=3, frameon=False, fontsize=8.5, handlelength=2.6)
+    if ax.get_legend_handles_labels()[0]:
+        ax.figure.legend(loc="outside lower right", ncols=columns, frameon=False, fontsize=8.5, handlelength=2.6)
 
 
 def finish(ax: Axes) -> None:

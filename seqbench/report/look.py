@@ -16,22 +16,28 @@ _MARKERS = (("o", "●"), ("s", "■"), ("^", "▲"), ("D", "◆"), ("v", "▼")
 _HOLLOW = {"●": "○", "■": "□", "▲": "△", "◆": "◇", "▼": "▽", "✚": "✛", "✖": "×", "★": "☆"}
 _LINES = (("solid", "solid"), ((0, (4, 2)), "dashed"), ((0, (1, 1.5)), "dotted"), ((0, (5, 1.5, 1, 1.5)), "dash-dot"))
 
+INK, SOFT, GRID, PAPER = "#1b1f24", "#5c636e", "#e4e6ea", "#ffffff"
+"""Of text, of what is said aside, of the lines behind, of the ground; on the page they follow light and dark."""
+
+OTHER = "#7a5195"
+"""Of reference lines that are neither the trivial baseline nor the optimum."""
+
 STYLE: dict[Any, Any] = {
     "axes.edgecolor": "#8a8f98",
-    "axes.labelcolor": "#1b1f24",
+    "axes.labelcolor": INK,
     "axes.linewidth": 0.8,
     "axes.titlelocation": "left",
     "axes.titlesize": 10.5,
     "axes.titleweight": "bold",
     "font.family": ["DejaVu Sans", "sans-serif"],
     "font.size": 9.5,
-    "grid.color": "#e4e6ea",
+    "grid.color": GRID,
     "grid.linewidth": 0.7,
-    "text.color": "#1b1f24",
+    "text.color": INK,
     "xtick.color": "#8a8f98",
-    "xtick.labelcolor": "#1b1f24",
+    "xtick.labelcolor": INK,
     "ytick.color": "#8a8f98",
-    "ytick.labelcolor": "#1b1f24",
+    "ytick.labelcolor": INK,
 }
 
 
@@ -58,7 +64,7 @@ class Look:
     @property
     def face(self) -> str:
         """Colour inside the marker."""
-        return self.colour if self.filled else "#ffffff"
+        return self.colour if self.filled else PAPER
 
 
 def look(label: str, backend: str, labels: Sequence[str], backends: Sequence[str]) -> Look:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
+import math
 import shlex
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -18,27 +23,33 @@ from seqbench.frame import COLUMNS
 from seqbench.quantities import Budget, parse_budget
 from seqbench.registry import Registry
 from seqbench.report import text
-from seqbench.report.collect import Run, TaskRun
+from seqbench.report.collect import Row, Run, TaskRun
 from seqbench.report.fairness import Fairness, fairness
+from seqbench.report.figures import Picture
+from seqbench.report.hover import placed
 from seqbench.report.look import Look, look
 from seqbench.report.messages import Failure, Note, failures, notes
 from seqbench.report.noise import certificate
 from seqbench.report.pictures import pictures_of
 from seqbench.report.sections import ShownSection, sections
 from seqbench.report.svg import to_svg
-from seqbench.report.table import columns
+from seqbench.report.table import Column, columns
 from seqbench.report.verdicts import PAIRS, Said, ranks_of, said_of
 from seqbench.spec import spec_from_mapping, spec_to_toml
 from seqbench.store import RunFolder
 
+FIRST = 2
+"""Sentences of a task at the head of a page with several tasks."""
+
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell of a leaderboard."""
+    """A cell of a leaderboard; ``value`` is the number to sort it by, empty where there is none."""
 
     text: str
     right: bool
     look: Look | None = None
+    value: str | None = None
 
 
 @dataclass(frozen=True)
@@ -61,10 +72,11 @@ class Heading:
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure on the page."""
+    """A figure on the page; ``points`` are the values that a reader may point at, as ``hover.placed`` gives them."""
 
     title: str
     svg: str
+    points: str = ""
 
 
 @dataclass(frozen=True)
@@ -84,8 +96,14 @@ class TaskPage:
     verdicts: Said | None
     looks: int
     sections: list[ShownSection]
+    warnings: list[Note]
     notes: list[Note]
     failures: list[Failure]
+
+    @property
+    def first(self) -> list[str]:
+        """What is to be said of it at the head of the page."""
+        return self.noise[:FIRST] or (self.verdicts.summary[:FIRST] if self.verdicts else [])
 
 
 def page(run: Run, folder: RunFolder, registry: Registry) -> str:
@@ -121,7 +139,29 @@ def template(name: str) -> jinja2.Template:
     )
     environment.filters["breakable"] = breakable
     environment.filters["svg"] = Markup  # only ever applied to what matplotlib wrote
+    environment.globals["script"] = script
     return environment.get_template(name)
+
+
+@dataclass(frozen=True)
+class Script:
+    """The page's own script.
+
+    Attributes:
+        text: JavaScript.
+        digest: what the page's policy names it by: no other script runs on the page.
+    """
+
+    text: Markup
+    digest: str
+
+
+@cache
+def script() -> Script:
+    """Sorting, filtering, hover, one task or all, light or dark; the page is complete without."""
+    source = resources.files("seqbench.report").joinpath("report.js").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()
+    return Script(Markup(source), f"sha256-{digest}")  # noqa: S704 - a file of this package
 
 
 def breakable(label: str) -> Markup:
@@ -174,6 +214,7 @@ def _said(value: object) -> str:
 
 def _task(task: TaskRun, run: Run, folder: RunFolder, registry: Registry, name: str) -> TaskPage:
     score, others = pictures_of(task, run)
+    said = notes(task)
     return TaskPage(
         id=name,
         label=text.plain(task.label),
@@ -182,15 +223,21 @@ def _task(task: TaskRun, run: Run, folder: RunFolder, registry: Registry, name: 
         lines=_lines(task, run),
         references=[(text.plain(r.name), text.plain(r.summary)) for r in task.references],
         legend=[(row.name, look(row.label, row.backend, run.labels, run.backends)) for row in task.rows if row.ok],
-        score=None if score is None else Drawing(score.title, to_svg(score.figure, f"{name}-score")),
-        drawings=[Drawing(p.title, to_svg(p.figure, f"{name}-{n}")) for n, p in enumerate(others)],
+        score=None if score is None else _drawing(score, f"{name}-score"),
+        drawings=[_drawing(picture, f"{name}-{n}") for n, picture in enumerate(others)],
         noise=certificate(task, run),
         verdicts=said_of(task),
         looks=task.looks,
         sections=sections(task, run, folder, registry, f"{name}-section"),
-        notes=notes(task),
+        warnings=[note for note in said if note.warning],
+        notes=[note for note in said if not note.warning],
         failures=failures(task),
     )
+
+
+def _drawing(picture: Picture, salt: str) -> Drawing:
+    svg = to_svg(picture.figure, salt)  # first: it settles the layout
+    return Drawing(picture.title, svg, "" if picture.readings is None else placed(picture.figure, picture.readings))
 
 
 def _budget(run: Run) -> Budget | None:
@@ -204,10 +251,15 @@ def _lines(task: TaskRun, run: Run) -> list[Line]:
     found = []
     for row in task.rows:
         how = look(row.label, row.backend, run.labels, run.backends)
-        cells = [Cell(c.cell(row), c.align == "right", how if c.head == "Model" else None) for c in columns(task)]
         kind = "waiting" if not row.records else "ok" if row.status == "ok" else "partly" if row.ok else "failed"
-        found.append(Line(kind, cells, row.cause))
+        found.append(Line(kind, [_cell(column, row, how) for column in columns(task)], row.cause))
     for reference in task.references:
         cells = [Cell(c.reference(reference), c.align == "right") for c in columns(task)]
         found.append(Line("reference", cells, text.plain(reference.summary)))
     return found
+
+
+def _cell(column: Column, row: Row, how: Look) -> Cell:
+    value = None if column.value is None else column.value(row)
+    sort_by = None if value is None else f"{value:.12g}" if math.isfinite(value) else ""
+    return Cell(column.cell(row), column.align == "right", how if column.head == "Model" else None, sort_by)

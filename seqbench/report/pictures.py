@@ -9,5 +9,5 @@ from seqbench.report.tuning_figures import tuning_pictures
 
 def pictures_of(task: TaskRun, run: Run) -> tuple[Picture | None, list[Picture]]:
     """The score, None where there is none, and the others."""
-    others = [*curve_pictures(task, run), *cost_pictures(task, run), *tuning_pictures(task, run)]
+    others = [*cost_pictures(task, run), *curve_pictures(task, run), *tuning_pictures(task, run)]
     return score_picture(task, run), others

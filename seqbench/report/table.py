@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from seqbench.api import Metric, Reference
@@ -30,6 +30,7 @@ class Column:
         reference: a reference row's text.
         priority: 0 stays however narrow the terminal; the highest goes first.
         align: numbers to the right.
+        value: the number behind a row's text, nan where there is none; None: the text is all there is.
     """
 
     head: str
@@ -38,6 +39,7 @@ class Column:
     reference: Callable[[Reference], str] = lambda _: ""
     priority: int = 0
     align: Literal["left", "right"] = "right"
+    value: Callable[[Row], float] | None = None
 
     @property
     def title(self) -> str:
@@ -62,11 +64,12 @@ def _metrics(task: TaskRun) -> list[Column]:
     if task.score is None:
         return [Column("Score", lambda _: text.DASH, "no trial of this task has ended well")]
     score, *others = (metric for metric in task.metrics if metric is task.score or _has_values(task, metric))
-    found = [_metric(score, lambda row: text.with_interval(row.scores.mean, row.scores.half_width), 0)]
+    mean = _metric(score, lambda row: row.scores.mean, 0)
+    found = [replace(mean, cell=lambda row: text.with_interval(row.scores.mean, row.scores.half_width))]
     if score.solved is not None:
         found += _solved(score)
     for place, metric in enumerate(others):
-        found.append(_metric(metric, lambda row, name=metric.name: text.number(row.test(name).mean), 6 + place))  # type: ignore[misc]
+        found.append(_metric(metric, lambda row, name=metric.name: row.test(name).mean, 6 + place))  # type: ignore[misc]
     return found
 
 
@@ -79,12 +82,14 @@ def _solved(score: Metric) -> list[Column]:
             f"seeds that solved the task ({text.plain(score.name)} {at}), and the interval of the probability of doing "
             "so in %, by Clopper and Pearson",
             priority=1,
+            value=lambda row: math.nan if row.solved is None else row.solved.hits / row.solved.n,
         ),
         Column(
             "Steps\nto solve",
             lambda row: text.kilo(row.steps_to_solve),
             "median, over the seeds that solved the task, of the step of the first validation that said so",
             priority=5,
+            value=lambda row: row.steps_to_solve,
         ),
     ]
 
@@ -96,17 +101,34 @@ def _has_values(task: TaskRun, metric: Metric) -> bool:
     )
 
 
-def _metric(metric: Metric, cell: Callable[[Row], str], priority: int) -> Column:
-    return Column(heading(metric), cell, metric.summary, lambda r: text.number(r.metrics.get(metric.name)), priority)
+def _metric(metric: Metric, value: Callable[[Row], float], priority: int) -> Column:
+    return Column(
+        heading(metric),
+        lambda row: text.number(value(row)),
+        metric.summary,
+        lambda reference: text.number(reference.metrics.get(metric.name)),
+        priority,
+        value=value,
+    )
 
 
 def _sizes(task: TaskRun) -> list[Column]:
     limit = " or ".join(f"{100 * share:g}" for share in sorted({trial.parameter_tolerance for trial in task.trials}))
     return [
-        Column("Params", lambda row: text.kilo(row.parameters), _SUMMARY["parameters"], priority=1),
-        Column("Core", lambda row: text.kilo(row.core_parameters), _SUMMARY["core_parameters"], priority=5),
-        Column("Error\n%", error_text, f"{_SUMMARY['parameters_error']}; ! where it is over {limit} %", priority=3),
+        _counted("Params", "parameters", lambda row: row.parameters, 1),
+        _counted("Core", "core_parameters", lambda row: row.core_parameters, 5),
+        Column(
+            "Error\n%",
+            error_text,
+            f"{_SUMMARY['parameters_error']}; ! where it is over {limit} %",
+            priority=3,
+            value=lambda row: row.parameters_error,
+        ),
     ]
+
+
+def _counted(head: str, column: str, value: Callable[[Row], float], priority: int) -> Column:
+    return Column(head, lambda row: text.kilo(value(row)), _SUMMARY[column], priority=priority, value=value)
 
 
 def error_text(row: Row) -> str:
@@ -132,4 +154,5 @@ def _speeds() -> list[Column]:
 
 def _median(head: str, column: str, priority: int) -> Column:
     keys = MEDIANS[column]
-    return Column(head, lambda row: text.kilo(row.median(*keys)), _SUMMARY[column] + "; median", priority=priority)
+    found = _counted(head, column, lambda row: row.median(*keys), priority)
+    return replace(found, help=f"{found.help}; median")

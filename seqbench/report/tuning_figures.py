@@ -10,7 +10,18 @@ from matplotlib.ticker import MaxNLocator
 
 from seqbench.api import Metric
 from seqbench.report.collect import Row, Run, TaskRun
-from seqbench.report.figures import PANEL, Picture, finish, look_of, mark, plain_ticks, reference_lines, value_axis
+from seqbench.report.figures import (
+    PANEL,
+    Picture,
+    axis_name,
+    finish,
+    look_of,
+    mark,
+    plain_ticks,
+    reference_lines,
+    value_axis,
+)
+from seqbench.report.hover import Readings, Trace
 from seqbench.report.look import style
 from seqbench.report.text import plain
 from seqbench.tuning import TUNABLE, best, expected_best, validation
@@ -28,12 +39,19 @@ def tuning_pictures(task: TaskRun, run: Run) -> list[Picture]:
     if metric is None or not rows:
         return []
     names = list(rows[0].tuning[0]["trial"]["setting"])
-    found = [
-        Picture(f"Tuning: validation {plain(metric.name)} against {_words(name)}", _draw(name, rows, metric, task, run))
-        for name in names
-    ]
+    title, found = f"Tuning: validation {plain(metric.name)} against", []
+    for name in names:
+        traces = [Trace(row.name, look_of(row, run).colour, *_columns(points_of(row, name))) for row in rows]
+        readings = Readings(_words(name), axis_name(metric), tuple(traces))
+        found.append(Picture(f"{title} {_words(name)}", _draw(name, rows, metric, task, run), readings))
     title = f"Tuning: best validation {plain(metric.name)} against settings tried"
-    return [*found, Picture(title, _draw_budget(rows, metric, task, run))]
+    traces = [Trace(row.name, look_of(row, run).colour, *_budget(row, metric)) for row in rows]
+    readings = Readings("settings tried", axis_name(metric), tuple(traces))
+    return [*found, Picture(title, _draw_budget(rows, metric, task, run), readings)]
+
+
+def _columns(points: Points) -> tuple[list[float], list[float]]:
+    return [x for x, _ in points], [y for _, y in points]
 
 
 def _words(name: str) -> str:
@@ -85,15 +103,19 @@ def _draw_budget(rows: Sequence[Row], metric: Metric, task: TaskRun, run: Run) -
     with style():
         figure = Figure(figsize=PANEL, layout="constrained")
         ax = figure.add_subplot()
-        curves = {}
-        for row in rows:
-            values = [v for record in row.tuning if (v := validation(record)) is not None]
-            curves[row.name] = expected_best(values, metric.lower_is_better)
+        curves = [_budget(row, metric) for row in rows]
+        for row, (settings, curve) in zip(rows, curves, strict=True):
             how = look_of(row, run)
-            ax.plot(range(1, len(values) + 1), curves[row.name], color=how.colour, ls=how.line, lw=1.5, **mark(how, 5))
+            ax.plot(settings, curve, color=how.colour, ls=how.line, lw=1.5, **mark(how, 5))
         ax.set_xlabel("settings tried")
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-        value_axis(ax, "y", metric, [y for curve in curves.values() for y in curve], task)
+        value_axis(ax, "y", metric, [y for _, curve in curves for y in curve], task)
         reference_lines(ax.axhline, ax, "y", task, metric)
         finish(ax)
     return figure
+
+
+def _budget(row: Row, metric: Metric) -> tuple[list[float], list[float]]:
+    """How many settings, and the best validation to be expected of so many."""
+    values = [v for record in row.tuning if (v := validation(record)) is not None]
+    return [float(n) for n in range(1, len(values) + 1)], list(expected_best(values, metric.lower_is_better))

@@ -74,7 +74,7 @@ def _power(verdicts: tuple[Verdict, ...], level: float) -> list[str]:
     if n >= fewest_seeds(pairs, by_share=False, level=level):
         return [f"{n} seeds cannot tell all solved from none solved {over}; use --seeds {needed} or more"]
     apart = Difference(0.0, 1.0, n, 1.0).half_width(level / pairs)
-    wide = f"the surest pair must differ by {apart:.2g} standard deviations of its difference"
+    wide = f"the surest pair must differ by {number(apart, 2)} standard deviations of its difference"
     return [f"{n} seeds decide next to nothing {over}: {wide}; use --seeds {needed} or more"]
 
 

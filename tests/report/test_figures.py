@@ -73,12 +73,13 @@ def test_a_very_wide_interval_does_not_squeeze_the_rest() -> None:
 
 def test_equal_sizes_look_equal() -> None:
     run, task = drawn()
-    by_size, by_time = cost_pictures(task, run)
+    by_size, by_training, by_inference = cost_pictures(task, run)
     low, high = by_size.figure.axes[0].get_xlim()
     assert low <= 45_100
     assert high >= 54_900
     assert "parameters" in by_size.title
-    assert "time" in by_time.title
+    assert "training time" in by_training.title
+    assert "inference time" in by_inference.title
 
 
 def test_curves_against_steps_and_seconds() -> None:

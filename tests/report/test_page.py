@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
 import subprocess
 import sys
@@ -16,6 +18,7 @@ import pytest
 from made_up_runs import ADDING, CHARS, COPY, MODELS, failed, full_run, make_folder, make_record, make_trial
 from matplotlib.figure import Figure
 
+import seqbench.report
 from seqbench.api import Block, Section
 from seqbench.frame import COLUMNS
 from seqbench.registry import Registry
@@ -23,7 +26,7 @@ from seqbench.report.write import write_report
 from seqbench.store import RunFolder
 
 HOSTILE = (
-    """<script>alert("x")</script>'"><img src=http://evil.example/x onerror=alert(1)> $\\frac{ & --> ]]> {{ 7*7 }}"""
+    """<script>alert("x")</script>'"><img src=http://evil.example/x onerror=alert(1)> $\\frac{ & --> ]]> {{ 9**9 }}"""
 )
 Report = Callable[[RunFolder], str]
 
@@ -37,6 +40,7 @@ class Page(HTMLParser):
         self.attributes: list[tuple[str, str, str]] = []
         self.words: list[str] = []
         self.styles = ""
+        self.scripts: list[str] = []
         self._open: list[str] = []
         self.feed(text)
         self.text = " ".join(" ".join(self.words).split())
@@ -53,13 +57,15 @@ class Page(HTMLParser):
     def handle_data(self, data: str) -> None:
         if "style" in self._open[-1:]:
             self.styles += data
+        elif "script" in self._open[-1:]:
+            self.scripts.append(data)
         else:
             self.words.append(data)
 
 
 def assert_offline_and_inert(text: str) -> None:
     page = Page(text)
-    assert not {"script", "img", "iframe", "object", "embed", "link", "base", "form"} & set(page.tags)
+    assert not {"img", "iframe", "object", "embed", "link", "base", "form"} & set(page.tags)
     for tag, name, value in page.attributes:
         assert not name.startswith("on"), (tag, name, value)
         if name in {"src", "href", "xlink:href", "action", "srcset", "data"}:
@@ -68,14 +74,18 @@ def assert_offline_and_inert(text: str) -> None:
             assert not re.search(r"url\((?!#)", value), (tag, name, value)
     assert "url(" not in page.styles
     assert "@import" not in page.styles
-    policy = [value for tag, name, value in page.attributes if tag == "meta" and value.startswith("default-src 'none'")]
-    assert len(policy) == 1
+    (policy,) = [value for tag, _, value in page.attributes if tag == "meta" and value.startswith("default-src 'none'")]
+    assert page.tags.count("script") == 1, "our own"
+    assert page.scripts == [(Path(seqbench.report.__file__).parent / "report.js").read_text(encoding="utf-8")]
+    digest = base64.b64encode(hashlib.sha256(page.scripts[0].encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}';" in policy
+    assert len(page.scripts[0].encode()) < 12_000
 
 
 def test_offline(tmp_path: Path, report_text: Report) -> None:
     text = report_text(full_run(tmp_path, (COPY, ADDING)))
     assert_offline_and_inert(text)
-    assert text.count("<svg") == 2 * 5
+    assert text.count("<svg") == 2 * 6
 
 
 def test_same_bytes_every_time(tmp_path: Path, registry: Registry) -> None:
@@ -141,10 +151,10 @@ def test_hostile_strings_everywhere_are_text(tmp_path: Path, report_text: Report
     data = [{"path": HOSTILE, "sha256": HOSTILE, "url": HOSTILE}]
     text = report_text(make_folder(tmp_path, trials, records, **more, data=data, warnings=[HOSTILE]))
     assert_offline_and_inert(text)
-    assert "49" not in re.findall(r"\{\{ 7\*7 \}\}|\b49\b", text)
-    assert text.count("{{ 7*7 }}") > 20
-    assert text.count("<svg") == 5
-    assert "<script" not in text
+    assert str(9**9) not in text
+    assert text.count("{{ 9**9 }}") > 20
+    assert text.count("<svg") == 6
+    assert text.count("<script") == 1
 
 
 def test_labels_are_whole_in_the_table_and_short_in_the_figure(tmp_path: Path, report_text: Report) -> None:
@@ -236,14 +246,14 @@ def test_odd_curves(tmp_path: Path, report_text: Report) -> None:
     valid[4]["loss"][3] = None
     valid[6] |= {"step": [50], "seconds": [1.0], "loss": [0.5]}
     valid[7] |= {"step": [60], "seconds": [2.0], "loss": [0.7]}
-    assert report_text(make_folder(tmp_path, trials, records)).count("<svg") == 5
+    assert report_text(make_folder(tmp_path, trials, records)).count("<svg") == 6
 
 
 @pytest.mark.parametrize("scores", [(5.0, 5.0, 5.0), (0.0, 0.0, 0.0), (-3.0, 1e-9, 1e12), (1e-9, 1e-3, 1.0)])
 def test_odd_scores(tmp_path: Path, report_text: Report, scores: tuple[float, ...]) -> None:
     trials = [make_trial(ADDING, label, s) for label in "ab" for s in range(3)]
     records = [make_record(t, ADDING, scores[t.seed]) for t in trials]
-    assert report_text(make_folder(tmp_path, trials, records)).count("<svg") == 5
+    assert report_text(make_folder(tmp_path, trials, records)).count("<svg") == 6
 
 
 def test_a_spec_of_another_version_is_shown_as_it_is(tmp_path: Path, report_text: Report) -> None:
@@ -283,7 +293,7 @@ def test_sections_get_what_the_task_kept(tmp_path: Path, report_text: Report, se
     assert [(v.label, v.seed, v.colour) for v in seen] == [("lstm", 0, "#0173b2"), ("lstm", 1, "#0173b2")]
     assert list(seen[0].arrays) == ["g"]
     assert seen[1].arrays == {}
-    assert text.count("<svg") == 11
+    assert text.count("<svg") == 2 * 6 + 1
 
 
 def test_a_section_with_nothing_to_say_is_not_there(tmp_path: Path, report_text: Report, section) -> None:
