@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import html
 import re
 import subprocess
 import sys
@@ -281,6 +282,7 @@ def test_sections_get_what_the_task_kept(tmp_path: Path, report_text: Report, se
                 Block("code", "  two\n  lines" + HOSTILE),
                 Block("table", [["head", HOSTILE], ["a", "b"]]),
                 Block("figure", figure, "drawn"),
+                Block("marked", [("plain\n", 0, ""), (HOSTILE, 0.256, HOSTILE), (" ", 1, 'a "title"')]),
             ),
         )
 
@@ -290,6 +292,12 @@ def test_sections_get_what_the_task_kept(tmp_path: Path, report_text: Report, se
     text = report_text(folder)
     assert_offline_and_inert(text)
     assert "  two\n  lines&lt;script&gt;" in text
+    marked = re.search(r'<pre class="wrap marked">(.*?)</pre>', text, re.DOTALL)
+    assert marked
+    assert re.findall(r"<[a-z/]+", marked[1]) == ["<span", "</span"] * 3
+    assert re.findall(r'style="([^"]*)"', marked[1]) == ["--s:0.00", "--s:0.26", "--s:1.00"]
+    assert [html.unescape(title) for title in re.findall(r'title="([^"]*)"', marked[1])] == [HOSTILE, 'a "title"']
+    assert html.unescape(re.sub(r"<[^>]*>", "", marked[1])) == f"plain\n{HOSTILE} "
     assert [(v.label, v.seed, v.colour) for v in seen] == [("lstm", 0, "#0173b2"), ("lstm", 1, "#0173b2")]
     assert list(seen[0].arrays) == ["g"]
     assert seen[1].arrays == {}
@@ -312,6 +320,11 @@ def boom(_views: object) -> None:
         (lambda views: "text", "expected a seqbench.api.Section or None, got str"),
         (lambda views: Section("t", (Block("figure", "no figure"),)), "wants a matplotlib Figure, got str"),
         (lambda views: Section("t", (Block("table", "text"),)), "wants rows of cells"),
+        (lambda views: Section("t", (Block("marked", "text"),)), "wants spans of (text, strength, title)"),
+        (lambda views: Section("t", (Block("marked", [("text", 0.5)]),)), "wants spans of (text, strength, title)"),
+        (lambda views: Section("t", (Block("marked", [("text", 1.5, "")]),)), "must be from 0 to 1"),
+        (lambda views: Section("t", (Block("marked", [("text", float("nan"), "")]),)), "must be from 0 to 1"),
+        (lambda views: Section("t", (Block("marked", [("text", "1;x", "")]),)), "could not convert"),
         (lambda views: Section("t", (Block("video", "x"),)), "unknown kind of block"),  # type: ignore[arg-type]
     ],
 )
