@@ -66,7 +66,7 @@
   const SCALE = { "": 1, k: 1e3, M: 1e6, G: 1e9, T: 1e12, P: 1e15 };
   const words = new Intl.Collator("en", { numeric: true });
 
-  function numberIn(text) {
+  function toNumber(text) {
     const found = NUMBER.exec(text);
     if (!found) return NaN;
     const digits = found[1].replaceAll(",", "").replace("∞", "Infinity");
@@ -76,7 +76,7 @@
   function valuesOf(cells) {
     const texts = cells.map((cell) => cell?.dataset.value ?? cell?.textContent.trim() ?? "");
     const missing = texts.map((text) => text === "" || text === "–");
-    const numbers = texts.map((text) => numberIn(text));
+    const numbers = texts.map((text) => toNumber(text));
     const numeric = numbers.every((number, n) => missing[n] || !Number.isNaN(number));
     return texts.map((text, n) => (missing[n] ? null : numeric ? numbers[n] : text));
   }
