@@ -205,7 +205,7 @@
   // --- what scrolls sideways can be reached by the keyboard ---
 
   function markScrollers() {
-    for (const box of all(".scroll, pre")) {
+    for (const box of all(".scroll, pre, .plot:not([data-points])")) {
       if (box.scrollWidth > box.clientWidth) box.tabIndex = 0;
       else box.removeAttribute("tabindex");
     }
@@ -223,5 +223,6 @@
     all(".plot[data-points]").forEach(addReadings);
     markScrollers();
     addEventListener("resize", markScrollers);
+    document.addEventListener("toggle", markScrollers, true);
   });
 })();
