@@ -187,6 +187,21 @@ class TaskRun:
             return ()
         return tuple(compare({row.name: row.by_seed for row in self.rows}, self.score, self.level, pairs))
 
+    @cached_property
+    def places(self) -> dict[str, tuple[int, int]]:
+        """The best and the worst place that the verdicts leave to each row with a score, among those of its backend.
+
+        A row is behind those that were found better and before those that were found worse; nothing else is known.
+        """
+        better = [(v.first, v.second) for v in self.verdicts if v.differ]
+        found = {}
+        for row in (row for row in self.rows if row.scores.n):
+            rivals = {other.name for other in self.rows if other.scores.n and other.backend == row.backend}
+            above = sum(second == row.name and first in rivals for first, second in better)
+            below = sum(first == row.name and second in rivals for first, second in better)
+            found[row.name] = (1 + above, len(rivals) - below)
+        return found
+
     def metric(self, name: str) -> Metric | None:
         """The metric of that name."""
         return next((m for m in self.metrics if m.name == name), None)

@@ -66,7 +66,7 @@
   const SCALE = { "": 1, k: 1e3, M: 1e6, G: 1e9, T: 1e12, P: 1e15 };
   const words = new Intl.Collator("en", { numeric: true });
 
-  function numberIn(text) {
+  function toNumber(text) {
     const found = NUMBER.exec(text);
     if (!found) return NaN;
     const digits = found[1].replaceAll(",", "").replace("∞", "Infinity");
@@ -76,7 +76,7 @@
   function valuesOf(cells) {
     const texts = cells.map((cell) => cell?.dataset.value ?? cell?.textContent.trim() ?? "");
     const missing = texts.map((text) => text === "" || text === "–");
-    const numbers = texts.map((text) => numberIn(text));
+    const numbers = texts.map((text) => toNumber(text));
     const numeric = numbers.every((number, n) => missing[n] || !Number.isNaN(number));
     return texts.map((text, n) => (missing[n] ? null : numeric ? numbers[n] : text));
   }
@@ -205,7 +205,7 @@
   // --- what scrolls sideways can be reached by the keyboard ---
 
   function markScrollers() {
-    for (const box of all(".scroll, pre")) {
+    for (const box of all(".scroll, pre, .plot:not([data-points])")) {
       if (box.scrollWidth > box.clientWidth) box.tabIndex = 0;
       else box.removeAttribute("tabindex");
     }
@@ -223,5 +223,6 @@
     all(".plot[data-points]").forEach(addReadings);
     markScrollers();
     addEventListener("resize", markScrollers);
+    document.addEventListener("toggle", markScrollers, true);
   });
 })();

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import math
+import re
+
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from made_up_runs import ADDING, COPY, make_record, make_trial
+from matplotlib.figure import Figure
 
 from seqbench.report.collect import collect
-from seqbench.report.figures import aggregate, cost_pictures, curve_pictures, score_picture, wants_log
+from seqbench.report.figures import aggregate, cost_pictures, curve_pictures, front, score_picture, wants_log
+from seqbench.report.hover import Readings, Trace, placed
+from seqbench.report.look import style
+from seqbench.report.svg import to_svg
 
 
 def curves(*pairs: tuple[list[float], list[float | None]]):
@@ -80,6 +90,90 @@ def test_equal_sizes_look_equal() -> None:
     assert "parameters" in by_size.title
     assert "training time" in by_training.title
     assert "inference time" in by_inference.title
+
+
+small = st.integers(0, 4).map(float)
+
+
+@given(st.lists(st.tuples(small, small), min_size=1, max_size=8), st.booleans())
+def test_the_front_is_what_no_other_row_beats(points: list[tuple[float, float]], lower_is_better: bool) -> None:
+    def beats(other: tuple[float, float], one: tuple[float, float]) -> bool:
+        as_good = other[1] <= one[1] if lower_is_better else other[1] >= one[1]
+        return other[0] <= one[0] and as_good and other != one
+
+    unbeaten = {one for one in points if not any(beats(other, one) for other in points)}
+    found = front(points, lower_is_better)
+    assert set(found) == unbeaten
+    assert len(found) == len(unbeaten)
+    assert found == sorted(found)
+
+
+def test_the_front_is_drawn_as_steps_to_the_edge() -> None:
+    trials = [make_trial(COPY, label, s) for label in "abcd" for s in range(2)]
+    costs = {"a": (30.0, 10.0), "b": (50.0, 20.0), "c": (40.0, 30.0), "d": (90.0, 40.0)}
+    records = []
+    for trial in trials:
+        record = make_record(trial, COPY, costs[trial.label][0])
+        records.append(record | {"speed": record["speed"] | {"train_seconds": costs[trial.label][1]}})
+    run = collect(trials, records)
+    ax = cost_pictures(run.tasks[0], run)[1].figure.axes[0]
+    (line,) = [line for line in ax.lines if line.get_label() == "front"]
+    assert line.get_drawstyle() == "steps-post"
+    assert list(line.get_xdata()) == [10.0, 20.0, 40.0, ax.get_xlim()[1]]
+    assert list(line.get_ydata()) == [30.0, 50.0, 90.0, 90.0]
+
+
+def test_a_cost_that_nobody_recorded_has_no_figure() -> None:
+    trials = [make_trial(COPY, "lstm")]
+    run = collect(trials, [make_record(trials[0], COPY, speed={"train_seconds": 3.0})])
+    assert [p.title for p in cost_pictures(run.tasks[0], run)] == [
+        "Test recall against parameters",
+        "Test recall against training time",
+    ]
+
+
+def test_points_are_placed_in_shares_of_the_figure_and_those_outside_left_out() -> None:
+    figure = Figure(figsize=(4, 2))
+    ax = figure.add_axes((0.25, 0.5, 0.5, 0.25))
+    ax.set(xlim=(0, 10), ylim=(1, 100), yscale="log")
+    trace = Trace('say "x"', "#0173b2", [0, 5, 10, 11, 5, 5], [1, 10, 100, 10, 0, math.nan])
+    told = json.loads(placed(figure, Readings("step", "loss [nats]", (trace,))))
+    assert told == {
+        "x": "step",
+        "y": "loss [nats]",
+        "rows": [['say "x"', "#0173b2", [[0.25, 0.5, 0, 1], [0.5, 0.375, 5, 10], [0.75, 0.25, 10, 100]]]],
+    }
+
+
+def svg_of(**text: object) -> str:
+    with style():
+        figure = Figure(figsize=(2, 2))
+        figure.add_subplot().plot([1, 2], color="#0173b2")
+        figure.text(0.5, 0.5, "fill: #1b1f24", **text)  # type: ignore[arg-type]
+        return to_svg(figure, "x")
+
+
+def test_our_figures_take_the_colours_of_the_page() -> None:
+    svg = svg_of()
+    assert "fill: var(--card)" in svg
+    assert "stroke: var(--grid)" in svg
+    assert "stroke: #0173b2" in svg, "a model's colour is the same everywhere"
+    assert ">fill: #1b1f24<" in svg, "words are no colours"
+    assert not re.findall(r'style="[^"]*#(?:1b1f24|ffffff|e4e6ea)', svg)
+
+
+@pytest.mark.parametrize("colour", ["black", "#333333", "white"])
+def test_a_figure_with_text_in_colours_of_its_own_keeps_its_paper(colour: str) -> None:
+    svg = svg_of(color=colour)
+    assert "var(" not in svg
+    assert "fill: #ffffff" in svg
+
+
+def test_a_figure_with_an_image_keeps_its_paper() -> None:
+    with style():
+        figure = Figure(figsize=(2, 2))
+        figure.add_subplot().imshow(np.eye(2))
+        assert "var(" not in to_svg(figure, "x")
 
 
 def test_curves_against_steps_and_seconds() -> None:

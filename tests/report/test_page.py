@@ -16,7 +16,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_up_runs import ADDING, CHARS, COPY, MODELS, failed, full_run, make_folder, make_record, make_trial
+from made_up_runs import (
+    ADDING,
+    CHARS,
+    COPY,
+    MODELS,
+    failed,
+    full_run,
+    make_folder,
+    make_record,
+    make_trial,
+    speed_row,
+    with_speed,
+)
 from matplotlib.figure import Figure
 
 import seqbench.report
@@ -347,14 +359,43 @@ def test_arrays_that_cannot_be_read_spoil_the_section_only(tmp_path, report_text
 # --- cost -------------------------------------------------------------------------------------------
 
 
-def test_it_is_small_and_quick(tmp_path: Path, report_text: Report) -> None:
-    import time
+def test_six_models_on_four_tasks_with_five_seeds_stay_small(tmp_path: Path, report_text: Report) -> None:
+    text = report_text(full_run(tmp_path, (COPY, ADDING, CHARS, replace(COPY, name="sentiment")), seeds=5))
+    assert text.count("<svg") == 4 * 6
+    assert len(text.encode()) < 3_000_000
 
-    folder = full_run(tmp_path, (COPY, ADDING, CHARS))
-    start = time.perf_counter()
-    size = len(report_text(folder).encode())
-    assert size < 3_000_000
-    assert time.perf_counter() - start < 20  # about 2 s on an idle core
+
+def test_the_verdicts_come_first_and_what_was_held_equal_last(tmp_path: Path, report_text: Report) -> None:
+    trials = [make_trial(task, label, s) for task in (COPY, ADDING) for label in MODELS[:3] for s in range(4)]
+    records = [make_record(t, ADDING if t.task == "adding" else COPY) | {"notes": ["a remark"]} for t in trials[1:]]
+    text = report_text(make_folder(tmp_path, trials, [failed(trials[0]), *records]))
+    assert re.findall(r"<h[23]>(.*?)</h", text)[:10] == [
+        "Ranks over tasks",
+        "copy/<wbr>embedded",
+        "Verdicts",
+        "Leaderboard",
+        "Figures",
+        "Held equal, not equal",
+        "Notes",
+        "Failures",
+        "adding/<wbr>embedded",
+        "Verdicts",
+    ]
+    titles = re.findall(r"<figcaption>(.*?)</", text)[:6]
+    assert [title.partition(" ")[0] for title in titles] == ["Test", "Test", "Test", "Test", "Validation", "Validation"]
+    first = Page(text[: text.index("<h2>Ranks")]).text
+    for said in re.findall(r'<ul class="verdicts">\n<li>(.*?)</li>', text):
+        assert Page(said).text in first
+
+
+def test_a_warning_stands_by_the_leaderboard_and_a_remark_at_the_end(tmp_path: Path, report_text: Report) -> None:
+    trials = [
+        make_trial(label=label, advice=f"{label} {kind}") for label, kind in (("lstm", "fits"), ("gru", "is odd"))
+    ]
+    trials[1] = replace(trials[1], advice="warning: gru is odd")
+    text = Page(report_text(make_folder(tmp_path, trials, [make_record(t) for t in trials]))).text
+    assert text.index("Leaderboard") < text.index("gru is odd") < text.index("Figures")
+    assert text.index("Held equal, not equal") < text.index("lstm fits")
 
 
 def test_a_section_across_sees_all_settings_of_its_task_once(tmp_path, report_text, section, registry) -> None:
@@ -374,3 +415,36 @@ def test_a_section_across_sees_all_settings_of_its_task_once(tmp_path, report_te
     titles = [title.replace("<wbr>", "") for title in re.findall(r"<h[23]>(.*?)</h", text)]
     of_tasks = [title for title in titles if "/" in title or title == "All together"]
     assert of_tasks == ["copy[T=10]/embedded", "copy[T=20]/embedded", "All together", "adding/embedded"]
+
+
+# --- a speed phase --------------------------------------------------------------------------------------
+
+
+def test_a_speed_phase_stands_in_the_report(tmp_path: Path, report_text: Report) -> None:
+    """Latencies in the leaderboard and under the scores, the tables below; rows that failed with their cause."""
+    folder = full_run(tmp_path, (COPY, ADDING), ("lstm", "gru"), seeds=2)
+    plain = Page(report_text(folder)).text
+    assert "against inference time" in plain
+    assert "Speed, apart from training" not in plain
+    ill = speed_row("gru", "step", status="timeout", cause="no <b>sample</b> in 600 s", samples={}, backend="numba")
+    rows = [speed_row(label, name) for name in ("infer", "step") for label in ("lstm", "gru")]
+    text = report_text(with_speed(folder, *rows, ill))
+    page = Page(text)
+    assert page.text.count("Speed, apart from training") == 1, "the other task was not measured"
+    assert page.text.count("against latency") == 1
+    assert page.text.count("against inference time") == 1
+    for said in ("infer, batch 1: ms a call", "step, batch 1: µs a step", "timeout: no <b>sample</b> in 600 s"):
+        assert said in page.text
+    assert "<b>" not in text
+    board = text[text.index('class="board"') :].partition("</table>")[0]
+    assert "Infer\nms" in board
+    assert f">{speed_row('lstm', 'infer')['samples']['wall'][0] * 1.005 * 1e3:.2g}</td>" in board
+    assert "T^p" not in text[text.index("infer, batch 1") :].partition("</table>")[0], "one length has no growth"
+
+
+def test_growth_is_drawn_where_there_are_lengths(tmp_path: Path, report_text: Report) -> None:
+    rows = [speed_row("gru", "infer", length=length) for length in (64, 128, 256)]
+    page = Page(report_text(with_speed(full_run(tmp_path, models=("gru",), seeds=1), *rows)))
+    assert "Time against length, ms a call" in page.text
+    assert "Memory of a call against length, MiB" in page.text
+    assert "1.00 ± 0.00" in page.text

@@ -1,0 +1,129 @@
+"""A speed phase on a page: tables, and time and memory against length."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, NullLocator
+
+from seqbench.frame import look_up
+from seqbench.report import text
+from seqbench.report.drawing import Drawing, drawing
+from seqbench.report.figures import PANEL, Picture, finish, mark, plain_ticks
+from seqbench.report.look import Look, look, style
+from seqbench.report.speeds.columns import LEAST_MEMORY_MIB, OPERATIONS, seconds
+from seqbench.report.speeds.tables import BELOW, UNITS, Table, causes, tables
+
+Record = Mapping[str, Any]
+Read = Callable[[Record], tuple[float, float, float] | None]
+"""Middle, lower and upper end of what a record says; None where it says nothing."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A table, its figures and the looks of its rows."""
+
+    table: Table
+    looks: list[Look]
+    drawings: list[Drawing]
+
+
+@dataclass(frozen=True)
+class SpeedPhase:
+    """A speed phase as a page shows it.
+
+    Attributes:
+        operations: name and meaning of those that were measured.
+        rounds: samples of each network.
+        starts: processes of each, which shared the rounds.
+        condition: of the machine, ``before`` and ``after``.
+        parts: a table and its figures for each operation and batch.
+        causes: why there are rows without figures.
+    """
+
+    operations: list[tuple[str, str]]
+    rounds: int
+    starts: int
+    condition: Mapping[str, Any]
+    parts: list[Part]
+    causes: list[str]
+    below: tuple[str, ...] = BELOW
+
+
+def speed_phase(
+    data: Mapping[str, Any], salt: str, labels: Sequence[str] = (), backends: Sequence[str] = ()
+) -> SpeedPhase:
+    """What ``speed.json`` holds, for a page.
+
+    Args:
+        data: what it holds.
+        salt: makes ids unique on the page.
+        labels: models, in the order that gives them their colours on this page; others follow.
+        backends: likewise.
+    """
+    rows = data["rows"]
+    labels = text.distinct([*labels, *(record["label"] for record in rows)])
+    backends = text.distinct([*backends, *(record["backend"] for record in rows)])
+    return SpeedPhase(
+        operations=[(key, OPERATIONS[key]) for key in text.distinct(record["operation"] for record in rows)],
+        rounds=data["spec"]["rounds"],
+        starts=min(data["spec"]["starts"], data["spec"]["rounds"]),
+        condition=data["condition"],
+        parts=[_part(table, labels, backends, f"{salt}-{n}") for n, table in enumerate(tables(rows))],
+        causes=causes(rows),
+    )
+
+
+def _part(table: Table, labels: Sequence[str], backends: Sequence[str], salt: str) -> Part:
+    looks = [look(records[0]["label"], records[0]["backend"], labels, backends) for records in table.records]
+    unit, scale = UNITS[table.operation]
+    figures = {
+        f"Time against length, {unit}": _draw(table, looks, lambda record: _time(record, scale), unit),
+        "Memory of a call against length, MiB": _draw(table, looks, _memory, "MiB"),
+    }
+    drawings = [
+        drawing(Picture(title, figure), f"{salt}-{n}") for n, (title, figure) in enumerate(figures.items()) if figure
+    ]
+    return Part(table, looks, drawings)
+
+
+def _time(record: Record, scale: float) -> tuple[float, float, float] | None:
+    """Median and quartiles."""
+    if "wall" not in record:
+        return None
+    middle, wall = scale * seconds(record), record["wall"]
+    return middle, middle * wall["q1"] / wall["median"], middle * wall["q3"] / wall["median"]
+
+
+def _memory(record: Record) -> tuple[float, float, float] | None:
+    mib = look_up(record, "memory", "call_mib")
+    return None if mib is None or mib < LEAST_MEMORY_MIB else (mib, mib, mib)
+
+
+def _draw(table: Table, looks: Sequence[Look], read: Read, unit: str) -> Figure | None:
+    """Both axes logarithmic: a power law is a line; None where no row has two lengths."""
+    lines = []
+    for records, how in zip(table.records, looks, strict=True):
+        found = [(record["length"], value) for record in records if (value := read(record))]
+        lines.append((found, how))
+    if max(len(found) for found, _ in lines) < 2:
+        return None
+    with style():
+        figure = Figure(figsize=PANEL, layout="constrained")
+        ax = figure.add_subplot()
+        for found, how in lines:
+            for length, (_, low, high) in found:
+                ax.plot([length] * 2, [low, high], color=how.colour, lw=1.3, alpha=0.8)
+            ax.plot(
+                [n for n, _ in found], [v[0] for _, v in found], color=how.colour, ls=how.line, lw=1.6, **mark(how, 7)
+            )
+        ax.set(xscale="log", yscale="log", xlabel="length T", ylabel=unit)
+        plain_ticks(ax, "y")
+        ax.xaxis.set_major_locator(FixedLocator(sorted({length for found, _ in lines for length, _ in found})))
+        ax.xaxis.set_minor_locator(NullLocator())
+        ax.xaxis.set_major_formatter(text.tick)
+        finish(ax)
+    return figure

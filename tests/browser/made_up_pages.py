@@ -1,0 +1,100 @@
+"""Reports that have one of everything, from made-up runs."""
+
+from __future__ import annotations
+
+import sys
+import types
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from made_up_runs import ADDING, CHARS, COPY, MODELS, FakeTask, failed, make_folder, make_record, make_trial
+from matplotlib.figure import Figure
+
+from seqbench.api import Block, Section, SectionCard, TrialView
+from seqbench.registry import Registry
+from seqbench.report import text
+from seqbench.report.write import write_report
+from seqbench.store import RunFolder
+
+SENTIMENT = FakeTask(
+    "sentiment",
+    (replace(COPY.metrics[0], name="accuracy", summary="share of sentences called right"), COPY.metrics[1]),
+    (
+        replace(COPY.references[0], name="trivial", metrics={"accuracy": 50.0}),
+        replace(COPY.references[0], name="bag-of-words", summary="which knows no order", metrics={"accuracy": 81.2}),
+    ),
+    50.0,
+    92.0,
+    "accuracy",
+)
+SOLVABLE = replace(COPY, metrics=(replace(COPY.metrics[0], solved=98.0), COPY.metrics[1]))
+TASKS = (SOLVABLE, ADDING, CHARS, SENTIMENT)
+LABELS = (*MODELS[:4], "transformer[heads=8,positions=sinusoidal,norm=pre,feed_forward=4]", "rnn")
+
+VALUES = [5e-7, 0.00123, 0.5, 1.0, 9.99, 49.6, 612.0, 999.6, 12_345.0, 49_900.0, 1_250_000.0, 3.2e9]
+FORMATS: Mapping[str, Sequence[str]] = {
+    "number": [text.number(v) for v in VALUES],
+    "interval": [text.with_interval(v, v / 30) for v in VALUES],
+    "kilo": [text.kilo(v) for v in VALUES],
+    "percent": [text.percent(v) for v in [-3.0, -0.012, *VALUES[2:8]]] + [text.DASH] * 4,
+    "share": [f"{v:.1f} %" for v in (0.4, 3.0, 9.9, 10.0, 22.0, 100.0)] + [text.DASH] * 6,
+    "p": ["< 0.0001", *(text.number(v, 2) for v in (0.00012, 0.003, 0.04, 0.5, 1.0))] + [""] * 6,
+    "words": ["a2", "a10", "b", "ba", "Bb", "c", "d", "e", "f", "g", "h", "i"],
+}
+"""Cells as the report writes them, ascending, what is missing last."""
+
+SHUFFLED = np.random.default_rng(3).permutation(len(VALUES))
+
+
+def write(folder: RunFolder, *cards: SectionCard) -> Path:
+    registry = Registry()
+    registry.sections.update({card.name: card for card in cards})
+    return write_report(folder, registry)
+
+
+def section_card(make: object, task: str = "copy") -> SectionCard:
+    """A section of a module that exists in memory alone."""
+    module = types.ModuleType("browser_section")
+    module.make = make  # type: ignore[attr-defined]
+    sys.modules[module.__name__] = module
+    return SectionCard("browser", task, f"{module.__name__}:make")
+
+
+def everything(_views: list[TrialView]) -> Section:
+    """A block of every kind, wider than a page where it can be."""
+    figure = Figure(figsize=(9, 3))
+    heat, line = figure.subplots(1, 2)
+    heat.imshow(np.eye(4))
+    line.plot([1, 2, 3])
+    cells = [[FORMATS[name][place] for name in FORMATS] for place in SHUFFLED]
+    return Section(
+        "What explains it",
+        (
+            Block("text", "signature:" + "nrefs1|case:mixed|" * 12, "A word as wide as the page"),
+            Block("code", "to be or not to be " * 12 + "\n  indented", "What it writes"),
+            Block("table", [list(FORMATS), *cells], "Every form of number"),
+            Block("table", [["source", "output"], ["ein Haus steht " * 9, "a house stands " * 9]], "Sentences"),
+            Block("figure", figure, "Drawn"),
+        ),
+    )
+
+
+def four_tasks(out: Path) -> RunFolder:
+    """Six models on four tasks, three seeds: one row has failed, one seed of another, one never ran."""
+    trials, records = [], []
+    for task in TASKS:
+        for label in LABELS:
+            for seed in range(3):
+                advice = "warning: receptive field 61 of 100 steps" if label == "tcn" and task is ADDING else ""
+                trial = make_trial(task, label, seed, advice=advice)
+                trials.append(trial)
+                if task is ADDING and label == "rnn":
+                    records.append(failed(trial, log_tail="Traceback (most recent call last):\n  last words " * 9))
+                elif task is SOLVABLE and label == "gru" and seed == 2:
+                    records.append(failed(trial, "timeout", cause="killed after 7 s", log_tail="step 10 of 90"))
+                elif not (task is CHARS and label == "janet"):
+                    records.append(make_record(trial, task))
+    data = [{"path": "char-lm/some/where/input.txt", "sha256": "0123456789abcdef" * 4, "url": "https://x.example/i"}]
+    return make_folder(out, trials, records, data=data, warnings=["tcn: receptive field 61 of 100 steps"])
