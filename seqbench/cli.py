@@ -210,10 +210,13 @@ def _finish(results: Results) -> None:
 
 @cli.command()
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--format", "form", help="Only print the tables, to be pasted: markdown, latex or csv.")
+@click.option(
+    "--format", "form", help="Only the tables: markdown, latex or csv, to be pasted; or parquet, into a file."
+)
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="With --format: write this file, print nothing.")
 @click.option("--figures", is_flag=True, help="Write every figure as SVG and PNG too, into the run's folder figures.")
 @click.option("--plugin", multiple=True, type=click.Path(), help="A Python file with report sections. Repeatable.")
-def report(folder: Path, form: str | None, figures: bool, plugin: tuple[str, ...]) -> None:
+def report(folder: Path, form: str | None, output: Path | None, figures: bool, plugin: tuple[str, ...]) -> None:
     """Write report.html, results.csv and summary.csv of a run anew, and print its tables.
 
     Plugin files that the run used are not loaded again: their records say all that the tables need.
@@ -224,13 +227,29 @@ def report(folder: Path, form: str | None, figures: bool, plugin: tuple[str, ...
     results = Results(RunFolder.open(folder), _registry(plugin))
     if form is not None and figures:
         raise UsageError("--format only prints tables; leave out --figures, or call it once more without --format.")
+    if form is None and output is not None:
+        raise UsageError("--output is for --format; without it the report is written into the run's folder.")
     if form is not None:
-        click.echo(results.table(form), nl=False)
+        _table(results, form, output)
         return
     results.write_report()
     if figures:
         results.write_figures()
     _finish(results)
+
+
+def _table(results: Results, form: str, output: Path | None) -> None:
+    """The tables in one form, into a file or to the terminal."""
+    from seqbench.store import write_text
+
+    if form == "parquet":
+        if output is None:
+            raise UsageError("--format parquet is not text: say into which file, as in --output results.parquet.")
+        results.write_parquet(output)
+    elif output is not None:
+        write_text(output, results.table(form))
+    else:
+        click.echo(results.table(form), nl=False)
 
 
 @cli.command()

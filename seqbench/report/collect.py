@@ -220,7 +220,8 @@ class Run:
 
 def read_run(folder: RunFolder, registry: Registry | None = None) -> Run:
     """The run in a folder, whatever of it is there already."""
-    return collect(folder.trials(), folder.records(), registry, folder.run())
+    trials = folder.trials()
+    return collect(trials, folder.records(trials), registry, folder.run())
 
 
 def collect(
