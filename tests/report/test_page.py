@@ -35,7 +35,7 @@ import seqbench.report
 from seqbench.api import Block, Section
 from seqbench.frame import COLUMNS
 from seqbench.registry import Registry
-from seqbench.report.write import write_report
+from seqbench.results import Results
 from seqbench.store import RunFolder
 
 HOSTILE = (
@@ -103,13 +103,15 @@ def test_offline(tmp_path: Path, report_text: Report) -> None:
 
 def test_same_bytes_every_time(tmp_path: Path, registry: Registry) -> None:
     folder = full_run(tmp_path, (COPY, ADDING), MODELS[:3])
-    first = [(write_report(folder, registry).read_bytes(), (folder.path / "results.csv").read_bytes())]
-    assert [(write_report(folder, registry).read_bytes(), (folder.path / "results.csv").read_bytes())] == first
+    first = [(Results(folder, registry).write_report().read_bytes(), (folder.path / "results.csv").read_bytes())]
+    assert [
+        (Results(folder, registry).write_report().read_bytes(), (folder.path / "results.csv").read_bytes())
+    ] == first
 
 
 def test_same_bytes_in_another_process(tmp_path: Path, registry: Registry) -> None:
     folder = full_run(tmp_path, (COPY,), MODELS[:2])
-    here = write_report(folder, registry).read_bytes()
+    here = Results(folder, registry).write_report().read_bytes()
     code = """
         import sys
         from pathlib import Path
