@@ -101,7 +101,7 @@ MAY_BE_HEAVY = {
     "report/sections": "matplotlib",
     "report/svg": "matplotlib",
     "report/tuning_figures": "matplotlib",
-    "report/speeds/page": "matplotlib",
+    "report/speeds/parts": "matplotlib",
     "report/write": "numpy matplotlib",
     "sampling": "numpy",
     "sizing": "torch",
