@@ -143,6 +143,10 @@ def test_long_tables_have_a_filter_and_short_ones_none(visit: Visit, report: Pat
             summary.click()
         for table in page.locator("table").all():
             rows = table.locator("tbody tr:not(.reference)").count()
+            if "w11" in table.inner_text():
+                assert rows == 12
+                rows = 0  # some belong together, without the first of them they say nothing
+                assert table.locator("button").count() == 0
             found = table.locator("xpath=../preceding-sibling::*[1][contains(@class, 'filter')]").count()
             assert found == (rows > 8 or "board" in (table.get_attribute("class") or "")), table.inner_text()[:80]
 
