@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from seqbench.registry import Registry
     from seqbench.results import Results
     from seqbench.spec import Trial
+    from seqbench.speed.spec import SpeedSpec
     from seqbench.store import RunFolder
 
 OK, TRIAL_FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
@@ -283,6 +284,7 @@ def export(run_folder: Path, trial: str, output: Path, overwrite: bool) -> None:
 
 
 @cli.command()
+@click.argument("run_folder", metavar="[RUN]", required=False, type=click.Path(path_type=Path))
 @click.option("--model", multiple=True, help="Model, as name or name[option=value]. Repeatable. Default: all.")
 @click.option("--task", help="Inputs, outputs and heads as this task has them. Default: the core by itself.")
 @click.option("--dataset", help="Dataset of the task. Default: its first.")
@@ -299,18 +301,37 @@ def export(run_folder: Path, trial: str, output: Path, overwrite: bool) -> None:
 @click.option("--data-dir", type=click.Path(), help="Where downloaded datasets lie.")
 @click.option("--plugin", multiple=True, type=click.Path(), help="A Python file with a plugin. Repeatable.")
 @click.option("--out", type=click.Path(), help="Folder for the results' folder. Default: results.")
-def speed(**options: Any) -> None:
+def speed(run_folder: Path | None, **options: Any) -> None:
     """Measure time and memory of models, apart from training and alone on the machine.
 
     Every model has processes of its own; they are measured in turns, in another order each round. Growth with the
     length of the sequences is fitted where there are three lengths or more. docs/measuring.md says more.
+
+    With RUN, the folder of a run, the networks of that run are measured on each of its tasks, at the length and the
+    batches of training (and 1) unless others are asked for, and its report shows them.
     """
+    from seqbench.speed.of_run import specs_of
+    from seqbench.speed.spec import make_spec
+    from seqbench.store import RunFolder
+
+    given = {name: value for name, value in options.items() if value not in (None, ())}
+    folder = None if run_folder is None else RunFolder.open(run_folder)
+    specs = [make_spec(given)] if folder is None else specs_of(folder, given)
+    measured = [_measure(spec) for spec in specs]
+    if folder is not None:
+        from seqbench.results import Results
+
+        report = Results(folder, _registry(specs[0].run.plugin)).write_report()
+        click.echo(f"Report: {report}")
+    sys.exit(OK if all(measured) else TRIAL_FAILED)
+
+
+def _measure(spec: SpeedSpec) -> bool:
+    """Measure and print; whether all was measured."""
+    from seqbench.report.speeds.tables import print_tables
     from seqbench.speed.run import make_plan
     from seqbench.speed.run import run as measure
-    from seqbench.speed.spec import make_spec
-    from seqbench.speed.tables import print_tables
 
-    spec = make_spec({name: value for name, value in options.items() if value not in (None, ())})
     cards = _registry(spec.run.plugin)
     plan = make_plan(spec, cards)
     for warning in plan.warnings:
@@ -318,7 +339,7 @@ def speed(**options: Any) -> None:
     speeds = measure(plan, cards, click.echo)
     print_tables(speeds.data["rows"])
     click.echo(f"Results: {speeds.path}")
-    sys.exit(OK if speeds.ok else TRIAL_FAILED)
+    return speeds.ok
 
 
 @cli.command()

@@ -40,7 +40,10 @@ def export(folder: RunFolder, name: str, path: Path, overwrite: bool = False) ->
     registry.check_unchanged(trial.plugins)
     recurrence = recurrence_of(registry.load(list(trial.plugins)), trial.model, trial.model_options)
     description = _described(trial, record, folder.arrays(trial.id, "form/").get("symbols"))
-    arrays = arrays_of(folder.arrays(trial.id, "weights/"), description, recurrence)
+    weights = folder.arrays(trial.id, "weights/")
+    if not weights:
+        raise UsageError(f"The weights of {trial.id} are not in {folder.path / 'weights'}: they were deleted.")
+    arrays = arrays_of(weights, description, recurrence)
     write_atomically(path, lambda file: write(file, description, arrays))
     return description
 

@@ -11,7 +11,7 @@ from seqbench.api import DataFile, Dataset
 from seqbench.errors import DataError, UsageError
 from seqbench.registry import Registry
 from seqbench.spec import Trial, trial_to_dict
-from seqbench.store import RunFolder, is_as_written, strict
+from seqbench.store import ARCHIVES, RunFolder, is_as_written, strict
 
 EDITED = "its checksum is not that of its content: it was edited or damaged after it was written"
 
@@ -37,13 +37,21 @@ def record_fault(folder: RunFolder, trial: Trial) -> str:
     try:
         if record["score"] != record["metrics"]["test"][record["task"]["score"]]:
             return "its score is not the test metric that it is said to be"
-        stored = record["artifacts"]["sha256"]
+        written = {archive: record["sha256"][archive] for archive in ARCHIVES}
     except (KeyError, TypeError):
         return "it lacks what every record of a finished trial has"
-    now = folder.arrays_digest(trial.id)
-    if now is None:
-        return f"artifacts/{trial.id}.npz is not there"
-    return "" if now == stored else f"artifacts/{trial.id}.npz is not the file that the trial wrote"
+    return archive_fault(trial.id, written, folder.digests(trial.id))
+
+
+def archive_fault(trial_id: str, written: Mapping[str, str], now: Mapping[str, str | None]) -> str:
+    """Which archive is not the file that the trial wrote; weights may be deleted, for no number is read off them."""
+    for archive, digest in written.items():
+        file = f"{archive}/{trial_id}.npz"
+        if now[archive] is None and archive != "weights":
+            return f"{file} is not there"
+        if now[archive] not in {None, digest}:
+            return f"{file} is not the file that the trial wrote"
+    return ""
 
 
 def why_not_as_written(data: Mapping[str, Any]) -> str:

@@ -52,7 +52,12 @@ class Network(nn.Module):
         return self._core.summary(y, lengths)
 
     def outputs(self, batch: Batch) -> Tensor:
-        """Outputs of a batch of numpy arrays."""
+        """Outputs of a batch of numpy arrays.
+
+        Raises:
+            Refused: the core's sequences cannot be that long.
+        """
+        check_capacity(self._core, batch.x.shape[1])
         return self(to_tensor(batch.x, device_of(self)), lengths_of(batch))  # type: ignore[no-any-return]
 
     def chunk(self, x: Tensor, state: State, lengths: Tensor | None = None) -> tuple[Tensor, State]:

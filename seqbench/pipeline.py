@@ -219,12 +219,14 @@ def _run(folder: RunFolder, spec: RunSpec, cards: Registry, watch: Watch) -> Res
 
 
 def _phases(folder: RunFolder, spec: RunSpec, cards: Registry) -> Iterator[list[Trial]]:
-    """The trials that tune, where there are any; the others, with what came of it; rounds of more seeds."""
-    tuning = [trial for trial in folder.trials() if trial.purpose == "tuning"]
-    if tuning:
-        yield tuning
-        _settle(folder, spec)
-    yield [trial for trial in folder.trials() if trial.purpose == "score"]
+    """With tuning, task after task, those that tune and the others with what came of it; then rounds of more seeds."""
+    if spec.tune:
+        for task in dict.fromkeys(trial.task_label for trial in folder.trials()):
+            yield _of(folder, "tuning", task)
+            _settle(folder, spec, task)
+            yield _of(folder, "score", task)
+    else:
+        yield folder.trials()
     while spec.until_decided and (more := _next_round(folder, spec, cards)):
         folder.write_run(folder.run() | {"trials": [asdict(trial) for trial in (*folder.trials(), *more)]})
         yield more
@@ -241,15 +243,22 @@ def _next_round(folder: RunFolder, spec: RunSpec, cards: Registry) -> list[Trial
     return more
 
 
-def _settle(folder: RunFolder, spec: RunSpec) -> None:
-    """Give the trials their settings, once; a resumed run finds them there."""
-    stored, trials = folder.run(), folder.trials()
-    if stored.get("settled"):
+def _of(folder: RunFolder, purpose: str, task: str) -> list[Trial]:
+    return [trial for trial in folder.trials() if trial.purpose == purpose and trial.task_label == task]
+
+
+def _settle(folder: RunFolder, spec: RunSpec, task: str) -> None:
+    """Give the trials of a task their settings, once; a resumed run finds them there."""
+    stored = folder.run()
+    done: list[str] = stored.get("settled", [])
+    if task in done:
         return
-    tuning, rest = ([t for t in trials if t.purpose == purpose] for purpose in ("tuning", "score"))
-    records = [record for trial in tuning if (record := folder.record(trial.id)) is not None]
-    rest = [with_known_steps(trial, spec.steps) for trial in settled(rest, records)]
-    folder.write_run(stored | {"trials": [asdict(trial) for trial in (*tuning, *rest)], "settled": True})
+    records = [record for trial in _of(folder, "tuning", task) if (record := folder.record(trial.id)) is not None]
+    trials = folder.trials()
+    places = [n for n, trial in enumerate(trials) if trial.purpose == "score" and trial.task_label == task]
+    for place, trial in zip(places, settled([trials[n] for n in places], records), strict=True):
+        trials[place] = with_known_steps(trial, spec.steps)
+    folder.write_run(stored | {"trials": [asdict(trial) for trial in trials], "settled": [*done, task]})
 
 
 def _write_replay(folder: RunFolder, spec: RunSpec) -> None:

@@ -1,4 +1,4 @@
-"""A network as a task sees it: numpy in, numpy out, no gradients."""
+"""A network as a task sees it: numpy in, numpy out."""
 
 from __future__ import annotations
 
@@ -41,6 +41,23 @@ class NetworkPredictor:
         """Outputs and loss of one batch, from a zero state."""
         with self._evaluating():
             return self._prediction(self._network.outputs(batch), batch)
+
+    def input_gradient(self, batch: Batch) -> np.ndarray:
+        """The norm of ``d loss / d x_t`` for every input step ``x_t`` as it enters the core: float64 ``(B, T)``."""
+        entered: list[Tensor] = []
+        hook = self._network.input.register_forward_hook(lambda _module, _x, out: entered.append(out))
+        training = self._network.training
+        self._network.eval()
+        try:
+            # cuDNN takes gradients of recurrent layers in training mode alone, where dropout would be at work
+            with torch.enable_grad(), torch.backends.cudnn.flags(enabled=False):
+                loss = self._loss(self._network.outputs(batch), targets_of(batch, self._form, self._device))
+            (gradient,) = torch.autograd.grad(loss, entered)  # (B, T, D)
+        finally:
+            hook.remove()
+            self._network.train(training)
+        norms: np.ndarray = gradient.double().norm(dim=-1).cpu().numpy()  # (B, T)
+        return norms
 
     def stream(self, batches: Iterable[Batch]) -> Iterator[Prediction]:
         """The same for successive chunks of one set of sequences, the state carried along."""

@@ -7,8 +7,9 @@
       spec.toml              the same run again: seqbench run results/<run>/spec.toml
       trials/<id>.json       the record of a finished trial, whatever its end; it and run.json carry a checksum
       steps/<row>.json       the number of steps that a budget in seconds came to, the same for all seeds of a row
-      artifacts/<id>.npz     best weights ("weights/<name>"), the task's arrays ("task/<name>") and, where tokens are
-                             text, that of each ("form/symbols", JSON)
+      artifacts/<id>.npz     the task's arrays ("task/<name>") and, where tokens are text, that of each ("form/symbols",
+                             JSON): with the records, all that a report needs
+      weights/<id>.npz       the best weights ("weights/<name>"); may be deleted to save space
       logs/<id>.log          what the trial printed
       results.csv  summary.csv  report.html  figures/   exports, made anew from the records
 """
@@ -24,6 +25,7 @@ import socket
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
     from seqbench.spec import Trial
 
 FORMAT = 1
+ARCHIVES = ("artifacts", "weights")
+"""The folders of a trial's arrays; those whose name begins with ``weights/`` lie in the second."""
 CHECKSUM = "checksum"
 _SAFE = re.compile(r"[A-Za-z0-9=._-]+")
 
@@ -277,7 +281,7 @@ class RunFolder:
         return int(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
 
     def write_arrays(self, trial_id: str, arrays: Mapping[str, np.ndarray]) -> None:
-        """Store named arrays, without pickle.
+        """Store named arrays, without pickle, each in its archive.
 
         Raises:
             ValueError: an array holds Python objects.
@@ -287,23 +291,39 @@ class RunFolder:
         for name, array in arrays.items():  # numpy 2.0 has no allow_pickle here: it would store it as an array
             if np.asarray(array).dtype.hasobject:
                 raise ValueError(f"array {name!r} holds Python objects; store numbers or text")
-        path = self._file("artifacts", trial_id, ".npz")
-        write_atomically(path, lambda file: np.savez_compressed(file, **arrays))  # type: ignore[arg-type]
+        for archive in ARCHIVES:
+            own: dict[str, Any] = {name: array for name, array in arrays.items() if _archive_of(name) == archive}
+            write_atomically(self._file(archive, trial_id, ".npz"), partial(_write_arrays, own))
 
-    def arrays_digest(self, trial_id: str) -> str | None:
-        """The sha256 of the file that holds a trial's arrays; None where there is none."""
-        path = self._file("artifacts", trial_id, ".npz")
-        if not path.exists():
-            return None
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+    def digests(self, trial_id: str) -> dict[str, str | None]:
+        """The sha256 of each of a trial's archives, by its folder; None where there is none."""
+        return {archive: _sha256(self._file(archive, trial_id, ".npz")) for archive in ARCHIVES}
 
     def arrays(self, trial_id: str, prefix: str = "") -> dict[str, np.ndarray]:
         """The stored arrays whose name begins with ``prefix``, without it; none where nothing was stored."""
         import numpy as np
 
-        path = self._file("artifacts", trial_id, ".npz")
-        if not path.exists():
-            return {}
-        with np.load(path, allow_pickle=False) as file:
-            return {name.removeprefix(prefix): file[name] for name in file.files if name.startswith(prefix)}
+        found: dict[str, np.ndarray] = {}
+        for archive in (_archive_of(prefix),) if prefix else ARCHIVES:
+            path = self._file(archive, trial_id, ".npz")
+            if path.exists():
+                with np.load(path, allow_pickle=False) as file:
+                    found |= {name.removeprefix(prefix): file[name] for name in file.files if name.startswith(prefix)}
+        return found
+
+
+def _archive_of(name: str) -> str:
+    return "weights" if name.startswith("weights/") else "artifacts"
+
+
+def _write_arrays(arrays: Mapping[str, Any], file: IO[bytes]) -> None:
+    import numpy as np
+
+    np.savez_compressed(file, **arrays)
+
+
+def _sha256(path: Path) -> str | None:
+    if not path.exists():
+        return None
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

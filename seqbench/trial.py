@@ -6,10 +6,10 @@ import json
 import math
 import os
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -28,6 +28,8 @@ from seqbench.spec import FIRST_STEP, STEP, Trial, record_of
 from seqbench.store import RunFolder
 from seqbench.streams import stream, torch_seed
 from seqbench.train import Problem, Trained, first_step, fit, steps_in
+
+Arrays: TypeAlias = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,7 @@ def _run(trial: Trial, folder: RunFolder) -> dict[str, Any]:
     predict = NetworkPredictor(network, cast.card, cast.form, problem.loss)
     print(FIRST_STEP, flush=True)  # noqa: T201 - into the log
     compiled = first_step(problem, trial.training, training_batches(trial, cast))
+    untrained, unprobed = ({}, []) if trial.purpose == "tuning" else _probe(trial, cast.task, predict, "untrained")
     steps = _steps(trial, folder, problem, cast)
     memory.restart()  # neither that step nor timing the budget is part of training
     trained = _train(trial, cast, problem, predict, steps)
@@ -77,15 +80,16 @@ def _run(trial: Trial, folder: RunFolder) -> dict[str, Any]:
     test, details, tested = _test(cast, predict, device)
     peak = memory.mib()
     assert_threads(trial)
+    probed, more = _probe(trial, cast.task, predict, "trained")
     arrays, notes = _diagnose(trial, cast.task, predict)
-    _store_artifacts(trial, folder, trained, arrays, symbols)
-    record["notes"] += cast.task.notes() + notes
+    _store_artifacts(trial, folder, trained, untrained | probed | arrays, symbols)
+    record["notes"] += cast.task.notes() + list(dict.fromkeys(unprobed + more + notes))
     record["metrics"]["test"] = test
     record["speed"]["infer_tokens_per_s"] = tested
     return record | {
         "score": test[cast.task_card.score.name],
         "details": details,
-        "artifacts": {"sha256": folder.arrays_digest(trial.id)},
+        "sha256": folder.digests(trial.id),
         "memory": {"peak_mib": peak},
     }
 
@@ -256,10 +260,21 @@ def _test(
     return metrics, details, per_second(predict.tokens - before, watch.seconds)
 
 
-def _diagnose(trial: Trial, task: Task, predict: NetworkPredictor) -> tuple[dict[str, np.ndarray], list[str]]:
-    """The task's arrays; what goes wrong here is a note, for the score is already won."""
+def _probe(trial: Trial, task: Task, predict: NetworkPredictor, when: str) -> tuple[Arrays, list[str]]:
+    """The arrays that a task takes of the network before training and after it, under ``when``."""
+    arrays, notes = _explained(trial, lambda: task.probe(predict, stream(trial.seed, "probe")))
+    return {f"{when}/{name}": array for name, array in arrays.items()}, notes
+
+
+def _diagnose(trial: Trial, task: Task, predict: NetworkPredictor) -> tuple[Arrays, list[str]]:
+    """The arrays that a task takes of the trained network."""
+    return _explained(trial, lambda: task.diagnose(predict, stream(trial.seed, "diagnose")))
+
+
+def _explained(trial: Trial, explain: Callable[[], Arrays]) -> tuple[Arrays, list[str]]:
+    """What a task explains a network with; what goes wrong here is a note, for the score does not depend on it."""
     try:
-        return task.diagnose(predict, stream(trial.seed, "diagnose")), []
+        return explain(), []
     except Exception as error:  # noqa: BLE001 - a stranger's code may raise anything
         traceback.print_exception(error)  # into the trial's log
         return {}, [f"warning: no diagnosis of {trial.label}: {type(error).__name__}: {error}".splitlines()[0]]
@@ -269,7 +284,7 @@ def _store_artifacts(
     trial: Trial,
     folder: RunFolder,
     trained: Trained,
-    arrays: dict[str, np.ndarray],
+    arrays: Arrays,
     symbols: Sequence[str] | None,
 ) -> None:
     stored = {f"weights/{name}": tensor.cpu().numpy() for name, tensor in trained.weights.items()}

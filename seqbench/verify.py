@@ -31,7 +31,7 @@ GOOD = {BIT_EQUAL, WITHIN, INTACT, NOTHING}
 BY_CHANCE = {"timeout", "out_of_memory", "killed"}
 """Ends that hang on the clock and on what else the machine did: such a trial has no number, and may end well now."""
 
-VOLATILE = {"speed", "memory", "log_tail", "checksum", "artifacts"}
+VOLATILE = {"speed", "memory", "log_tail", "checksum", "sha256"}
 """Fields of a record that are clocks, gauges, or about the other fields."""
 
 EXACT = {"status", "task", "form", "parameters", "forward_flops_per_token", "steps"}
@@ -225,11 +225,13 @@ class _Judge(Silent):
         self._note(Finding(trial.id, WITHIN if near else DIFFERENT, f"{said(different)}; {_because(causes)}"))
 
     def _arrays(self, trial: Trial) -> list[tuple[str, Any, Any]]:
-        """The weights and the task's arrays that are not the same bytes."""
+        """The weights, if they were kept, and the task's arrays that are not the same bytes."""
         before, now = (
             {name: (str(array.dtype), array.shape, array.tobytes()) for name, array in folder.arrays(trial.id).items()}
             for folder in (self._folder, self._again)
         )
+        if self._folder.digests(trial.id)["weights"] is None:
+            now = {name: array for name, array in now.items() if not name.startswith("weights/")}
         return [(name, None, None) for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
 
     def _within(self, trial: Trial, stored: Mapping[str, Any], record: Mapping[str, Any]) -> bool:

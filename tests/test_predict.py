@@ -127,6 +127,80 @@ def test_training_goes_on_after_a_prediction(cards: Registry, rng: np.random.Gen
                 p.add_(p.grad, alpha=-1e-3)
 
 
+# --- gradients ------------------------------------------------------------------------------------------
+
+
+def by_differences(predict: NetworkPredictor, batch: Batch, loss: Any) -> np.ndarray:
+    """Central differences of the loss in every number that enters the core: norms over the width, ``(B, T)``."""
+    network, entered = predict._network.eval(), predict._network.input(torch.from_numpy(batch.x)).detach()
+    lengths = None if batch.lengths is None else torch.from_numpy(batch.lengths)
+
+    def at(x: torch.Tensor) -> float:
+        y, _ = network.core(x, None, lengths)
+        pooled = network.form.head == "pooled"
+        return float(loss(network.head(network.core.summary(y, lengths) if pooled else y).numpy()))
+
+    gradient = np.empty(entered.shape)
+    with torch.inference_mode():
+        for place in np.ndindex(*entered.shape):
+            moved = [entered.clone(), entered.clone()]
+            moved[0][place] += 1e-5
+            moved[1][place] -= 1e-5
+            gradient[place] = (at(moved[0]) - at(moved[1])) / 2e-5
+    return np.linalg.norm(gradient, axis=-1)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_input_gradients_equal_finite_differences(cards: Registry, rng: np.random.Generator, model: str) -> None:
+    """Of one step's loss, the others weighed out; dropout is off whatever the mode, which is put back."""
+    predict, batch = predictor(cards, model, dropout=0.5), tokens(rng, 2, 6)
+    weight = np.zeros((2, 6), np.float32)
+    weight[:, 4] = [1.0, 0.5]
+
+    def loss(logits: np.ndarray) -> float:
+        at = logits[:, 4]
+        return float(weight[:, 4] @ (np.log(np.exp(at).sum(-1)) - at[[0, 1], batch.target[:, 4]]))
+
+    predict._network.train()
+    found = predict.input_gradient(dataclasses.replace(batch, weight=weight))
+    assert predict._network.training
+    assert found.shape == (2, 6)
+    assert found.dtype == np.float64
+    np.testing.assert_allclose(found, by_differences(predict, batch, loss), rtol=1e-5, atol=1e-9)
+    assert (found[:, 5] == 0).all(), "what comes later cannot matter"
+    assert all(p.grad is None for p in predict._network.parameters())
+
+
+def test_input_gradients_of_a_pooled_ragged_batch(cards: Registry, rng: np.random.Generator) -> None:
+    form = Form(Vectors(2), output=1, head="pooled", target="value", length=T)
+    predict = predictor(cards, "gru", form)
+    batch = Batch(rng.normal(size=(2, 5, 2)), rng.normal(size=(2, 1)), np.array([5, 2]))
+    found = predict.input_gradient(batch)
+    loss = by_differences(predict, batch, lambda out: ((out - batch.target) ** 2).sum())
+    np.testing.assert_allclose(found, loss, rtol=1e-5, atol=1e-9)
+    assert (found[1, 2:] == 0).all()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device: gradients there are untested here")
+@pytest.mark.parametrize("model", MODELS)
+def test_input_gradients_on_cuda_equal_those_on_the_cpu(cards: Registry, rng: np.random.Generator, model: str) -> None:
+    """cuDNN refuses the gradients of a recurrent layer in evaluation mode."""
+    batch = tokens(rng, 2, 6)
+    expected = predictor(cards, model).input_gradient(batch)
+    predict = predictor(cards, model)
+    there = NetworkPredictor(predict._network.cuda(), predict._card, FORM, cross_entropy)
+    np.testing.assert_allclose(there.input_gradient(batch), expected, rtol=1e-9, atol=1e-12)
+
+
+def test_a_sequence_longer_than_the_core_can_read_is_refused(cards: Registry, rng: np.random.Generator) -> None:
+    predict = predictor(cards, "transformer", positions="learned")
+    for ask in (predict, predict.input_gradient):
+        with pytest.raises(Refused, match="25 steps; the core's longest is 24"):
+            ask(tokens(rng, 2, T + 1))
+    assert predict(tokens(rng)).outputs.shape == (3, T, V)
+
+
 # --- streams --------------------------------------------------------------------------------------------
 
 

@@ -168,7 +168,7 @@ def test_every_way_to_fail_is_a_row_and_the_others_are_right(tmp_path: Path) -> 
 
 
 def test_faults_of_a_task_stay_in_its_rows(tmp_path: Path) -> None:
-    faults = ("none", "prepare", "diagnose", "score", "metric", "references")
+    faults = ("none", "prepare", "probe", "diagnose", "score", "metric", "references")
     tasks = [f"last[fault={fault}]" for fault in faults]
     results = seqbench.run(
         tasks=tasks, model="gru", seeds=1, params="500", budget="3steps", plugin=HERE / "plugins" / "faulty_tasks.py",
@@ -178,6 +178,7 @@ def test_faults_of_a_task_stay_in_its_rows(tmp_path: Path) -> None:
     assert {fault: record["status"] for fault, record in records.items()} == {
         "none": "ok",
         "prepare": "error",
+        "probe": "ok",
         "diagnose": "ok",
         "score": "diverged",
         "metric": "error",
@@ -185,8 +186,12 @@ def test_faults_of_a_task_stay_in_its_rows(tmp_path: Path) -> None:
     }
     assert records["prepare"]["cause"] == records["references"]["cause"] == "ValueError: a planted fault"
     assert "steps" not in records["references"], "found before training, not after"
-    assert records["diagnose"]["score"] == records["none"]["score"]
-    assert records["diagnose"]["notes"] == ["warning: no diagnosis of gru: ValueError: a planted fault"]
+    for fault in ("probe", "diagnose"):
+        assert records[fault]["score"] == records["none"]["score"]
+        assert records[fault]["notes"] == ["warning: no diagnosis of gru: ValueError: a planted fault"]
+    kept = results.folder.arrays(records["none"]["id"], "task/")
+    np.testing.assert_array_equal(kept["untrained/draw"], kept["trained/draw"])
+    assert (kept["untrained/weights"] != kept["trained/weights"]).any()
     assert "test score mse is nan" in records["score"]["cause"]
     assert records["metric"]["cause"] == "task last: evaluate gives no mse; its card promises it"
 

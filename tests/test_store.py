@@ -253,6 +253,18 @@ def test_arrays_come_back_by_prefix(folder: RunFolder) -> None:
     assert folder.arrays("b") == {}
 
 
+def test_weights_lie_apart_and_may_be_deleted(folder: RunFolder) -> None:
+    folder.write_arrays("a", {"weights/w": np.arange(3), "task/x": np.ones(2)})
+    both = folder.digests("a")
+    folder.write_arrays("b", {"weights/w": np.arange(3), "task/x": np.zeros(2)})
+    assert folder.digests("b")["weights"] == both["weights"], "the same bytes again"
+    assert folder.digests("b")["artifacts"] != both["artifacts"]
+    (folder.path / "weights" / "a.npz").unlink()
+    assert folder.arrays("a", "weights/") == {}
+    assert sorted(folder.arrays("a")) == ["task/x"]
+    assert folder.digests("a") == {"artifacts": both["artifacts"], "weights": None}
+
+
 @pytest.mark.parametrize("dtype", [object, [("x", object), ("y", float)]])
 def test_objects_are_neither_written_nor_read(folder: RunFolder, dtype: object) -> None:
     hidden = np.zeros(2, dtype=dtype)

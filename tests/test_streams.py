@@ -12,7 +12,7 @@ import torch
 
 from seqbench.streams import stream, torch_seed
 
-NAMES = ["data", "diagnose", "initialisation", "dropout"]
+NAMES = ["data", "diagnose", "probe", "initialisation", "dropout"]
 
 
 def test_the_numbers_are_what_they_were() -> None:

@@ -205,9 +205,16 @@ def test_a_run_tunes_then_trains_fresh_seeds_with_the_choice(tmp_path: Path) -> 
         "batch": 8,
         "out": str(tmp_path),
     }
-    results = seqbench.run(task="copy[T=3]", models=["gru", "rnn"], **options)
+    results = seqbench.run(tasks=["copy[T=3]", "adding[T=4]"], models=["gru", "rnn"], **options)
     assert results.ok
-    frame = results.frame
+    assert results.folder.run()["settled"] == ["copy[T=3]/embedded", "adding[T=4]/embedded"]
+    ended = {p.stem: p.stat().st_mtime_ns for p in (results.path / "trials").glob("*.json")}
+    of_task = [max(t for name, t in ended.items() if name.startswith(task)) for task in ("copy", "adding")]
+    first = min(t for name, t in ended.items() if name.startswith("adding"))
+    assert of_task[0] < first, "a task is whole before the next one begins"
+    adding = results.frame[results.frame["task"] == "adding[T=4]/embedded"]
+    assert len(adding) == 8
+    frame = results.frame[results.frame["task"] == "copy[T=3]/embedded"]
     tuning, scores = (frame[frame["purpose"] == purpose] for purpose in ("tuning", "score"))
     assert (len(tuning), len(scores)) == (4, 4)
     assert set(tuning["seed"]) == {2}

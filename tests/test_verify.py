@@ -270,7 +270,14 @@ def test_artifacts_that_are_gone_or_not_those_of_the_trial(place: Place) -> None
     place.folder.write_arrays(other, {name: array + np.float32(1e-6) for name, array in weights.items()})
     found = place.verdicts("--no-replay")
     assert found[one] == f"altered: artifacts/{one}.npz is not there"
-    assert found[other] == f"altered: artifacts/{other}.npz is not the file that the trial wrote"
+    assert found[other] == f"altered: weights/{other}.npz is not the file that the trial wrote"
+
+
+def test_weights_that_were_deleted_to_save_space_are_no_fault(place: Place) -> None:
+    one = place.id("made-gru-dropout=0.2-torch-s0")
+    (place.folder.path / "weights" / f"{one}.npz").unlink()
+    assert place.verdicts("--no-replay", one) == {one: "intact"}
+    assert place.verdicts(one) == {one: "bit-equal"}
 
 
 def test_missing_damaged_and_unplanned_records(place: Place) -> None:

@@ -145,12 +145,27 @@ class Decoded:
 
 
 class Predictor(Protocol):
-    """A trained (or half-trained) network as a task sees it: numpy in, numpy out, no gradients."""
+    """A network, trained or not, as a task sees it: numpy in, numpy out."""
 
     can_step: bool
 
     def __call__(self, batch: Batch) -> Prediction:
-        """Outputs and loss of one batch, from a zero state."""
+        """Outputs and loss of one batch, from a zero state.
+
+        Raises:
+            Refused: the sequences are longer than the core can read.
+        """
+
+    def input_gradient(self, batch: Batch) -> np.ndarray:
+        """How much each input step moves the batch's loss: float64 ``(B, T)``.
+
+        The Euclidean norm of ``d loss / d x_t``, where ``loss`` is the weighted sum over the batch's targets and
+        ``x_t`` what enters the core at step ``t``: the embedding of a token, or a vector behind its linear layer.
+        Weights of 0 leave targets out, so that one step's loss can be followed back through time.
+
+        Raises:
+            Refused: the sequences are longer than the core can read.
+        """
 
     def stream(self, batches: Iterable[Batch]) -> Iterator[Prediction]:
         """The same for the successive chunks of one set of sequences: the state is carried from batch to batch.

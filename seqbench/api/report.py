@@ -25,7 +25,7 @@ class TrialView:
         colour: the model's colour everywhere in the report, ``"#rrggbb"``.
         seed: the trial's seed.
         record: the stored record (plain data).
-        arrays: what ``Task.diagnose`` returned.
+        arrays: what ``Task.diagnose`` returned, and ``Task.probe`` under ``untrained/`` and ``trained/``.
     """
 
     task_label: str

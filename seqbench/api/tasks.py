@@ -148,6 +148,13 @@ class Task(ABC):
         """What a reader should know of the data as prepared, one sentence each: how many examples were left out."""
         return []
 
+    def probe(self, predict: Predictor, rng: np.random.Generator) -> dict[str, np.ndarray]:  # noqa: ARG002
+        """Arrays (no objects) that are taken twice, before training and after it, with the same random numbers.
+
+        A section finds them as ``untrained/<name>`` and ``trained/<name>``.
+        """
+        return {}
+
     def diagnose(self, predict: Predictor, rng: np.random.Generator) -> dict[str, np.ndarray]:  # noqa: ARG002
         """Arrays (no objects) that explain the trained model, kept for the report's sections."""
         return {}

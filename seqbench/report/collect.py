@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from seqbench.api import Metric, Reference
 from seqbench.frame import look_up
 from seqbench.registry import Registry
+from seqbench.report.speeds.stored import latencies, stored_speeds
 from seqbench.report.text import plain
 from seqbench.rounds import level_of
 from seqbench.spec import Trial, parse_seeds, trial_from_dict
@@ -36,6 +37,8 @@ class Row:
         records: of those that have ended, in the plan's order.
         metric: the score; None where no record and no plugin tells.
         tuning: the records of the trials that chose its setting; none where nothing was tuned.
+        latency: seconds at batch 1 by operation (``infer``, ``step``), as the run's speed phase measured them; none
+            where there was none.
     """
 
     name: str
@@ -45,6 +48,7 @@ class Row:
     records: tuple[Record, ...]
     metric: Metric | None = None
     tuning: tuple[Record, ...] = ()
+    latency: Mapping[str, float] = field(default_factory=dict)
 
     @cached_property
     def ok(self) -> tuple[Record, ...]:
@@ -153,6 +157,7 @@ class TaskRun:
         references: trivial baseline, optimum and others.
         rows: of its models.
         level: of its verdicts, all pairs together: lower where seeds came in rounds, each of which was looked at.
+        speed: the newest speed phase of its networks, as ``speed.json`` holds it; None where there was none.
     """
 
     label: str
@@ -162,6 +167,7 @@ class TaskRun:
     references: tuple[Reference, ...]
     rows: tuple[Row, ...]
     level: float = LEVEL
+    speed: Mapping[str, Any] | None = None
 
     @property
     def looks(self) -> int:
@@ -180,6 +186,21 @@ class TaskRun:
         if self.score is None or not pairs:
             return ()
         return tuple(compare({row.name: row.by_seed for row in self.rows}, self.score, self.level, pairs))
+
+    @cached_property
+    def places(self) -> dict[str, tuple[int, int]]:
+        """The best and the worst place that the verdicts leave to each row with a score, among those of its backend.
+
+        A row is behind those that were found better and before those that were found worse; nothing else is known.
+        """
+        better = [(v.first, v.second) for v in self.verdicts if v.differ]
+        found = {}
+        for row in (row for row in self.rows if row.scores.n):
+            rivals = {other.name for other in self.rows if other.scores.n and other.backend == row.backend}
+            above = sum(second == row.name and first in rivals for first, second in better)
+            below = sum(first == row.name and second in rivals for first, second in better)
+            found[row.name] = (1 + above, len(rivals) - below)
+        return found
 
     def metric(self, name: str) -> Metric | None:
         """The metric of that name."""
@@ -220,7 +241,15 @@ class Run:
 
 def read_run(folder: RunFolder, registry: Registry | None = None) -> Run:
     """The run in a folder, whatever of it is there already."""
-    return collect(folder.trials(), folder.records(), registry, folder.run())
+    run, speeds = collect(folder.trials(), folder.records(), registry, folder.run()), stored_speeds(folder.path)
+    return replace(run, tasks=tuple(_with_speed(task, speeds.get(task.label)) for task in run.tasks))
+
+
+def _with_speed(task: TaskRun, speed: Mapping[str, Any] | None) -> TaskRun:
+    if speed is None:
+        return task
+    rows = (replace(row, latency=latencies(speed, row.label, row.backend)) for row in task.rows)
+    return replace(task, speed=speed, rows=tuple(rows))
 
 
 def collect(

@@ -164,20 +164,32 @@ def _inference_time(row: Row) -> float:
     return 1e6 / rate if rate > 0 else float("nan")
 
 
+def _latency(row: Row) -> float:
+    """In ms, of the speed phase."""
+    return 1e3 * row.latency.get("infer", float("nan"))
+
+
 COSTS: Mapping[str, tuple[str, Callable[[Row], float]]] = {
     "parameters": ("parameters of the network", lambda row: row.parameters),
     "training time": ("training time [s], median", lambda row: row.median("speed", "train_seconds")),
     "inference time": ("inference time per token [µs], median", _inference_time),
+    "latency": ("latency of a sequence at batch 1 [ms], median", _latency),
 }
 """What a score may cost: in the title, on the axis, and as it is read off a row."""
 
 
 def cost_pictures(task: TaskRun, run: Run) -> list[Picture]:
-    """The score against parameters, training time and inference time, each with its front."""
+    """The score against parameters, training time and inference time, each with its front.
+
+    Inference is as the speed phase measured it, alone on the machine; where there was none, as in the trials.
+    """
     if task.score is None:
         return []
-    found = []
+    found: list[Picture] = []
+    unused = "inference time" if any("infer" in row.latency for row in task.rows) else "latency"
     for name, (label, cost) in COSTS.items():
+        if name == unused:
+            continue
         rows = [row for row in task.rows if row.points and np.isfinite(cost(row))]
         if rows:
             title = f"Test {plain(task.score.name)} against {name}"

@@ -24,15 +24,14 @@ from seqbench.quantities import Budget, parse_budget
 from seqbench.registry import Registry
 from seqbench.report import text
 from seqbench.report.collect import Row, Run, TaskRun
+from seqbench.report.drawing import Drawing, drawing
 from seqbench.report.fairness import Fairness, fairness
-from seqbench.report.figures import Picture
-from seqbench.report.hover import placed
 from seqbench.report.look import Look, look
 from seqbench.report.messages import Failure, Note, failures, notes
 from seqbench.report.noise import certificate
 from seqbench.report.pictures import pictures_of
 from seqbench.report.sections import ShownSection, sections
-from seqbench.report.svg import to_svg
+from seqbench.report.speeds.parts import SpeedPhase, speed_phase
 from seqbench.report.table import Column, columns
 from seqbench.report.verdicts import PAIRS, Said, ranks_of, said_of
 from seqbench.spec import spec_from_mapping, spec_to_toml
@@ -71,15 +70,6 @@ class Heading:
 
 
 @dataclass(frozen=True)
-class Drawing:
-    """A figure on the page; ``points`` are the values that a reader may point at, as ``hover.placed`` gives them."""
-
-    title: str
-    svg: str
-    points: str = ""
-
-
-@dataclass(frozen=True)
 class TaskPage:
     """Everything that the page shows of a task."""
 
@@ -92,6 +82,7 @@ class TaskPage:
     legend: list[tuple[str, Look]]
     score: Drawing | None
     drawings: list[Drawing]
+    speed: SpeedPhase | None
     noise: list[str]
     verdicts: Said | None
     looks: int
@@ -223,8 +214,9 @@ def _task(task: TaskRun, run: Run, folder: RunFolder, registry: Registry, name: 
         lines=_lines(task, run),
         references=[(text.plain(r.name), text.plain(r.summary)) for r in task.references],
         legend=[(row.name, look(row.label, row.backend, run.labels, run.backends)) for row in task.rows if row.ok],
-        score=None if score is None else _drawing(score, f"{name}-score"),
-        drawings=[_drawing(picture, f"{name}-{n}") for n, picture in enumerate(others)],
+        score=None if score is None else drawing(score, f"{name}-score"),
+        drawings=[drawing(picture, f"{name}-{n}") for n, picture in enumerate(others)],
+        speed=None if task.speed is None else speed_phase(task.speed, f"{name}-speed", run.labels, run.backends),
         noise=certificate(task, run),
         verdicts=said_of(task),
         looks=task.looks,
@@ -233,11 +225,6 @@ def _task(task: TaskRun, run: Run, folder: RunFolder, registry: Registry, name: 
         notes=[note for note in said if not note.warning],
         failures=failures(task),
     )
-
-
-def _drawing(picture: Picture, salt: str) -> Drawing:
-    svg = to_svg(picture.figure, salt)  # first: it settles the layout
-    return Drawing(picture.title, svg, "" if picture.readings is None else placed(picture.figure, picture.readings))
 
 
 def _budget(run: Run) -> Budget | None:

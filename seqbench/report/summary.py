@@ -20,14 +20,17 @@ MEDIANS = {
 }
 """Column of the summary, and where a record holds what its median is taken of."""
 
+LATENCIES = {"infer_latency_ms": ("infer", 1e3), "step_latency_us": ("step", 1e6)}
+"""Column of the summary, the operation of the speed phase that it is about, and by how much seconds are multiplied."""
+
 
 def summary_of(run: Run) -> pd.DataFrame:
     """One row a task, model and backend, best score first; a task's reference rows follow its models.
 
     Columns: ``task model backend kind`` (``model`` or ``reference``), ``score_metric score score_half_width score_low
     score_high``, where a task can be solved ``solved solved_low solved_high steps_to_solve``, then ``ok trials``,
-    ``parameters core_parameters parameters_error``, the medians of ``MEDIANS``, ``status cause``, then the mean
-    ``test_<metric>`` of every metric.
+    ``parameters core_parameters parameters_error``, the medians of ``MEDIANS``, the columns of ``LATENCIES``, ``status
+    cause``, then the mean ``test_<metric>`` of every metric.
     """
     import pandas as pd
 
@@ -58,6 +61,7 @@ def _model(task: TaskRun, row: Row) -> dict[str, Any]:
         "core_parameters": row.core_parameters,
         "parameters_error": row.parameters_error,
         **{column: row.median(*keys) for column, keys in MEDIANS.items()},
+        **{column: row.latency.get(operation, math.nan) * scale for column, (operation, scale) in LATENCIES.items()},
         "status": row.status,
         "cause": row.cause or None,
         **{f"test_{metric.name}": row.test(metric.name).mean for metric in task.metrics},

@@ -51,7 +51,7 @@ def columns(task: TaskRun) -> list[Column]:
     """The columns of a task's leaderboard."""
     first = Column("Model", lambda row: row.name, _SUMMARY["model"], lambda r: text.plain(r.name), 0, "left")
     status = Column("Status", lambda row: row.status, _SUMMARY["status"], lambda _: "reference", 0, "left")
-    return [first, *_metrics(task), *_sizes(task), *_speeds(), status]
+    return [first, *_metrics(task), *_sizes(task), *_speeds(), *_latencies(task), status]
 
 
 def heading(metric: Metric) -> str:
@@ -66,11 +66,24 @@ def _metrics(task: TaskRun) -> list[Column]:
     score, *others = (metric for metric in task.metrics if metric is task.score or _has_values(task, metric))
     mean = _metric(score, lambda row: row.scores.mean, 0)
     found = [replace(mean, cell=lambda row: text.with_interval(row.scores.mean, row.scores.half_width))]
+    if len(task.places) > 1:
+        found.append(_rank(task))
     if score.solved is not None:
         found += _solved(score)
     for place, metric in enumerate(others):
         found.append(_metric(metric, lambda row, name=metric.name: row.test(name).mean, 6 + place))  # type: ignore[misc]
     return found
+
+
+def _rank(task: TaskRun) -> Column:
+    backends = ", on its backend" if len({row.backend for row in task.rows}) > 1 else ""
+    return Column(
+        "Rank",
+        lambda row: text.span(task.places.get(row.name)),
+        f"by the score{backends}: 1 for the best; 2–4 where the verdicts leave these places open",
+        priority=1,
+        value=lambda row: sum(task.places.get(row.name, (math.nan, math.nan))) / 2,
+    )
 
 
 def _solved(score: Metric) -> list[Column]:
@@ -150,6 +163,27 @@ def _speeds() -> list[Column]:
         _median("Train\ns", "train_seconds", 4),
         _median("Peak\nMiB", "peak_memory_mib", 4),
     ]
+
+
+def _latencies(task: TaskRun) -> list[Column]:
+    """Where the run has a speed phase."""
+    measured = {operation for row in task.rows for operation in row.latency}
+    return [column for operation, column in LATENCY_COLUMNS.items() if operation in measured]
+
+
+def _latency(head: str, operation: str, scale: float, what: str) -> Column:
+    def value(row: Row) -> float:
+        return scale * row.latency.get(operation, math.nan)
+
+    about = f"median wall time of {what} at batch 1, measured apart from training by seqbench speed"
+    return Column(head, lambda row: text.kilo(value(row)), about, priority=2, value=value)
+
+
+LATENCY_COLUMNS = {
+    "infer": _latency("Infer\nms", "infer", 1e3, "reading one sequence of the longest length"),
+    "step": _latency("Step\nµs", "step", 1e6, "one step of a stream"),
+    "decode": _latency("Decode\nms", "decode", 1e3, "decoding one sequence of the longest length"),
+}
 
 
 def _median(head: str, column: str, priority: int) -> Column:

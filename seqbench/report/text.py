@@ -61,6 +61,14 @@ def share(value: Share | None) -> str:
     return DASH if value is None else f"{value.hits}/{value.n} [{100 * value.low:.0f}, {100 * value.high:.0f}]"
 
 
+def span(places: tuple[int, int] | None) -> str:
+    """``3``, or ``2–4``; a dash where there are none."""
+    if places is None:
+        return DASH
+    first, last = places
+    return str(first) if first == last else f"{first}–{last}"
+
+
 def unit_of_differences(unit: str) -> str:
     """What stands behind a difference of two metrics, with a space before it: points for per cent."""
     return {"%": " points", "": ""}.get(unit, f" {plain(unit)}")

@@ -42,7 +42,7 @@ def random_batch(form: Form, B: int, T: int) -> Batch:
 
 
 def operation(name: str, network: AnyNetwork, training: Training) -> Operation:
-    """The operation of that name on a network; see ``spec.OPERATIONS``."""
+    """The operation of that name on a network; see ``columns.OPERATIONS``."""
     if name == "train":
         return _train(network, training)
     network.eval()

@@ -17,7 +17,7 @@ from seqbench.frame import to_csv
 from seqbench.pipeline import check_threads, environment_of, in_torch_child, obtain_data, with_absolute_paths
 from seqbench.plan import rows_of, rows_on, trials_of, warnings_of
 from seqbench.registry import Registry
-from seqbench.speed.columns import frame, with_figures
+from seqbench.report.speeds.columns import frame, with_figures
 from seqbench.speed.rounds import Record, measure
 from seqbench.speed.spec import PLAIN, SpeedAnswer, SpeedPlan, SpeedSpec, make_spec, subjects_of
 from seqbench.store import RunFolder, write_json, write_text
@@ -102,6 +102,7 @@ def run(plan: SpeedPlan, cards: Registry, say: Say = lambda _: None) -> Speeds:
         "format": FORMAT,
         "seqbench": __version__,
         "created": now.isoformat(timespec="seconds"),
+        "task": plan.subjects[0].trial.task_label,
         "spec": asdict(spec),
         "environment": environment_of([subject.trial for subject in plan.subjects], plan.torch, cards),
     }
@@ -131,7 +132,7 @@ def _store(speeds: Speeds) -> None:
 
 
 def _write_page(speeds: Speeds) -> None:
-    from seqbench.speed.page import page  # matplotlib, which must not run beside a measurement
+    from seqbench.report.speeds.page import page  # matplotlib, which must not run beside a measurement
 
     write_text(speeds.path / "speed.html", page(speeds.path.name, speeds.data))
 

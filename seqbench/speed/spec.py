@@ -10,17 +10,11 @@ from typing import Any
 from seqbench.api import Defaults, Form, Vectors
 from seqbench.errors import SpecError, UnknownName
 from seqbench.plan import Answer, Conditions
+from seqbench.report.speeds.columns import OPERATIONS
 from seqbench.spec import RunSpec, Trial, spec_from_mapping
 
 LONGEST, LARGEST = 1 << 20, 1 << 16
 """Above these a length or a batch is a slip."""
-
-OPERATIONS = {
-    "train": "a training step: forward pass, loss, backward pass, clipping, AdamW",
-    "infer": "the outputs of whole sequences, without gradients",
-    "step": "a sequence read step by step at batch 1, as in a stream",
-    "decode": "greedy decoding of as many steps as the source has, from a cached state; tasks with a decoder only",
-}
 
 DEFAULTS: Mapping[str, Any] = {
     "lengths": "64,128,256", "batch": "1,32", "operation": (), "rounds": 30, "starts": 3, "params": "50k",
@@ -45,7 +39,7 @@ class SpeedSpec:
         run: models, backends, sizes, device, threads, plugins, as ``seqbench run`` takes them; one task at most.
         lengths: ``T`` of the sequences, ascending.
         batches: ``B``.
-        operations: some of ``OPERATIONS``; none: all that apply.
+        operations: some of ``columns.OPERATIONS``; none: all that apply.
         rounds: samples of each subject.
         starts: processes of each subject, one after the other, which share the rounds.
     """
@@ -78,7 +72,7 @@ class Subject:
     Attributes:
         trial: describes the network; nothing is trained to an end.
         form: of the network, for the longest sequences of all.
-        operation: one of ``OPERATIONS``.
+        operation: one of ``columns.OPERATIONS``.
         length: ``T``.
         batch: ``B``.
         refused: why it cannot be measured, or "".

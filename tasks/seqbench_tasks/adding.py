@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from seqbench.api import Batch, DataFiles, Form, Predictor, Reference, Task, Vectors
+from seqbench_tasks.memory import PROBED, at_lengths, gradient_by_lag, other_lengths
 from seqbench_tasks.randomness import below, fixed, unit
 
 if TYPE_CHECKING:
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
 HELD_OUT = 1000
 """Sequences in valid, and in test."""
 SEEDS = {"valid": (97, 1), "test": (97, 2)}
+OTHER_LENGTHS = (97, 3)
+"""With the length behind it, the seed of the sequences of that length."""
+AT_EACH_LENGTH = 500
+"""Of those sequences."""
 EVALUATION_BATCH = 100
 
 
@@ -40,6 +45,13 @@ def sequences(rng: np.random.Generator, B: int, T: int) -> tuple[np.ndarray, np.
     x[:, :, 0] = numbers
     x[rows, first, 1] = x[rows, second, 1] = 1.0
     return x, (numbers[rows, first] + numbers[rows, second])[:, None]
+
+
+def squared_errors(predict: Predictor, x: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Of the answer to each sequence: float64 ``(B,)``."""
+    parts = [slice(start, start + EVALUATION_BATCH) for start in range(0, len(x), EVALUATION_BATCH)]
+    errors = [predict(Batch(x[part], target[part])).outputs.astype(np.float64) - target[part] for part in parts]
+    return np.asarray(np.concatenate(errors)[:, 0] ** 2)
 
 
 class Adding(Task):
@@ -67,11 +79,7 @@ class Adding(Task):
 
     def evaluate(self, predict: Predictor, split: str) -> dict[str, float]:
         """``mse``, in float64 from the answers themselves."""
-        total = 0.0
-        for batch in self.batches(split, EVALUATION_BATCH, fixed(0)):
-            error = predict(batch).outputs.astype(np.float64) - batch.target  # (B, 1)
-            total += float((error**2).sum())
-        return {"mse": total / HELD_OUT}
+        return {"mse": float(squared_errors(predict, *self._held_out[split]).mean())}
 
     def references(self) -> list[Reference]:
         """Always answering 1, and perfection."""
@@ -81,3 +89,26 @@ class Adding(Task):
             Reference("trivial", trivial, {"mse": 1 / 6}),
             Reference("optimum", "every sum right", {"mse": 0.0}),
         ]
+
+    def probe(self, predict: Predictor, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """``gradient``: of the loss of the answer, by lag."""
+        return {"gradient": gradient_by_lag(predict, Batch(*sequences(rng, PROBED, self.T)))}
+
+    def diagnose(self, predict: Predictor, rng: np.random.Generator) -> dict[str, np.ndarray]:  # noqa: ARG002
+        """Squared errors on the test set by how long the first number had to be kept, and by length.
+
+        ``lag`` int64 and ``error`` float32 ``(1000,)``: steps from the first mark to the end, and the squared error.
+        ``lengths`` int64 ``(n,)`` and ``mse`` ``(n,)``: of other lengths; nan where the model cannot read so far.
+        """
+        x, target = self._held_out["test"]
+        lengths = other_lengths(self.T, shortest=2)
+        return {
+            "lag": self.T - 1 - x[:, :, 1].argmax(1),
+            "error": squared_errors(predict, x, target).astype(np.float32),
+            "lengths": lengths,
+            "mse": at_lengths(lengths, lambda T: self._mse(predict, T))[:, 0],
+        }
+
+    def _mse(self, predict: Predictor, T: int) -> np.ndarray:
+        found = squared_errors(predict, *sequences(fixed(*OTHER_LENGTHS, T), AT_EACH_LENGTH, T))
+        return np.asarray(found.mean(keepdims=True))

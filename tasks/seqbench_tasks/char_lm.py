@@ -24,6 +24,7 @@ import numpy as np
 
 from seqbench.api import Batch, DataFiles, Form, Predictor, Reference, Refused, Task, Tokens
 from seqbench_tasks.cards.char_lm import MACHADO, SHAKESPEARE
+from seqbench_tasks.character_losses import along_passage, loss_by_position, passage_rows
 from seqbench_tasks.randomness import below, fixed
 from seqbench_tasks.word_source import embedded_source
 
@@ -243,6 +244,10 @@ class CharLm(Task):
     # --- what to show ---
 
     def diagnose(self, predict: Predictor, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """What explains a trained model: what it writes, and what the characters of the test text cost it."""
+        return self._sample(predict, rng) | self._by_position(predict) | self._passage(predict)
+
+    def _sample(self, predict: Predictor, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """A sample of text: ``prompt``, ``sample`` (both unicode), ``temperature``; or ``refused``, the reason."""
         if not self.options.sample:
             return {}
@@ -258,6 +263,38 @@ class CharLm(Task):
             "prompt": np.array(self.vocabulary.decode(prompt)),
             "sample": np.array(self.vocabulary.decode(codes[0])),
             "temperature": np.array(temperature),
+        }
+
+    def _by_position(self, predict: Predictor) -> dict[str, np.ndarray]:
+        """Mean nats at each place of the full test windows.
+
+        ``position-nats`` float32 ``(window,)``, ``windows`` their number, and for the made-up source
+        ``position-best``, what nobody can beat on the same windows.
+        """
+        rows = windows(self.codes["test"], self.options.window)[0]  # (B, T + 1)
+        if rows.shape[1] <= self.options.window:
+            return {}
+        nats = loss_by_position(predict, rows, EVALUATION_BATCH)  # (T,)
+        kept = {"position-nats": nats.astype(np.float32), "windows": np.array(len(rows))}
+        if self.source:
+            kept["position-best"] = self.source.best_nats(rows).mean(0).astype(np.float32)  # (B, T) -> (T,)
+        return kept
+
+    def _passage(self, predict: Predictor) -> dict[str, np.ndarray]:
+        """The passage one character an element, what each cost, the likeliest in its place and its probability.
+
+        ``passage`` and ``passage-likeliest`` unicode ``(n,)``, ``passage-nats`` and ``passage-probability`` float32
+        ``(n,)``; nothing where the test split has no full window.
+        """
+        rows = passage_rows(self.codes["test"], self.options.window)
+        if not len(rows):
+            return {}
+        codes, nats, likeliest, probability = along_passage(predict, rows, EVALUATION_BATCH)
+        return {
+            "passage": np.array(list(self.vocabulary.decode(codes))),
+            "passage-nats": nats.astype(np.float32),
+            "passage-likeliest": np.array(list(self.vocabulary.decode(likeliest))),
+            "passage-probability": probability.astype(np.float32),
         }
 
 

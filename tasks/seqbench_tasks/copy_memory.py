@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from seqbench.api import Batch, DataFiles, Form, Predictor, Reference, Task, Tokens
+from seqbench_tasks.memory import PROBED, at_lengths, gradient_by_lag, other_lengths
 from seqbench_tasks.randomness import below, fixed
 
 if TYPE_CHECKING:
@@ -39,6 +40,10 @@ BLANK, DELIMITER, CLASSES = 0, 9, 10
 HELD_OUT = 1000
 """Sequences in valid, and in test."""
 SEEDS = {"valid": (20, 1), "test": (20, 2)}
+OTHER_DELAYS = (20, 3)
+"""With the delay behind it, the seed of the sequences that are read at that delay."""
+AT_EACH_DELAY = 200
+"""Of those sequences."""
 EVALUATION_BATCH = 100
 
 
@@ -51,6 +56,11 @@ def sequences(rng: np.random.Generator, B: int, T: int) -> tuple[np.ndarray, np.
     x[:, SYMBOLS + T - 1] = DELIMITER
     target[:, -SYMBOLS:] = symbols
     return x, target
+
+
+def recalled(outputs: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Which of the last ten symbols ``outputs (B, T + 20, 10)`` get right: bool ``(B, 10)``."""
+    return np.asarray(outputs[:, -SYMBOLS:].argmax(-1) == target[:, -SYMBOLS:])
 
 
 class CopyMemory(Task):
@@ -78,7 +88,7 @@ class CopyMemory(Task):
         right, symbols, loss, weight = 0, 0, 0.0, 0.0
         for batch in self.batches(split, EVALUATION_BATCH, fixed(0)):
             said = predict(batch)
-            hits = said.outputs[:, -SYMBOLS:].argmax(-1) == batch.target[:, -SYMBOLS:]  # (B, 10)
+            hits = recalled(said.outputs, batch.target)
             right, symbols = right + int(hits.sum()), symbols + hits.size
             loss, weight = loss + said.loss, weight + said.weight
         return {"recall": 100.0 * right / symbols, "loss": loss / weight}
@@ -90,3 +100,25 @@ class CopyMemory(Task):
             Reference("trivial", "blanks, then a guess among the eight symbols", {"recall": 12.5, "loss": trivial}),
             Reference("optimum", "every symbol remembered", {"recall": 100.0, "loss": 0.0}),
         ]
+
+    def probe(self, predict: Predictor, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """``gradient``: of the loss of the last symbol alone, by lag; it was shown ``T + 10`` steps before."""
+        x, target = sequences(rng, PROBED, self.T)
+        last = np.zeros(target.shape, dtype=np.float32)
+        last[:, -1] = 1.0
+        return {"gradient": gradient_by_lag(predict, Batch(x, target, weight=last))}
+
+    def diagnose(self, predict: Predictor, rng: np.random.Generator) -> dict[str, np.ndarray]:  # noqa: ARG002
+        """``delays`` int64 ``(n,)`` and ``recall`` in per cent ``(n, 10)``, by the place of the symbol among the ten.
+
+        The sequences are the same for every model and seed; nan where the model cannot read so long a one.
+        """
+        delays = other_lengths(self.T)
+        return {"delays": delays, "recall": at_lengths(delays, lambda T: self._recall(predict, T), SYMBOLS)}
+
+    def _recall(self, predict: Predictor, T: int) -> np.ndarray:
+        """Per cent at each of the ten places ``(10,)``."""
+        x, target = sequences(fixed(*OTHER_DELAYS, T), AT_EACH_DELAY, T)
+        parts = [slice(start, start + EVALUATION_BATCH) for start in range(0, AT_EACH_DELAY, EVALUATION_BATCH)]
+        hits = [recalled(predict(Batch(x[part], target[part])).outputs, target[part]) for part in parts]
+        return np.asarray(100.0 * np.concatenate(hits).mean(0))

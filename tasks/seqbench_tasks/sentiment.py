@@ -24,6 +24,7 @@ from seqbench_tasks.ragged import flat, padded, rows_of, shuffled_buckets, sorte
 from seqbench_tasks.randomness import fixed, permutation, unit
 from seqbench_tasks.sentiment_grammar import NOISE, Labelled, embedded_opinions
 from seqbench_tasks.text_files import read_lines
+from seqbench_tasks.word_by_word import examples
 from seqbench_tasks.words import UNKNOWN, WordVocabulary, tokenise
 
 if TYPE_CHECKING:
@@ -208,8 +209,7 @@ class Sentiment(Task):
         probability, loss = np.empty(len(lengths)), 0.0
         for chosen in sorted_buckets(lengths, EVALUATION_BATCH):
             said = predict(self._batch(split, chosen))
-            logits = said.outputs.astype(np.float64)  # (B, 2)
-            probability[chosen] = np.exp(-np.logaddexp(0, logits[:, 0] - logits[:, 1]))
+            probability[chosen] = positive(said.outputs)
             loss += said.loss
         return probability, loss / len(lengths)
 
@@ -253,6 +253,10 @@ class Sentiment(Task):
     # --- what to show ---
 
     def diagnose(self, predict: Predictor, rng: np.random.Generator) -> dict[str, np.ndarray]:  # noqa: ARG002
+        """What explains a trained model: its answers on the test set, and how it comes to some of them."""
+        return self._answers() | self._word_by_word(predict)
+
+    def _answers(self) -> dict[str, np.ndarray]:
         """``lengths``, ``label`` and ``probability`` of class 1 of the test sentences; the worst errors with texts."""
         label = self.splits["test"].label
         wrongness = np.abs(label - self._probability)  # (n,)
@@ -264,6 +268,37 @@ class Sentiment(Task):
             "errors": worst.astype(np.int32),
             "error-texts": np.array([self.splits["test"].texts[i] for i in worst]),
         }
+
+    def _word_by_word(self, predict: Predictor) -> dict[str, np.ndarray]:
+        """The probability of class 1 after each word of some test sentences, one behind the other.
+
+        ``running`` float32, ``running-words`` unicode and ``running-known`` (the vocabulary has the word) bool, each
+        ``(words of all,)``; ``running-rows`` which test sentences they are and ``running-ends`` where each ends.
+        """
+        rows, texts = self.rows["test"], self.splits["test"].texts
+        chosen = examples(
+            [tokenise(t)[: len(row)] for t, row in zip(texts, rows, strict=True)], self.splits["test"].label
+        )
+        if not chosen:
+            return {}
+        prefixes = [rows[i][: n + 1] for i in chosen for n in range(len(rows[i]))]
+        x, lengths = padded(prefixes)
+        label = np.repeat(self.splits["test"].label[chosen], [len(rows[i]) for i in chosen])
+        said = predict(Batch(x, label, lengths))
+        codes = np.concatenate([rows[i] for i in chosen])
+        return {
+            "running": positive(said.outputs).astype(np.float32),
+            "running-words": np.array([word for i in chosen for word in tokenise(texts[i])[: len(rows[i])]]),
+            "running-known": codes != UNKNOWN,
+            "running-rows": np.array(chosen, np.int32),
+            "running-ends": np.cumsum([len(rows[i]) for i in chosen], dtype=np.int32),
+        }
+
+
+def positive(logits: np.ndarray) -> np.ndarray:
+    """The probability of class 1 of ``logits (B, 2)``: float64 ``(B,)``."""
+    logits = logits.astype(np.float64)
+    return np.asarray(np.exp(-np.logaddexp(0, logits[:, 0] - logits[:, 1])))
 
 
 def _given(part: Labelled) -> Split:

@@ -9,7 +9,7 @@ import numpy as np
 
 from seqbench.api import Batch, Dataset, Form, Metric, Task, TaskCard, Vectors, hookimpl, option
 
-FAULTS = ("none", "prepare", "diagnose", "score", "metric", "references")
+FAULTS = ("none", "prepare", "probe", "diagnose", "score", "metric", "references")
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,11 @@ class Last(Task):
         if self.fault == "references":
             raise ValueError("a planted fault")
         return []
+
+    def probe(self, predict, rng):
+        if self.fault == "probe":
+            raise ValueError("a planted fault")
+        return {"draw": rng.normal(size=3), "weights": predict.input_gradient(next(self.batches("valid", 2, rng)))}
 
     def diagnose(self, predict, rng):
         if self.fault == "diagnose":

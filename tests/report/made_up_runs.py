@@ -12,8 +12,9 @@ import numpy as np
 
 from seqbench.api import Metric, Reference
 from seqbench.quantities import Budget
+from seqbench.report.speeds.columns import with_figures
 from seqbench.spec import RunSpec, Training, Trial
-from seqbench.store import RunFolder
+from seqbench.store import RunFolder, write_json
 
 MODELS = ("lstm", "gru", "janet", "tcn", "transformer", "rnn")
 
@@ -179,3 +180,30 @@ def full_run(
     """Every trial of a grid, all of them fine."""
     pairs = [(make_trial(task, label, seed), task) for task in tasks for label in models for seed in range(seeds)]
     return make_folder(out, [t for t, _ in pairs], [make_record(t, task) for t, task in pairs])
+
+
+def speed_row(label: str, operation: str, batch: int = 1, length: int = 120, **changes: Any) -> dict[str, Any]:
+    """A record of a speed phase; its numbers follow from the rest of it."""
+    seconds = (1 + MODELS.index(label)) * batch * length * 1e-5
+    samples = {"wall": [seconds, 1.01 * seconds], "cpu": [seconds, seconds]}
+    named = {"label": label, "backend": "torch", "device": "cpu", "threads": 1, "width": 96, "layers": 1}
+    what = {"operation": operation, "length": length, "batch": batch, "status": "ok", "cause": "", "samples": samples}
+    figures = {
+        "calls": 2, "tokens": batch * length, "parameters": {"network": 50_000, "core": 48_000}, "extra_threads": 0,
+        "first_call_seconds": 0.1, "memory": {"peak_mib": 20.0, "call_mib": 3.0 + length / 10},
+    }  # fmt: skip
+    return {**named, **what, **figures, **changes}
+
+
+def with_speed(folder: RunFolder, *rows: Mapping[str, Any], **about: Any) -> RunFolder:
+    """The run with a speed phase of its first task: by default every operation of each of its models."""
+    trials = folder.trials()
+    labels = dict.fromkeys(trial.label for trial in trials)
+    given = rows or [speed_row(label, name) for name in ("infer", "step", "decode") for label in labels]
+    calm = {"load": 0.1, "clock_mhz": 2500, "throttled": "no"}
+    data = {
+        "task": trials[0].task_label, "spec": {"rounds": 30, "starts": 3}, "condition": {"before": calm, "after": calm},
+        "rows": with_figures(given),
+    } | about  # fmt: skip
+    write_json(folder.path / "speed" / "20260102-030405-speed" / "speed.json", data)
+    return folder

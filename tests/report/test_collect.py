@@ -161,3 +161,32 @@ def test_a_setting_that_does_not_end_well_fails_no_run() -> None:
     assert "lr 0.001: chosen of 2 settings by validation; 1 of them did not end well (diverged)" in said
     assert not collect(trials, [tried, good]).all_ok, "one has not run"
     assert not collect(trials, [tried, good, failed(trials[2])]).all_ok
+
+
+# --- places -----------------------------------------------------------------------------------------
+
+
+def places_of(scores: dict[tuple[str, str], tuple[float, ...]]) -> dict[str, tuple[int, int]]:
+    pairs = [
+        (make_trial(ADDING, label, seed, backend=backend), score)
+        for (label, backend), found in scores.items()
+        for seed, score in enumerate(found)
+    ]
+    run = collect([t for t, _ in pairs], [make_record(t, ADDING, score) for t, score in pairs])
+    return run.tasks[0].places
+
+
+NEAR = (0.10, 0.11, 0.12, 0.10, 0.11)
+FAR = (0.50, 0.51, 0.52, 0.51, 0.50)
+
+
+def test_places_are_those_that_the_verdicts_leave_open() -> None:
+    alike = tuple(value + shift for value, shift in zip(NEAR, (0.01, -0.01, 0.0, 0.01, -0.01), strict=True))
+    found = places_of({("a", "torch"): FAR, ("b", "torch"): NEAR, ("c", "torch"): alike})
+    assert found == {"a": (3, 3), "b": (1, 2), "c": (1, 2)}  # an error: lower is better
+
+
+def test_one_seed_leaves_all_places_open_and_backends_have_their_own() -> None:
+    assert places_of({("a", "torch"): (0.1,), ("b", "torch"): (0.2,)}) == {"a": (1, 2), "b": (1, 2)}
+    scores = {(label, backend): found for label, found in (("a", NEAR), ("b", FAR)) for backend in ("torch", "numba")}
+    assert set(places_of(scores).values()) == {(1, 1), (2, 2)}

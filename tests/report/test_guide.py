@@ -6,7 +6,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from made_up_runs import COPY, make_folder, make_record, make_trial
+from made_up_runs import COPY, make_folder, make_record, make_trial, with_speed
 
 from seqbench.registry import load
 from seqbench.report.collect import Run, read_run
@@ -28,7 +28,9 @@ def first_cells(heading: str, place: int = 0) -> list[str]:
 def a_run(tmp_path: Path) -> Run:
     solvable = replace(COPY, metrics=(replace(COPY.metrics[0], solved=99.0), *COPY.metrics[1:]))
     trials = [make_trial(solvable, seed=seed) for seed in range(2)]
-    return read_run(make_folder(tmp_path, trials, [make_record(trial, solvable, 99.5) for trial in trials]))
+    trials += [make_trial(solvable, "gru", seed) for seed in range(2)]
+    records = [make_record(trial, solvable, 99.5 - trial.seed) for trial in trials]
+    return read_run(with_speed(make_folder(tmp_path, trials, records)))
 
 
 def test_every_column_of_the_leaderboard_is_explained(tmp_path: Path) -> None:

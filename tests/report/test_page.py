@@ -15,7 +15,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_up_runs import ADDING, CHARS, COPY, MODELS, failed, full_run, make_folder, make_record, make_trial
+from made_up_runs import (
+    ADDING,
+    CHARS,
+    COPY,
+    MODELS,
+    failed,
+    full_run,
+    make_folder,
+    make_record,
+    make_trial,
+    speed_row,
+    with_speed,
+)
 from matplotlib.figure import Figure
 
 import seqbench.report
@@ -390,3 +402,36 @@ def test_a_section_across_sees_all_settings_of_its_task_once(tmp_path, report_te
     titles = [title.replace("<wbr>", "") for title in re.findall(r"<h[23]>(.*?)</h", text)]
     of_tasks = [title for title in titles if "/" in title or title == "All together"]
     assert of_tasks == ["copy[T=10]/embedded", "copy[T=20]/embedded", "All together", "adding/embedded"]
+
+
+# --- a speed phase --------------------------------------------------------------------------------------
+
+
+def test_a_speed_phase_stands_in_the_report(tmp_path: Path, report_text: Report) -> None:
+    """Latencies in the leaderboard and under the scores, the tables below; rows that failed with their cause."""
+    folder = full_run(tmp_path, (COPY, ADDING), ("lstm", "gru"), seeds=2)
+    plain = Page(report_text(folder)).text
+    assert "against inference time" in plain
+    assert "Speed, apart from training" not in plain
+    ill = speed_row("gru", "step", status="timeout", cause="no <b>sample</b> in 600 s", samples={}, backend="numba")
+    rows = [speed_row(label, name) for name in ("infer", "step") for label in ("lstm", "gru")]
+    text = report_text(with_speed(folder, *rows, ill))
+    page = Page(text)
+    assert page.text.count("Speed, apart from training") == 1, "the other task was not measured"
+    assert page.text.count("against latency") == 1
+    assert page.text.count("against inference time") == 1
+    for said in ("infer, batch 1: ms a call", "step, batch 1: µs a step", "timeout: no <b>sample</b> in 600 s"):
+        assert said in page.text
+    assert "<b>" not in text
+    board = text[text.index('class="board"') :].partition("</table>")[0]
+    assert "Infer\nms" in board
+    assert f">{speed_row('lstm', 'infer')['samples']['wall'][0] * 1.005 * 1e3:.2g}</td>" in board
+    assert "T^p" not in text[text.index("infer, batch 1") :].partition("</table>")[0], "one length has no growth"
+
+
+def test_growth_is_drawn_where_there_are_lengths(tmp_path: Path, report_text: Report) -> None:
+    rows = [speed_row("gru", "infer", length=length) for length in (64, 128, 256)]
+    page = Page(report_text(with_speed(full_run(tmp_path, models=("gru",), seeds=1), *rows)))
+    assert "Time against length, ms a call" in page.text
+    assert "Memory of a call against length, MiB" in page.text
+    assert "1.00 ± 0.00" in page.text

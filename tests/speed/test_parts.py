@@ -19,8 +19,8 @@ from seqbench.errors import SpecError, UsageError
 from seqbench.measure import sampling
 from seqbench.measure.sampling import Sampler
 from seqbench.process import Outcome
-from seqbench.speed.columns import COLUMNS
-from seqbench.speed.growth import growth
+from seqbench.report.speeds.columns import COLUMNS
+from seqbench.report.speeds.growth import growth
 from seqbench.speed.rounds import _Turn, shares
 from seqbench.speed.spec import make_spec, parse_sizes
 

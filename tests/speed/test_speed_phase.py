@@ -15,7 +15,7 @@ from click.testing import CliRunner
 import seqbench
 from seqbench import registry
 from seqbench.cli import cli
-from seqbench.speed.columns import COLUMNS
+from seqbench.report.speeds.columns import COLUMNS
 from seqbench.speed.run import Speeds, make_plan, run
 from seqbench.speed.spec import make_spec
 

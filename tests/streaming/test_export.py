@@ -166,6 +166,12 @@ def test_other_parameters_are_refused(copied: RunFolder, tmp_path: Path) -> None
     assert "has other parameters than 1 layers of 'lstm'" in refused(copied.path, trial.id, "-o", tmp_path / "m.npz")
 
 
+def test_deleted_weights_are_missed(copied: RunFolder, tmp_path: Path) -> None:
+    trial = trial_of(copied, "copy", "lstm")
+    (copied.path / "weights" / f"{trial.id}.npz").unlink()
+    assert f"The weights of {trial.id} are not in" in refused(copied.path, trial.id, "-o", tmp_path / "model.npz")
+
+
 def test_trials_without_a_trained_network_are_refused(copied: RunFolder, tmp_path: Path) -> None:
     trial = trial_of(copied, "copy", "lstm")
     record: Any = copied.record(trial.id)

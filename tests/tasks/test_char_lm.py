@@ -54,6 +54,18 @@ def counted(task: CharLm, order: int):
     return lambda batch: np.log(counts)[batch.x]
 
 
+def best_logits(source, V: int):
+    """A predictor that gives each target the probability that nobody can beat, and shares out the rest."""
+
+    def outputs(batch):
+        p = np.exp(-source.best_nats(np.concatenate([batch.x, batch.target[:, -1:]], axis=1)))  # (B, T)
+        logits = np.repeat(np.log(np.maximum(1 - p, 1e-300) / (V - 1))[..., None], V, axis=-1)
+        np.put_along_axis(logits, batch.target[..., None], np.log(p)[..., None], axis=-1)
+        return logits
+
+    return outputs
+
+
 # --- cutting ---
 
 
@@ -183,14 +195,7 @@ def test_carried_is_nan_where_the_model_refuses(fake):
 
 def test_best_predictor_scores_the_windowed_optimum(fake, no_files):
     task, source = CharLm(CharLmOptions()), embedded_source()
-    form = task.prepare("embedded", no_files)
-
-    def best(batch):
-        p = np.exp(-source.best_nats(np.concatenate([batch.x, batch.target[:, -1:]], axis=1)))  # (B, T)
-        logits = np.repeat(np.log(np.maximum(1 - p, 1e-300) / (form.output - 1))[..., None], form.output, axis=-1)
-        np.put_along_axis(logits, batch.target[..., None], np.log(p)[..., None], axis=-1)
-        return logits
-
+    best = best_logits(source, task.prepare("embedded", no_files).output)
     lines = {line.name: line.metrics["nats"] for line in task.references()}
     assert task.evaluate(fake(best), "test")["nats"] == pytest.approx(lines["optimum-windows"], rel=1e-9)
     assert lines["optimum"] < lines["optimum-windows"] < lines["bigram"] < lines["trivial"]
@@ -231,13 +236,97 @@ def test_diagnose_keeps_text_as_plain_arrays(fake, tmp_path):
 
 @pytest.mark.parametrize(("options", "reason"), [({"can_step": False}, "step"), ({"refuses": "too long"}, "too long")])
 def test_diagnose_says_why_there_is_no_sample(options, reason, fake):
-    arrays = small().diagnose(fake(flat, **options), fixed(0))
-    assert list(arrays) == ["refused"]
+    arrays = small(window=4).diagnose(fake(flat, **options), fixed(0))
+    assert "sample" not in arrays
     assert reason in str(arrays["refused"])
+    assert {"position-nats", "passage-nats"} <= set(arrays)  # they need no steps
 
 
 def test_no_sample_was_asked_for(fake):
-    assert small(sample=0).diagnose(fake(flat), fixed(0)) == {}
+    arrays = small(sample=0).diagnose(fake(flat), fixed(0))
+    assert not {"sample", "refused"} & set(arrays)
+
+
+# --- what characters cost ---
+
+
+@pytest.mark.parametrize("window", [2, 3, 5, 13])
+def test_a_uniform_guess_costs_the_same_everywhere(window, fake):
+    arrays = small(window=window).diagnose(fake(flat), fixed(0))
+    assert arrays["position-nats"].shape == (window,)
+    assert arrays["position-nats"] == pytest.approx(math.log(20))
+    assert arrays["passage-nats"] == pytest.approx(math.log(20))
+    assert arrays["passage-probability"] == pytest.approx(1 / 20)
+
+
+@pytest.mark.parametrize("window", [2, 7, 64])
+def test_losses_by_position_average_to_the_score_where_all_windows_are_full(window, fake):
+    text = TEXT | {"test": (TEXT["train"] * 3)[: 5 * window + 1]}
+    task = small(text, window=window)
+    arrays = task.diagnose(fake(counted(task, 2)), fixed(0))
+    assert arrays["windows"] == 5
+    assert arrays["position-nats"].mean() == pytest.approx(task.evaluate(fake(counted(task, 2)), "test")["nats"])
+
+
+def test_each_position_has_the_losses_of_its_place_alone(fake):
+    """A predictor that is sure and right at one place and knows nothing elsewhere; the last window is not full."""
+
+    def right_at_two(batch):
+        logits = np.zeros((*batch.x.shape, 20), np.float32)
+        np.put_along_axis(logits[:, 2:3], batch.target[:, 2:3, None], 50.0, axis=-1)
+        return logits
+
+    arrays = small(window=4).diagnose(fake(right_at_two), fixed(0))
+    assert arrays["position-nats"] == pytest.approx([math.log(20), math.log(20), 0, math.log(20)], abs=1e-6)
+    assert arrays["windows"] == (len(TEXT["test"]) - 1) // 4
+
+
+def test_a_text_shorter_than_a_window_has_no_losses_to_show(fake):
+    assert small(window=50, sample=0).diagnose(fake(flat), fixed(0)) == {}
+
+
+def test_the_best_by_position_is_what_the_best_predictor_pays(fake, no_files):
+    task = CharLm(CharLmOptions(window=16, sample=0))
+    V = task.prepare("embedded", no_files).output
+    arrays = task.diagnose(fake(best_logits(embedded_source(), V)), fixed(0))
+    assert arrays["position-nats"] == pytest.approx(arrays["position-best"], rel=1e-6)
+    assert arrays["position-best"][0] > 2 * arrays["position-best"][-1]
+
+
+@pytest.mark.parametrize("window", [2, 3, 5, 8, 9, 500])
+def test_the_passage_is_the_text_and_its_losses_are_those_of_the_bigram(window, fake):
+    """A predictor by pairs needs one character of the past: every way of cutting gives what plain counting gives."""
+    test = (TEXT["train"] + "what a bee!\n") * 5
+    task = small(TEXT | {"test": test}, window=window)
+    arrays = task.diagnose(fake(counted(task, 2)), fixed(0))
+    begin = window - window // 2 + 1
+    shown = "".join(arrays["passage"])
+    assert shown == "".join(c if c in TEXT["train"] else UNKNOWN for c in test[begin : begin + len(shown)])
+    assert len(shown) == min(240, (len(test) - 1 - window) // (window // 2) * (window // 2) + window // 2)
+    table = counted(task, 2)(type("B", (), {"x": np.arange(len(task.vocabulary))}))  # (V, V)
+    table = table - np.log(np.exp(table).sum(1, keepdims=True))
+    before, target = (task.codes["test"][at : at + len(shown)] for at in (begin - 1, begin))
+    assert arrays["passage-nats"] == pytest.approx(-table[before, target], rel=1e-5)
+    assert "".join(arrays["passage-likeliest"]) == task.vocabulary.decode(table.argmax(1)[before])
+    assert arrays["passage-probability"] == pytest.approx(np.exp(table.max(1)[before]), rel=1e-5)
+
+
+@pytest.mark.parametrize("window", [2, 9, 10])
+def test_each_character_of_the_passage_has_half_a_window_before_it(window, fake):
+    predict = fake(lambda batch: np.arange(batch.x.shape[1])[None, :, None] * np.eye(20)[batch.target])
+    task = small(TEXT | {"test": TEXT["train"]}, window=window, sample=0)
+    task._by_position = lambda predict: {}
+    arrays = task.diagnose(predict, fixed(0))  # the surer the later in the window
+    logit = window - window // 2
+    assert arrays["passage-nats"].max() == pytest.approx(math.log1p(19 * math.exp(-logit)), rel=1e-5)
+
+
+def test_what_is_stored_stays_small(fake, no_files, tmp_path):
+    task = CharLm(CharLmOptions(window=128))
+    V = task.prepare("embedded", no_files).output
+    arrays = task.diagnose(fake(lambda batch: np.zeros((*batch.x.shape, V), np.float32)), fixed(0))
+    assert not any(array.dtype.hasobject for array in arrays.values())
+    assert sum(array.nbytes for array in arrays.values()) < 10_000
 
 
 # --- the real datasets ---

@@ -28,6 +28,7 @@ from seqbench_tasks.sentiment_grammar import (
     SIZES,
     embedded_opinions,
 )
+from seqbench_tasks.word_by_word import examples
 
 
 @pytest.fixture(scope="module")
@@ -135,6 +136,64 @@ def test_evaluate_with_a_predictor_that_knows(task: Sentiment, fake: Any) -> Non
 def test_the_loss_is_the_mean_over_sentences(task: Sentiment, fake: Any) -> None:
     even = fake(lambda b: np.zeros((len(b.x), 2), np.float32))
     assert task.evaluate(even, "valid")["loss"] == pytest.approx(np.log(2))
+
+
+# --- word by word -------------------------------------------------------------------------------------
+
+
+def by_sum(batch: Any) -> np.ndarray:
+    """Logits that follow every word that is read and no padding."""
+    inside = np.arange(batch.x.shape[1]) < batch.lengths[:, None]  # (B, T)
+    total = (np.sin(batch.x) * inside).sum(1)
+    return np.stack([-total, total], -1).astype(np.float32)
+
+
+def test_a_sentence_is_read_one_more_word_at_a_time(task: Sentiment, fake: Any) -> None:
+    predict = fake(by_sum)
+    task.evaluate(predict, "test")
+    arrays = task.diagnose(predict, fixed(0))
+    parts = np.split(arrays["running"], arrays["running-ends"][:-1])
+    words = np.split(arrays["running-words"], arrays["running-ends"][:-1])
+    assert len(parts) == 3
+    for row, part, shown in zip(arrays["running-rows"], parts, words, strict=True):
+        assert " ".join(shown) == task.splits["test"].texts[row]
+        assert part[-1] == pytest.approx(arrays["probability"][row], abs=1e-6)
+        sums = np.cumsum(np.sin(task.rows["test"][row]))
+        assert part == pytest.approx(1 / (1 + np.exp(-2 * sums)), abs=1e-6)
+    assert arrays["running-known"].all()
+    assert len(predict.seen[-1].x) == len(arrays["running"])  # one batch, however long the test set
+
+
+def test_words_that_training_did_not_show_are_marked(no_files: Any, fake: Any) -> None:
+    task = Sentiment(SentimentOptions(min_count=1, max_words=8))
+    known, strange = "a b c d e f g but", "a b c d e f nobody but z"
+    task.splits = {
+        "train": sentiment.Split([known], np.array([1])),
+        "valid": sentiment.Split([known], np.array([1])),
+        "test": sentiment.Split([known, strange], np.array([1, 0])),
+    }
+    task._encode(no_files)
+    task.evaluate(fake(by_sum), "test")
+    arrays = task.diagnose(fake(by_sum), fixed(0))
+    assert arrays["running-words"].tolist() == known.split() + strange.split()[:8]  # cut, as the model reads it
+    assert np.flatnonzero(~arrays["running-known"]).tolist() == [8 + 6]
+
+
+def test_examples_follow_length_class_and_words_of_contrast() -> None:
+    seven, plain = ["but"] * 7, ["a"] * 8
+    negation, contrast, long = [*plain, "never"], [*plain, "but"], ["but"] * 17
+    sentences = [seven, plain, long, negation, contrast, contrast, plain]
+    label = np.array([1, 1, 1, 1, 1, 0, 0])
+    assert examples(sentences, label) == [4, 5, 3]
+    assert examples(sentences[:3], label[:3]) == [1]  # no such word, and only one sentence of the length
+    assert examples([seven, long], label[:2]) == []
+
+
+def test_a_test_set_without_such_a_sentence_has_none(no_files: Any, fake: Any) -> None:
+    task = Sentiment(SentimentOptions(max_words=4))
+    task.prepare("embedded", no_files)
+    task.evaluate(fake(by_sum), "test")
+    assert "running" not in task.diagnose(fake(by_sum), fixed(0))
 
 
 # --- the task -----------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from seqbench.api import Dataset, Defaults, Metric, TaskCard, option
+from seqbench.api import Dataset, Defaults, Metric, SectionCard, TaskCard, option
 
 
 @dataclass(frozen=True)
@@ -28,3 +28,5 @@ ADDING = TaskCard(
     citation="Hochreiter, Schmidhuber 1997, Long Short-Term Memory, experiment 4; in the form of Le, Jaitly, Hinton "
     "2015, A Simple Way to Initialize Recurrent Networks of Rectified Linear Units, arXiv:1504.00941, section 4.1",
 )
+
+ADDING_SECTION = SectionCard("adding-memory", "adding", "seqbench_tasks.memory_report:adding_memory")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from seqbench.api import Dataset, Defaults, Metric, TaskCard, option
+from seqbench.api import Dataset, Defaults, Metric, SectionCard, TaskCard, option
 
 
 @dataclass(frozen=True)
@@ -33,3 +33,5 @@ COPY = TaskCard(
     citation="Arjovsky, Shah, Bengio 2016, Unitary Evolution Recurrent Neural Networks, arXiv:1511.06464, section 5.1; "
     "after Hochreiter, Schmidhuber 1997, Long Short-Term Memory",
 )
+
+COPY_SECTION = SectionCard("copy-memory", "copy", "seqbench_tasks.memory_report:copy_memory")

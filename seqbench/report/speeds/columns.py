@@ -8,12 +8,19 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from seqbench.frame import Column, look_up
-from seqbench.speed.growth import growth
+from seqbench.report.speeds.growth import growth
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Record = Mapping[str, Any]
+
+OPERATIONS = {
+    "train": "a training step: forward pass, loss, backward pass, clipping, AdamW",
+    "infer": "the outputs of whole sequences, without gradients",
+    "step": "a sequence read step by step at batch 1, as in a stream",
+    "decode": "greedy decoding of as many steps as the source has, from a cached state; tasks with a decoder only",
+}
 
 NOISY = 0.1
 """Quartiles further apart than this share of the median are flagged."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from seqbench.frame import look_up
 from seqbench.report import text
-from seqbench.speed.columns import noisy, seconds
+from seqbench.report.speeds.columns import noisy, seconds
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,6 +21,8 @@ UNITS = {"train": ("ms a step", 1e3), "infer": ("ms a call", 1e3), "step": ("µs
 """What the cells show, and by how much seconds are multiplied."""
 
 WORDS = ("Model", "Status")
+FITTED = ("Time\nT^p", "Memory\nT^p")
+"""Left out where there are too few lengths to fit anything."""
 LEAST_IMPORTANT = ("Params", "First\ncall s", "Extra\nthreads", "Peak\nMiB", "Memory\nT^p", "Call\nMiB", "Time\nT^p")
 """Columns that a narrow terminal does without, the first to go first."""
 
@@ -72,10 +74,14 @@ def tables(records: Sequence[Record]) -> list[Table]:
 
 def _table(operation: str, batch: int, rows: Mapping[str, list[Record]]) -> Table:
     lengths = sorted({record["length"] for records in rows.values() for record in records})
-    head = ["Model", *(f"T={length}" for length in lengths), "Time\nT^p", "Memory\nT^p", "Peak\nMiB", "Call\nMiB"]
+    head = ["Model", *(f"T={length}" for length in lengths), *FITTED, "Peak\nMiB", "Call\nMiB"]
     head += ["First\ncall s", "Extra\nthreads", "Params", "Status"]
     cells = [_row(name, operation, records, lengths) for name, records in rows.items()]
-    return Table(operation, batch, f"{operation}, batch {batch}: {UNITS[operation][0]}", head, cells, [*rows.values()])
+    empty = {name for place, name in enumerate(head) if all(row[place] == text.DASH for row in cells)} & set(FITTED)
+    kept = [place for place, name in enumerate(head) if name not in empty]
+    cells = [[row[place] for place in kept] for row in cells]
+    title = f"{operation}, batch {batch}: {UNITS[operation][0]}"
+    return Table(operation, batch, title, [head[place] for place in kept], cells, [*rows.values()])
 
 
 def _row(name: str, operation: str, records: Sequence[Record], lengths: Sequence[int]) -> list[str]:
@@ -163,7 +169,7 @@ def _fitting(table: Table, width: int) -> list[str]:
     """The headings of the columns that fit: the least important ones go first."""
     shown = list(table.head)
     for head in LEAST_IMPORTANT:
-        if sum(GAP + _width(table, head) for head in shown) - GAP > width:
+        if head in shown and sum(GAP + _width(table, head) for head in shown) - GAP > width:
             shown.remove(head)
     return shown
 

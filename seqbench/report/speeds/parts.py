@@ -1,4 +1,4 @@
-"""The speeds as one HTML file that opens from disk: tables, and time and memory against length."""
+"""A speed phase on a page: tables, and time and memory against length."""
 
 from __future__ import annotations
 
@@ -11,13 +11,11 @@ from matplotlib.ticker import FixedLocator, NullLocator
 
 from seqbench.frame import look_up
 from seqbench.report import text
-from seqbench.report.figures import PANEL, finish, mark, plain_ticks
+from seqbench.report.drawing import Drawing, drawing
+from seqbench.report.figures import PANEL, Picture, finish, mark, plain_ticks
 from seqbench.report.look import Look, look, style
-from seqbench.report.page import Drawing, flat, template
-from seqbench.report.svg import to_svg
-from seqbench.speed.columns import COLUMNS, LEAST_MEMORY_MIB, seconds
-from seqbench.speed.spec import OPERATIONS
-from seqbench.speed.tables import BELOW, UNITS, Table, causes, tables
+from seqbench.report.speeds.columns import LEAST_MEMORY_MIB, OPERATIONS, seconds
+from seqbench.report.speeds.tables import BELOW, UNITS, Table, causes, tables
 
 Record = Mapping[str, Any]
 Read = Callable[[Record], tuple[float, float, float] | None]
@@ -33,32 +31,49 @@ class Part:
     drawings: list[Drawing]
 
 
-def page(name: str, data: Mapping[str, Any]) -> str:
-    """The HTML text.
+@dataclass(frozen=True)
+class SpeedPhase:
+    """A speed phase as a page shows it.
+
+    Attributes:
+        operations: name and meaning of those that were measured.
+        rounds: samples of each network.
+        starts: processes of each, which shared the rounds.
+        condition: of the machine, ``before`` and ``after``.
+        parts: a table and its figures for each operation and batch.
+        causes: why there are rows without figures.
+    """
+
+    operations: list[tuple[str, str]]
+    rounds: int
+    starts: int
+    condition: Mapping[str, Any]
+    parts: list[Part]
+    causes: list[str]
+    below: tuple[str, ...] = BELOW
+
+
+def speed_phase(
+    data: Mapping[str, Any], salt: str, labels: Sequence[str] = (), backends: Sequence[str] = ()
+) -> SpeedPhase:
+    """What ``speed.json`` holds, for a page.
 
     Args:
-        name: of the folder.
-        data: what ``speed.json`` holds.
+        data: what it holds.
+        salt: makes ids unique on the page.
+        labels: models, in the order that gives them their colours on this page; others follow.
+        backends: likewise.
     """
     rows = data["rows"]
-    labels, backends = (text.distinct(record[key] for record in rows) for key in ("label", "backend"))
-    parts = [_part(table, labels, backends, f"speed-{n}") for n, table in enumerate(tables(rows))]
-    run = data["spec"]["run"]
-    return template("speed.html.j2").render(
-        name=text.plain(name),
-        created=data["created"],
-        version=data["seqbench"],
+    labels = text.distinct([*labels, *(record["label"] for record in rows)])
+    backends = text.distinct([*backends, *(record["backend"] for record in rows)])
+    return SpeedPhase(
         operations=[(key, OPERATIONS[key]) for key in text.distinct(record["operation"] for record in rows)],
-        task=text.plain(", ".join(run["task"])),
         rounds=data["spec"]["rounds"],
         starts=min(data["spec"]["starts"], data["spec"]["rounds"]),
-        threads=run["threads"],
         condition=data["condition"],
-        parts=parts,
-        below=BELOW,
+        parts=[_part(table, labels, backends, f"{salt}-{n}") for n, table in enumerate(tables(rows))],
         causes=causes(rows),
-        columns=COLUMNS,
-        environment=flat(data["environment"]),
     )
 
 
@@ -70,7 +85,7 @@ def _part(table: Table, labels: Sequence[str], backends: Sequence[str], salt: st
         "Memory of a call against length, MiB": _draw(table, looks, _memory, "MiB"),
     }
     drawings = [
-        Drawing(title, to_svg(figure, f"{salt}-{n}")) for n, (title, figure) in enumerate(figures.items()) if figure
+        drawing(Picture(title, figure), f"{salt}-{n}") for n, (title, figure) in enumerate(figures.items()) if figure
     ]
     return Part(table, looks, drawings)
 

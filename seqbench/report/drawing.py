@@ -1,0 +1,24 @@
+"""A figure as the page shows it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from seqbench.report.figures import Picture
+from seqbench.report.hover import placed
+from seqbench.report.svg import to_svg
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure on the page; ``points`` are the values that a reader may point at, as ``hover.placed`` gives them."""
+
+    title: str
+    svg: str
+    points: str = ""
+
+
+def drawing(picture: Picture, salt: str) -> Drawing:
+    """Draw a picture; ``salt`` makes the ids inside unique on the page."""
+    svg = to_svg(picture.figure, salt)  # first: it settles the layout
+    return Drawing(picture.title, svg, "" if picture.readings is None else placed(picture.figure, picture.readings))

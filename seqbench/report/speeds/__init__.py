@@ -1,0 +1,1 @@
+"""What a speed phase measured: figures of raw samples, tables, a page."""

@@ -1,0 +1,66 @@
+"""The speed phase of a run: its networks on each of its tasks, at the lengths and batches of their training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from seqbench.errors import UsageError
+from seqbench.frame import look_up
+from seqbench.report.speeds.stored import FOLDER
+from seqbench.spec import Trial
+from seqbench.speed.spec import SpeedSpec, make_spec
+from seqbench.store import RunFolder
+
+OWN = ("model", "task", "dataset", "params", "device", "threads", "data_dir", "plugin", "out")
+"""What the run says; naming it again would measure other networks than those whose scores it has."""
+
+
+def specs_of(folder: RunFolder, values: Mapping[str, Any]) -> list[SpeedSpec]:
+    """What to measure for each task of a run, in the run's order.
+
+    Args:
+        folder: the run's.
+        values: what the user asks for, as ``speed.spec.make_spec`` takes it; the length and the batches of training,
+            and 1, where nothing is said, and the run's backends.
+
+    Raises:
+        UsageError: the run fixes what ``values`` say, or no trial of a task has ended well.
+    """
+    taken = [name for name in OWN if values.get(name) not in (None, ())]
+    if taken:
+        raise UsageError(f"--{taken[0].replace('_', '-')} is what the run says; leave it out, or leave out the run.")
+    trials: dict[str, list[Trial]] = {}
+    for trial in folder.trials():
+        trials.setdefault(trial.task_label, []).append(trial)
+    return [_spec(folder, of_task, values) for of_task in trials.values()]
+
+
+def _spec(folder: RunFolder, trials: list[Trial], values: Mapping[str, Any]) -> SpeedSpec:
+    first, spec = trials[0], folder.run()["spec"]
+    task, _, dataset = first.task_label.rpartition("/")
+    own = {
+        "task": task,
+        "dataset": dataset,
+        "model": list(dict.fromkeys(trial.label for trial in trials)),
+        "backend": list(dict.fromkeys(trial.backend for trial in trials)),
+        "params": str(first.target_parameters),
+        "device": first.device,
+        "threads": first.threads,
+        "data_dir": spec.get("data_dir"),
+        "plugin": list(spec.get("plugin") or ()),
+        "out": str(folder.path / FOLDER),
+        "lengths": [_length(folder, trials)],
+        "batch": sorted({1, first.training.batch}),
+    }
+    given = {name: value for name, value in values.items() if value not in (None, ())}
+    return make_spec({name: value for name, value in {**own, **given}.items() if value not in (None, [])})
+
+
+def _length(folder: RunFolder, trials: list[Trial]) -> int:
+    """The longest of training, on either side."""
+    for trial in trials:
+        form = (folder.record(trial.id) or {}).get("form")
+        if form:
+            return int(max(form["length"], look_up(form, "decoder", "length") or 0))
+    raise UsageError(f"No trial of {trials[0].task_label} in {folder.path} has ended well yet; finish the run first.")

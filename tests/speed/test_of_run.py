@@ -1,0 +1,103 @@
+"""The speed phase of a run: the networks whose scores it has, at the length and batches of their training."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+import seqbench
+from seqbench.cli import cli
+from seqbench.errors import UsageError
+from seqbench.report.collect import read_run
+from seqbench.report.speeds.stored import latencies, stored_speeds
+from seqbench.speed.of_run import specs_of
+from seqbench.store import RunFolder
+
+MODELS = ("gru", "rnn[nonlinearity=relu]")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    out = tmp_path_factory.mktemp("run")
+    tasks = ["copy[T=4]", "adding[T=9]"]
+    options = {"params": "2k", "budget": "2steps", "batch": 8, "seeds": 1}
+    return seqbench.run(tasks=tasks, models=list(MODELS), out=out, **options).folder
+
+
+def speed(*words: object) -> Result:
+    return CliRunner().invoke(cli, ["speed", *map(str, words)])
+
+
+def test_every_task_is_measured_as_it_was_trained(run: RunFolder) -> None:
+    copy, adding = specs_of(run, {})
+    assert (copy.lengths, copy.batches, copy.run.params) == ((24,), (1, 8), "2000")
+    assert (adding.lengths, adding.batches, adding.run.task) == ((9,), (1, 8), ("adding[T=9]",))
+    assert copy.run.model == ("gru", "rnn[nonlinearity=relu]")
+    longer = specs_of(run, {"lengths": "24,48", "backend": ("torch", "numba")})[0]
+    assert (longer.lengths, longer.run.backend) == ((24, 48), ("torch", "numba"))
+
+
+def test_what_the_run_says_cannot_be_said_again(run: RunFolder) -> None:
+    for name, value in (("model", ("gru",)), ("params", "3k"), ("data_dir", "x")):
+        with pytest.raises(UsageError, match=f"--{name.replace('_', '-')} is what the run says"):
+            specs_of(run, {name: value})
+    done = speed(run.path, "--task", "copy")
+    assert done.exit_code == 2
+    assert "leave out the run" in done.output
+
+
+def test_its_report_and_summary_show_what_was_measured(run: RunFolder) -> None:
+    done = speed(run.path, "--rounds", 1, "--starts", 1, "--operation", "infer", "--operation", "step")
+    assert done.exit_code == 0, done.output
+    phases = stored_speeds(run.path)
+    assert set(phases) == {"copy[T=4]/embedded", "adding[T=9]/embedded"}
+    widths = {trial.label: trial.width for trial in run.trials() if trial.task == "copy"}
+    rows = phases["copy[T=4]/embedded"]["rows"]
+    assert {row["label"]: row["width"] for row in rows} == widths
+    with (run.path / "summary.csv").open(encoding="utf-8") as file:
+        table = {(row["task"], row["model"]): row for row in csv.DictReader(file)}
+    (wall,) = [r["wall"]["median"] for r in rows if (r["label"], r["operation"], r["batch"]) == ("gru", "infer", 1)]
+    assert float(table["copy[T=4]/embedded", "gru"]["infer_latency_ms"]) == pytest.approx(1e3 * wall)
+    assert float(table["copy[T=4]/embedded", "gru"]["step_latency_us"]) > 0
+    assert table["adding[T=9]/embedded", "gru"]["step_latency_us"] == "", "one answer a sequence: no stream"
+    assert table["copy[T=4]/embedded", "trivial"]["infer_latency_ms"] == ""
+
+
+def test_a_run_without_a_finished_trial_is_refused(run: RunFolder, tmp_path: Path) -> None:
+    empty = RunFolder.create(tmp_path, "empty")
+    empty.write_run(run.run())
+    done = speed(empty.path)
+    assert done.exit_code == 2
+    assert "No trial of copy[T=4]/embedded in" in done.output
+
+
+def row(label: str = "gru", operation: str = "infer", length: int = 10, batch: int = 1, **other: Any) -> dict[str, Any]:
+    known = {"label": label, "backend": "torch", "operation": operation, "length": length, "batch": batch}
+    return {**known, "status": "ok", "wall": {"median": length / 1000}, **other}
+
+
+def test_a_latency_is_that_of_batch_1_on_the_longest_sequences() -> None:
+    rows = [row(length=20), row(length=10), row(length=90, batch=8), row(operation="step", length=40), row("lstm")]
+    rows += [row(length=99, status="timeout"), row(length=95, backend="numba")]
+    assert latencies({"rows": rows}, "gru", "torch") == {"infer": 0.02, "step": 0.001}
+    assert latencies({"rows": rows}, "tcn", "torch") == {}
+
+
+def test_the_newest_phase_of_a_task_counts(run: RunFolder, tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path, "again")
+    folder.write_run(run.run())
+    for name, seconds in (("20260102", 2.0), ("20260101", 1.0)):
+        path = folder.path / "speed" / f"{name}-speed" / "speed.json"
+        path.parent.mkdir(parents=True)
+        data = {"task": "copy[T=4]/embedded", "rows": [row(wall={"median": seconds})]}
+        path.write_text(json.dumps(data), encoding="utf-8")
+    copy, adding = read_run(folder).tasks
+    assert [r.latency.get("infer", math.nan) for r in copy.rows if r.label == "gru"] == [2.0]
+    assert adding.speed is None
+    assert adding.rows[0].latency == {}
