@@ -231,8 +231,10 @@ def test_arrow_keys_walk_along_the_curves(visit: Visit, report: Path, run: Run) 
 
 
 def test_every_figure_of_the_harness_tells_its_values(visit: Visit, report: Path) -> None:
-    with visit(report, at="#task-1") as page:
-        for plot in page.locator("#task-1 .plot:not(.wide .plot)").all():
+    with visit(report, at="#task-3") as page:
+        plots = page.locator("#task-3 .plot:not(.wide .plot)")
+        assert plots.count() == 3 + 2 + 2, "scores against costs, curves, speed and memory against length"
+        for plot in plots.all():
             plot.press("ArrowRight")
             assert plot.locator("xpath=../*[contains(@class, 'tip')]").is_visible()
 
