@@ -211,10 +211,13 @@ def _finish(results: Results) -> None:
 
 @cli.command()
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--format", "form", help="Only print the tables, to be pasted: markdown, latex or csv.")
+@click.option(
+    "--format", "form", help="Only the tables: markdown, latex or csv, to be pasted; or parquet, into a file."
+)
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="With --format: write this file, print nothing.")
 @click.option("--figures", is_flag=True, help="Write every figure as SVG and PNG too, into the run's folder figures.")
 @click.option("--plugin", multiple=True, type=click.Path(), help="A Python file with report sections. Repeatable.")
-def report(folder: Path, form: str | None, figures: bool, plugin: tuple[str, ...]) -> None:
+def report(folder: Path, form: str | None, output: Path | None, figures: bool, plugin: tuple[str, ...]) -> None:
     """Write report.html, results.csv and summary.csv of a run anew, and print its tables.
 
     Plugin files that the run used are not loaded again: their records say all that the tables need.
@@ -225,8 +228,10 @@ def report(folder: Path, form: str | None, figures: bool, plugin: tuple[str, ...
     results = Results(RunFolder.open(folder), _registry(plugin))
     if form is not None and figures:
         raise UsageError("--format only prints tables; leave out --figures, or call it once more without --format.")
+    if form is None and output is not None:
+        raise UsageError("--output is for --format; without it the report is written into the run's folder.")
     if form is not None:
-        click.echo(results.table(form), nl=False)
+        _table(results, form, output)
         return
     results.write_report()
     if figures:
@@ -234,33 +239,92 @@ def report(folder: Path, form: str | None, figures: bool, plugin: tuple[str, ...
     _finish(results)
 
 
+def _table(results: Results, form: str, output: Path | None) -> None:
+    """The tables in one form, into a file or to the terminal."""
+    from seqbench.store import write_text
+
+    if form == "parquet":
+        if output is None:
+            raise UsageError("--format parquet is not text: say into which file, as in --output results.parquet.")
+        results.write_parquet(output)
+    elif output is not None:
+        write_text(output, results.table(form))
+    else:
+        click.echo(results.table(form), nl=False)
+
+
 @cli.command()
 @click.argument("before", type=click.Path(path_type=Path))
 @click.argument("after", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--merge", is_flag=True, help="Show the models of all runs side by side instead of what has changed.")
+@click.option("--format", "form", default="text", help="text, markdown or csv. Default: text.")
 @click.option("--fail-on-regression", "limit", metavar="PERCENT", help="Exit with 1 if a score got worse by more: 2%.")
-def compare(before: Path, after: tuple[Path, ...], limit: str | None) -> None:
+def compare(before: Path, after: tuple[Path, ...], merge: bool, form: str, limit: str | None) -> None:
     """Say what has changed from one run to others: scores seed by seed, with intervals.
 
     Rows of the same task, model and backend are compared, over the seeds that both runs have. Speeds are compared where
     the hardware is the same.
+
+    With --merge, one leaderboard a task over the models of all runs, say of several machines. Scores are ranked where
+    all that was asked for but the model is the same, speeds where the hardware is; nothing is pooled.
     """
     from seqbench.quantities import parse_percent
-    from seqbench.report.changes import comparison_text
+
+    if form not in COMPARISONS:
+        raise UnknownName("format", form, COMPARISONS)
+    if merge and limit is not None:
+        raise UsageError("--fail-on-regression is about what has changed; leave out --merge.")
+    if merge:
+        click.echo(_merged((before, *after), form), nl=form != "csv")
+        return
+    share = None if limit is None else parse_percent(limit, "--fail-on-regression")
+    worse = _changes(before, after, form, share)
+    for row in worse:
+        click.echo(f"regression of more than {limit}: {row}", err=form == "csv")
+    sys.exit(TRIAL_FAILED if worse else OK)
+
+
+COMPARISONS = ("text", "markdown", "csv")
+
+
+def _changes(before: Path, after: Sequence[Path], form: str, share: float | None) -> list[str]:
+    """Print what has changed from one run to each of the others; what got worse by more than a share."""
+    from seqbench.frame import to_csv
+    from seqbench.report.changes import comparison_frame, comparison_text
     from seqbench.report.collect import read_run
     from seqbench.report.compare import changes
     from seqbench.store import RunFolder
 
-    share = None if limit is None else parse_percent(limit, "--fail-on-regression")
-    first, worse = read_run(RunFolder.open(before)), []
+    first, worse, frames = read_run(RunFolder.open(before)), [], []
     for place, path in enumerate(after):
         other = read_run(RunFolder.open(path))
-        found = changes(first, other)
-        click.echo("\n" * bool(place) + comparison_text((str(before), str(path)), (first, other), found))
+        found, names = changes(first, other), (str(before), str(path))
+        if form == "csv":
+            frames.append(comparison_frame(names, found))
+        else:
+            click.echo("\n" * bool(place) + comparison_text(names, (first, other), found, form))
         if share is not None:
             worse += [f"{' '.join(c.key)} in {path}: {said}" for c in found if (said := c.regression(share))]
-    for row in worse:
-        click.echo(f"regression of more than {limit}: {row}")
-    sys.exit(TRIAL_FAILED if worse else OK)
+    if frames:
+        import pandas as pd
+
+        click.echo(to_csv(pd.concat(frames)), nl=False)
+    return worse
+
+
+def _merged(paths: Sequence[Path], form: str) -> str:
+    """All models of several runs; a run is called by its folder, by its path where two folders have one name."""
+    from seqbench.frame import to_csv
+    from seqbench.report.collect import read_run
+    from seqbench.report.merged import merged_frame, merged_text
+    from seqbench.store import RunFolder
+
+    if len({path.resolve() for path in paths}) < len(paths):
+        raise UsageError("A run is named twice: nothing is gained by merging it with itself.")
+    names = [path.resolve().name for path in paths]
+    unique = len(set(names)) == len(names)
+    runs = {n if unique else str(path): read_run(RunFolder.open(path)) for n, path in zip(names, paths, strict=True)}
+    return to_csv(merged_frame(runs)) if form == "csv" else merged_text(runs, form)
 
 
 @cli.command()

@@ -63,13 +63,23 @@ class Results:
         """Write ``report.html``, ``results.csv`` and ``summary.csv`` into the run's folder; gives the report's path."""
         from seqbench.report.write import write_report
 
-        return write_report(self.folder, self._registry)
+        return write_report(self._run, self.folder, self._registry)
 
     def write_figures(self) -> list[Path]:
         """Write every figure as SVG and PNG into the run's folder ``figures``; gives their paths."""
         from seqbench.report.figure_files import write_figures
 
         return write_figures(self._run, self.folder, self._registry)
+
+    def write_parquet(self, path: str | Path) -> None:
+        """Write the rows of ``results.csv`` as a Parquet file.
+
+        Raises:
+            UsageError: pyarrow is not installed.
+        """
+        from seqbench.report.write import write_parquet
+
+        write_parquet(self._run, Path(path))
 
     def table(self, form: str = "markdown") -> str:
         """The tables as text to paste: ``markdown``, ``latex`` (booktabs) or ``csv`` (the summary).

@@ -401,9 +401,9 @@ class Trial:
 
     def _numbers(self) -> dict[str, Any]:
         """What decides the numbers: where files lie does not, what is in them does."""
-        plain = dataclasses.asdict(self)
-        for name in ("data_dir", "advice", "blocked", "parameter_tolerance"):
-            plain.pop(name)
+        left_out = {"data_dir", "advice", "blocked", "parameter_tolerance"}
+        plain = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in left_out}
+        plain["training"] = dataclasses.asdict(self.training)  # asdict(self) would copy every option, 10,000 times
         plain["plugins"] = sorted(self.plugins.values())
         plain.pop("setting")  # its values stand where they are used
         if self.purpose == "score":

@@ -113,6 +113,7 @@ class Share:
     high: float
 
 
+@lru_cache(maxsize=1024)
 def share(hits: int, n: int, confidence: float = CONFIDENCE) -> Share:
     """The share of seeds that solved a task, with the exact interval of Clopper and Pearson (1934).
 
@@ -126,6 +127,7 @@ def share(hits: int, n: int, confidence: float = CONFIDENCE) -> Share:
     return Share(hits, n, low, high)
 
 
+@lru_cache(maxsize=1024)
 def shares_differ(a: Share, b: Share) -> float:
     """The p-value of two shares under Fisher's exact test, two-sided.
 

@@ -23,13 +23,14 @@ import os
 import re
 import socket
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from seqbench.errors import UnknownName, UsageError
+from seqbench.garbage import collector_off
 
 if TYPE_CHECKING:
     import numpy as np
@@ -217,9 +218,15 @@ class RunFolder:
             raise UsageError(f"The record {path} is damaged; remove it and finish the run with --resume.") from error
         return data
 
-    def records(self) -> list[dict[str, Any]]:
-        """The records of all finished trials, in the plan's order."""
-        return [record for trial in self.trials() if (record := self.record(trial.id)) is not None]
+    def records(self, trials: Iterable[Trial] | None = None) -> list[dict[str, Any]]:
+        """The records of finished trials, in the plan's order.
+
+        Args:
+            trials: of these, in their order; None: of all.
+        """
+        planned = self.trials() if trials is None else trials
+        with collector_off():
+            return [record for trial in planned if (record := self.record(trial.id)) is not None]
 
     def trials(self) -> list[Trial]:
         """All planned trials, in order.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Literal
 
@@ -87,43 +87,39 @@ def compare(
         level: the probability of any false difference among all pairs.
         pairs: which ones; default: all.
     """
-    ordered = [_ordered(a, b, scores, metric) for a, b in pairs or combinations(scores, 2)]
-    tests = [(pair, _test(pair, scores, metric)) for pair in ordered]
-    known = [(pair, test) for pair, test in tests if not math.isnan(test.p)]
-    corrected = holm([test.p for _, test in known], level)
-    verdicts = [_verdict(pair, test, one, level) for (pair, test), one in zip(known, corrected, strict=True)]
+    tests = [_test(a, b, scores, metric) for a, b in pairs or combinations(scores, 2)]
+    known = [test for test in tests if not math.isnan(test.p)]
+    corrected = holm([test.p for test in known], level)
+    verdicts = [_verdict(test, one, level) for test, one in zip(known, corrected, strict=True)]
     return sorted(verdicts, key=lambda verdict: verdict.p)
 
 
 @dataclass(frozen=True)
 class _Test:
+    pair: tuple[str, str]
     by: Literal["score", "solved"]
     p: float
     difference: Difference
     solved: tuple[Share, Share] | None
 
 
-def _ordered(a: str, b: str, scores: Scores, metric: Metric) -> tuple[str, str]:
-    """The one with the better mean over the seeds in common first."""
-    mean = paired_difference(scores[a], scores[b]).mean
-    return (b, a) if (mean > 0 if metric.lower_is_better else mean < 0) else (a, b)
-
-
-def _test(pair: tuple[str, str], scores: Scores, metric: Metric) -> _Test:
-    first, second = (scores[name] for name in pair)
-    difference = paired_difference(first, second)
-    shares = solved_share(first, metric), solved_share(second, metric)
+def _test(a: str, b: str, scores: Scores, metric: Metric) -> _Test:
+    """The one with the better mean over the seeds in common comes first."""
+    pair, difference = (a, b), paired_difference(scores[a], scores[b])
+    if difference.mean > 0 if metric.lower_is_better else difference.mean < 0:
+        pair, difference = (b, a), replace(difference, mean=-difference.mean)
+    shares = [solved_share(scores[name], metric) for name in pair]
     if shares[0] is None or shares[1] is None:
-        return _Test("score", difference.p, difference, None)
+        return _Test(pair, "score", difference.p, difference, None)
     both = shares[0], shares[1]
     if shares[0].hits / shares[0].n == shares[1].hits / shares[1].n and shares[0].hits in {0, shares[0].n}:
-        return _Test("score", difference.p, difference, both)
-    return _Test("solved", shares_differ(*both) if difference.n > 1 else math.nan, difference, both)
+        return _Test(pair, "score", difference.p, difference, both)
+    return _Test(pair, "solved", shares_differ(*both) if difference.n > 1 else math.nan, difference, both)
 
 
-def _verdict(pair: tuple[str, str], test: _Test, corrected: Corrected, level: float) -> Verdict:
+def _verdict(test: _Test, corrected: Corrected, level: float) -> Verdict:
     return Verdict(
-        *pair,
+        *test.pair,
         differ=corrected.p <= level,
         by=test.by,
         n=test.difference.n,

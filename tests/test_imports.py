@@ -33,7 +33,8 @@ GRAPH = {
     "options": "errors",
     "quantities": "errors",
     "spec": "errors quantities",
-    "store": "errors spec",
+    "garbage": "",
+    "store": "errors garbage spec",
     "frame": "",
     "stats": "",
     "verdicts": "api stats",
@@ -65,7 +66,7 @@ GRAPH = {
     "process": "registry",
     "executors": "executors process spec store",
     "progress": "executors spec store tuning",
-    "report": "api errors frame quantities registry report rounds spec stats store tuning verdicts",
+    "report": "api errors frame garbage quantities registry report rounds spec stats store tuning verdicts",
     "results": "api errors frame registry report spec stats store verdicts",
     "pipeline": (
         "__init__ data environment errors executors plan process registry report results rounds spec store tuning"

@@ -42,12 +42,14 @@ class Block:
 
     Attributes:
         kind: ``"text"`` (a paragraph: ``content`` is str), ``"code"`` (monospaced, line breaks kept: str),
-            ``"table"`` (``content`` is rows of str, the first one the header), ``"figure"`` (a matplotlib Figure).
+            ``"table"`` (``content`` is rows of str, the first one the header), ``"figure"`` (a matplotlib Figure),
+            ``"marked"`` (monospaced, line breaks kept: successive ``(text, strength, title)``; ``strength`` from 0 to 1
+            is how strong the colour behind the text is, ``title`` what shows when a pointer rests there, if not empty).
         content: as the kind says.
         caption: shown above.
     """
 
-    kind: Literal["text", "code", "table", "figure"]
+    kind: Literal["text", "code", "table", "figure", "marked"]
     content: Any
     caption: str = ""
 

@@ -4,57 +4,78 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from seqbench.report.collect import Row, Run
 from seqbench.report.compare import Change, hardware_differs, specs_differ, versions_differ
+from seqbench.report.formats import Board, written
 from seqbench.report.text import DASH, plain, with_interval
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 HEADS = ("Model", "before", "after", "change", "in %", "", "train tok/s")
-GAP = "  "
 
 
-def comparison_text(names: tuple[str, str], runs: tuple[Run, Run], found: Sequence[Change]) -> str:
+def comparison_text(names: tuple[str, str], runs: tuple[Run, Run], found: Sequence[Change], form: str = "text") -> str:
     """All there is to say of two runs.
 
     Args:
         names: of their folders.
         runs: as read.
         found: from ``compare.changes``.
+        form: ``"text"`` or ``"markdown"``.
     """
-    lines = [f"before: {plain(names[0])}", f"after:  {plain(names[1])}"]
+    parts: list[Board | str] = [f"before: {plain(names[0])}", f"after:  {plain(names[1])}"]
     for title, differences in (
         ("asked for differently", specs_differ(*runs)),
         ("other versions", versions_differ(*runs)),
         ("other hardware: speeds are not compared", hardware_differs(*runs)),
     ):
-        lines += [f"{title}: {plain('; '.join(differences))}"] * bool(differences)
+        parts += [f"{title}: {plain('; '.join(differences))}"] * bool(differences)
     for task in dict.fromkeys(change.key[0] for change in found):
-        lines += ["", *_table(task, [change for change in found if change.key[0] == task])]
+        parts += ["", _board(task, [change for change in found if change.key[0] == task])]
     tested = sum(change.verdict is not None for change in found)
     if tested:
-        lines += ["", f"change: mean over the seeds that both have ± its interval, all {tested} rows together (Holm)"]
-    return "\n".join(lines)
+        parts += ["", f"change: mean over the seeds that both have ± its interval, all {tested} rows together (Holm)"]
+    return written(parts, form)
 
 
-def _table(task: str, found: Sequence[Change]) -> list[str]:
-    """Columns under one another; words to the left, numbers to the right."""
+def _board(task: str, found: Sequence[Change]) -> Board:
     metric = next((change.metric for change in found if change.metric is not None), None)
     unit = f" [{metric.unit}]" if metric is not None and metric.unit else ""
     title = plain(f"{task}: {metric.name}{unit}" if metric is not None else task)
     several = len({change.key[2] for change in found}) > 1
-    rows = [HEADS, *(_cells(change, several) for change in found)]
-    widths = [max(len(row[place]) for row in rows) for place in range(len(HEADS))]
-    left = {0, 5}
-    return [
-        title,
-        *(
-            GAP.join(
-                cell.ljust(width) if place in left else cell.rjust(width)
-                for place, (cell, width) in enumerate(zip(row, widths, strict=True))
-            ).rstrip()
-            for row in rows
-        ),
-    ]
+    right = [place not in {0, 5} for place in range(len(HEADS))]
+    return Board(title, list(HEADS), right, [list(_cells(change, several)) for change in found])
+
+
+def comparison_frame(names: tuple[str, str], found: Sequence[Change]) -> pd.DataFrame:
+    """The same as numbers, one row a change, ``before`` and ``after`` the mean scores over all seeds of each run."""
+    import pandas as pd
+
+    rows = []
+    for change in found:
+        task, model, backend = change.key
+        means = [math.nan if row is None else row.scores.mean for row in (change.before, change.after)]
+        rows.append(
+            {
+                "before_run": names[0],
+                "after_run": names[1],
+                "task": task,
+                "model": model,
+                "backend": backend,
+                "score_metric": None if change.metric is None else change.metric.name,
+                "before": means[0],
+                "after": means[1],
+                "change": change.difference,
+                "half_width": change.half_width,
+                "share": change.share,
+                "verdict": verdict_of(change),
+                "train_speedup": change.speedup,
+            }
+        )
+    return pd.DataFrame(rows)
 
 
 def _cells(change: Change, several: bool) -> tuple[str, ...]:

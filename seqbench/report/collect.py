@@ -241,7 +241,9 @@ class Run:
 
 def read_run(folder: RunFolder, registry: Registry | None = None) -> Run:
     """The run in a folder, whatever of it is there already."""
-    run, speeds = collect(folder.trials(), folder.records(), registry, folder.run()), stored_speeds(folder.path)
+    trials = folder.trials()
+    run = collect(trials, folder.records(trials), registry, folder.run())
+    speeds = stored_speeds(folder.path)
     return replace(run, tasks=tuple(_with_speed(task, speeds.get(task.label)) for task in run.tasks))
 
 
@@ -299,7 +301,7 @@ def _task(trials: Sequence[Trial], by_id: Mapping[str, Record], registry: Regist
     metrics, select = _metrics(name, records, registry)
     rows = _rows(trials, by_id, several, metrics[0] if metrics else None)
     if metrics:
-        rows.sort(key=lambda row: _rank(row, metrics[0]))
+        rows.sort(key=lambda row: rank_key(row, metrics[0]))
     references: list[Any] = next((r["references"] for r in records if r.get("references")), [])
     found = tuple(_rebuild(Reference, given) for given in references)
     return TaskRun(trials[0].task_label, name, metrics, select, found, tuple(rows))
@@ -323,7 +325,8 @@ def _rows(trials: Sequence[Trial], by_id: Mapping[str, Record], several: bool, m
     ]
 
 
-def _rank(row: Row, score: Metric) -> tuple[bool, float]:
+def rank_key(row: Row, score: Metric) -> tuple[bool, float]:
+    """Sorts rows: best score first, rows without one last."""
     mean = row.scores.mean
     missing = row.scores.n == 0
     return missing, 0.0 if missing else (mean if score.lower_is_better else -mean)

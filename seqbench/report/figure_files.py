@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import matplotlib as mpl
 
+from seqbench.garbage import all_spared
 from seqbench.registry import Registry
 from seqbench.report.collect import Run
 from seqbench.report.figures import Picture
@@ -36,14 +37,17 @@ def write_figures(run: Run, folder: RunFolder, registry: Registry) -> list[Path]
 
     Text is drawn as outlines, so that a figure looks the same wherever it is opened.
     """
-    written = []
-    for name, picture in _named(run, folder, registry):
-        for kind in _KINDS:
-            path = folder.path / FOLDER / f"{name}.{kind}"
-            content = _bytes(picture.figure, kind, name)
-            write_atomically(path, lambda file, content=content: file.write(content))  # type: ignore[misc]
-            written.append(path)
-    return written
+    with all_spared():
+        return [path for found in _named(run, folder, registry) for path in _write(*found, folder.path / FOLDER)]
+
+
+def _write(name: str, picture: Picture, out: Path) -> Iterator[Path]:
+    """The files of a picture."""
+    for kind in _KINDS:
+        path = out / f"{name}.{kind}"
+        content = _bytes(picture.figure, kind, name)
+        write_atomically(path, lambda file, content=content: file.write(content))  # type: ignore[misc]
+        yield path
 
 
 def _named(run: Run, folder: RunFolder, registry: Registry) -> Iterator[tuple[str, Picture]]:

@@ -1,16 +1,19 @@
-"""The leaderboards as tables to paste: Markdown, LaTeX, CSV."""
+"""Tables as text: aligned for a terminal, or to paste: Markdown, LaTeX, CSV."""
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from seqbench.frame import to_csv
 from seqbench.report.collect import Run, TaskRun
 from seqbench.report.summary import summary_of
 from seqbench.report.table import Column, columns
 from seqbench.report.text import plain
+
+GAP = "  "
 
 
 @dataclass(frozen=True)
@@ -29,12 +32,17 @@ class Board:
     heads: list[str]
     right: list[bool]
     rows: list[list[str]]
-    references: list[list[str]]
+    references: list[list[str]] = field(default_factory=list)
 
 
-def board(task: TaskRun) -> Board:
-    """The leaderboard of a task, all columns; one line a cell."""
-    shown = columns(task)
+def board(task: TaskRun, priority: float = math.inf) -> Board:
+    """The leaderboard of a task; one line a cell.
+
+    Args:
+        task: its rows and references.
+        priority: columns that go first from a narrow terminal, above this number, are left out.
+    """
+    shown = [column for column in columns(task) if column.priority <= priority]
 
     def line(read: Callable[[Column], str]) -> list[str]:
         return [" ".join(read(column).split()) for column in shown]
@@ -48,6 +56,35 @@ def board(task: TaskRun) -> Board:
     )
 
 
+# --- plain text -------------------------------------------------------------------------------------
+
+
+def to_text(table: Board) -> str:
+    """The title and the columns under one another, words to the left, numbers to the right."""
+    lines = [table.heads, *table.rows, *table.references]
+    widths = [max(len(line[place]) for line in lines) for place in range(len(table.heads))]
+    return "\n".join([table.title, *(_aligned(line, widths, table.right).rstrip() for line in lines)])
+
+
+def _aligned(line: Sequence[str], widths: Sequence[int], right: Sequence[bool]) -> str:
+    cells = zip(line, widths, right, strict=True)
+    return GAP.join(cell.rjust(width) if to_the_right else cell.ljust(width) for cell, width, to_the_right in cells)
+
+
+def written(parts: Sequence[Board | str], form: str) -> str:
+    """Lines and tables, one below the other.
+
+    Args:
+        parts: in order; an empty line stands between paragraphs.
+        form: ``"text"`` or ``"markdown"``, where lines become a list.
+    """
+    if form == "text":
+        return "\n".join(part if isinstance(part, str) else to_text(part) for part in parts)
+    return "\n".join(
+        markdown_of(part) if isinstance(part, Board) else f"- {_markdown_text(part)}" if part else "" for part in parts
+    )
+
+
 # --- Markdown ---------------------------------------------------------------------------------------
 
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>|~#])")
@@ -55,10 +92,11 @@ _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>|~#])")
 
 def to_markdown(run: Run) -> str:
     """A heading and a pipe table a task (GitHub's kind)."""
-    return "\n\n".join(_markdown(board(task)) for task in run.tasks) + "\n"
+    return "\n\n".join(markdown_of(board(task)) for task in run.tasks) + "\n"
 
 
-def _markdown(table: Board) -> str:
+def markdown_of(table: Board) -> str:
+    """A heading and a pipe table."""
     rule = ["---:" if right else "---" for right in table.right]
     lines = [_piped(table.heads), f"| {' | '.join(rule)} |", *map(_piped, [*table.rows, *table.references])]
     return "\n".join([f"### {_markdown_text(table.title)}", "", *lines])

@@ -112,10 +112,21 @@ def _block(block: Block, salt: str) -> Shown:
         return Shown("table", caption, _table(block.content))
     if block.kind in {"text", "code"}:
         return Shown(block.kind, caption, plain(block.content))
-    raise PluginError(f"unknown kind of block {block.kind!r}; expected text, code, table or figure")
+    if block.kind == "marked":
+        return Shown("marked", caption, _marked(block.content))
+    raise PluginError(f"unknown kind of block {block.kind!r}; expected text, code, table, figure or marked")
 
 
 def _table(rows: Sequence[Sequence[str]]) -> list[list[str]]:
     if isinstance(rows, str) or not all(isinstance(row, list | tuple) for row in rows):
         raise PluginError("a table block wants rows of cells, the first one the header")
     return [[plain(cell) for cell in row] for row in rows]
+
+
+def _marked(spans: Sequence[tuple[str, float, str]]) -> list[tuple[str, str, str]]:
+    """Text, strength as CSS reads it, title."""
+    if not all(isinstance(span, list | tuple) and len(span) == 3 for span in spans):
+        raise PluginError("a marked block wants spans of (text, strength, title)")
+    if not all(0 <= float(strength) <= 1 for _, strength, _ in spans):
+        raise PluginError("the strength of a span in a marked block must be from 0 to 1")
+    return [(plain(text), f"{float(strength):.2f}", plain(title)) for text, strength, title in spans]

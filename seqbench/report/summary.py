@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from seqbench.api import Reference
@@ -32,17 +33,23 @@ def summary_of(run: Run) -> pd.DataFrame:
     ``parameters core_parameters parameters_error``, the medians of ``MEDIANS``, the columns of ``LATENCIES``, ``status
     cause``, then the mean ``test_<metric>`` of every metric.
     """
-    import pandas as pd
-
     rows: list[dict[str, Any]] = []
     for task in run.tasks:
-        rows += [_model(task, row) for row in task.rows]
-        rows += [_reference(task, reference) for reference in task.references]
+        rows += [model_row(task, row) for row in task.rows]
+        rows += [reference_row(task, reference) for reference in task.references]
+    return as_table(rows)
+
+
+def as_table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Rows of a summary as a frame."""
+    import pandas as pd
+
     table = pd.DataFrame(rows)
     return table.astype({"ok": "Int64", "trials": "Int64"}) if rows else table
 
 
-def _model(task: TaskRun, row: Row) -> dict[str, Any]:
+def model_row(task: TaskRun, row: Row) -> dict[str, Any]:
+    """A row of the summary."""
     scores = row.scores
     return {
         "task": task.label,
@@ -76,7 +83,8 @@ def _solved(row: Row) -> dict[str, Any]:
     return {**share, "steps_to_solve": row.steps_to_solve}
 
 
-def _reference(task: TaskRun, reference: Reference) -> dict[str, Any]:
+def reference_row(task: TaskRun, reference: Reference) -> dict[str, Any]:
+    """The row of a trivial baseline, an optimum and the like."""
     return {
         "task": task.label,
         "model": reference.name,

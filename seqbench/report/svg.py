@@ -29,11 +29,13 @@ def to_svg(figure: Figure, salt: str) -> str:
         salt: makes the ids inside unique on the page.
     """
     import matplotlib as mpl
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
 
     file = io.StringIO()
     with mpl.rc_context({"svg.hashsalt": salt, "svg.fonttype": "none"}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
-        figure.savefig(file, format="svg", metadata=_METADATA)
+        # as Figure.savefig, which goes through everything twice
+        FigureCanvasSVG(figure).print_svg(file, metadata=_METADATA)  # type: ignore[no-untyped-call]
     text = file.getvalue()
     text = text[text.index("<svg") :]
     return _themed(_GROUP_ID.sub("<g", text).strip())  # groups are never referred to, and their ids repeat on a page

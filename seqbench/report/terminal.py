@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from seqbench.report.collect import Run, TaskRun
@@ -106,7 +106,8 @@ def _cell(column: Column, cell: str, width: int) -> str:
 def fitting(task: TaskRun, width: int) -> tuple[list[Column], list[Column]]:
     """The columns that fit into a width, and those that do not: the least important go first."""
     shown, hidden = columns(task), []
-    while _width(task, shown, width) > width and max(column.priority for column in shown) > 0:
+    widths = {id(column): _width(task, column, width) for column in shown}
+    while sum(widths[id(column)] + GAP for column in shown) - GAP > width and max(c.priority for c in shown) > 0:
         last = max(column.priority for column in shown)
         gone = next(column for column in reversed(shown) if column.priority == last)
         shown.remove(gone)
@@ -114,15 +115,12 @@ def fitting(task: TaskRun, width: int) -> tuple[list[Column], list[Column]]:
     return shown, hidden
 
 
-def _width(task: TaskRun, shown: Iterable[Column], width: int) -> int:
+def _width(task: TaskRun, column: Column, width: int) -> int:
+    """Of a column's widest cell; in a terminal of that width."""
     from rich.cells import cell_len
 
-    total = -GAP
-    for column in shown:
-        cells = [column.cell(row) for row in task.rows] + [column.reference(r) for r in task.references]
-        cells = [_cell(column, cell, width) for cell in cells]
-        total += GAP + max(map(cell_len, [*column.head.split("\n"), *cells]))
-    return total
+    cells = [column.cell(row) for row in task.rows] + [column.reference(r) for r in task.references]
+    return max(map(cell_len, [*column.head.split("\n"), *(_cell(column, cell, width) for cell in cells)]))
 
 
 def _below(task: TaskRun, hidden: list[Column], noise: list[str]) -> list[tuple[str, str]]:

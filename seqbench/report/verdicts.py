@@ -36,9 +36,14 @@ class Said:
     pairs: list[list[str]]
 
 
-def said_of(task: TaskRun) -> Said | None:
-    """The verdicts of a task in words; None where no two models can be compared."""
-    verdicts = task.verdicts
+def said_of(task: TaskRun, verdicts: tuple[Verdict, ...] | None = None) -> Said | None:
+    """The verdicts of a task in words; None where no two models can be compared.
+
+    Args:
+        task: its rows.
+        verdicts: of its rows; None: those of a run, where all rows have the same seeds.
+    """
+    verdicts = task.verdicts if verdicts is None else verdicts
     if not verdicts or task.score is None:
         return None
     return Said(_summary(task, verdicts), [_cells(verdict, task.score) for verdict in verdicts])

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from seqbench.api import Register, hookimpl
 from seqbench_tasks.cards.adding import ADDING, ADDING_SECTION
-from seqbench_tasks.cards.char_lm import CHAR_LM, GENERATED_TEXT
+from seqbench_tasks.cards.char_lm import CHAR_LM, CHAR_LM_SECTIONS
 from seqbench_tasks.cards.copy_memory import COPY, COPY_SECTION
-from seqbench_tasks.cards.sentiment import SENTIMENT, VERDICTS
+from seqbench_tasks.cards.sentiment import SENTIMENT, SENTIMENT_SECTIONS
 from seqbench_tasks.cards.translation import SECTIONS, TRANSLATION
 
 __all__ = ["register_sections", "register_tasks"]
@@ -25,5 +25,5 @@ def register_tasks(register: Register) -> None:
 @hookimpl
 def register_sections(register: Register) -> None:
     """Add the report sections of the built-in tasks."""
-    for section in (COPY_SECTION, ADDING_SECTION, GENERATED_TEXT, VERDICTS, *SECTIONS):
+    for section in (COPY_SECTION, ADDING_SECTION, *CHAR_LM_SECTIONS, *SENTIMENT_SECTIONS, *SECTIONS):
         register.section(section)

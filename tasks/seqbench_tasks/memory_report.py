@@ -9,10 +9,9 @@ import numpy as np
 
 from seqbench.api import Block, Section, TrialView
 from seqbench_tasks.memory import memory_length
-from seqbench_tasks.report_style import by_label, figure
+from seqbench_tasks.report_style import by_label, figure, line, with_key
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     Groups = Mapping[str, Sequence[TrialView]]
@@ -104,14 +103,14 @@ def gradient_figure(groups: Groups, needed: int) -> Figure:
     for ax, (when, title) in zip(axes[0], TIMES.items(), strict=True):
         for label, found in groups.items():
             curves = np.log([shares(view, when) for view in found])  # (seeds, T)
-            _line(ax, np.arange(curves.shape[1]), curves, label, found[0].colour, np.exp)
+            line(ax, np.arange(curves.shape[1]), curves, label, found[0].colour, np.exp)
         ax.set_yscale("log")
         ax.set_ylim(FLOOR, 3)
         ax.set_title(title)
         ax.set_xlabel("steps back k")
         ax.axvline(needed, color="#5c636e", ls=(0, (4, 3)), lw=1)
     axes[0, 0].set_ylabel("gradient, share of its largest")
-    return _with_key(made, axes[0, 1])
+    return with_key(made, axes[0, 1])
 
 
 def _lengths(groups: Groups, needed: int) -> list[list[str]]:
@@ -169,28 +168,8 @@ def _two_panels(
     for ax, (points, name) in zip(axes[0], (left, right), strict=True):
         for label, found in groups.items():
             x, y = points(found)
-            _line(ax, x, y, label, found[0].colour, marker="o", ms=3)
+            line(ax, x, y, label, found[0].colour, marker="o", ms=3)
         ax.set_xlabel(name)
     axes[0, 0].axvline(T, color="#5c636e", ls=(0, (4, 3)), lw=1)
     axes[0, 0].set_ylabel(unit)
-    return _with_key(made, axes[0, 1])
-
-
-def _line(
-    ax: Axes,
-    x: np.ndarray,
-    y: np.ndarray,
-    label: str,
-    colour: str,
-    shown: Callable[[np.ndarray], np.ndarray] = np.asarray,
-    **settings: object,
-) -> None:
-    """The mean over seeds of ``y (seeds, n)`` and a band from the smallest to the largest, as ``shown``."""
-    ax.plot(x, shown(y.mean(0)), color=colour, lw=1.4, label=label, **settings)  # type: ignore[arg-type]
-    ax.fill_between(x, shown(y.min(0)), shown(y.max(0)), color=colour, alpha=0.12, lw=0)
-
-
-def _with_key(made: Figure, ax: Axes) -> Figure:
-    handles, labels = ax.get_legend_handles_labels()
-    made.legend(handles, labels, loc="outside right center", fontsize=8, frameon=False)
-    return made
+    return with_key(made, axes[0, 1])

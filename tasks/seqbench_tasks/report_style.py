@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from matplotlib.figure import Figure
 
 from seqbench.api import TrialView
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 WIDTH = 7.4
 """Inches: the width of the report's text."""
@@ -19,7 +23,28 @@ def figure(height: float, columns: int = 1, rows: int = 1, **settings: Any) -> t
     return made, made.subplots(rows, columns, squeeze=False, **settings)
 
 
-def by_label(views: Iterable[TrialView]) -> dict[str, list[TrialView]]:
+def line(
+    ax: Axes,
+    x: np.ndarray,
+    y: np.ndarray,
+    label: str,
+    colour: str,
+    shown: Callable[[np.ndarray], np.ndarray] = np.asarray,
+    **settings: object,
+) -> None:
+    """The mean over seeds of ``y (seeds, n)`` and a band from the smallest to the largest, as ``shown``."""
+    ax.plot(x, shown(y.mean(0)), color=colour, lw=1.4, label=label, **settings)  # type: ignore[arg-type]
+    ax.fill_between(x, shown(y.min(0)), shown(y.max(0)), color=colour, alpha=0.12, lw=0)
+
+
+def with_key(made: Figure, ax: Axes) -> Figure:
+    """The figure with the labels of ``ax`` beside all its panels."""
+    handles, labels = ax.get_legend_handles_labels()
+    made.legend(handles, labels, loc="outside right center", fontsize=8, frameon=False)
+    return made
+
+
+def by_label(views: Sequence[TrialView]) -> dict[str, list[TrialView]]:
     """The trials of each model, in order of appearance, by seed."""
     groups: dict[str, list[TrialView]] = {}
     for view in sorted(views, key=lambda v: v.seed):

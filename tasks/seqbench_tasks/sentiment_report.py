@@ -1,4 +1,4 @@
-"""The report section of ``sentiment``."""
+"""The report sections of ``sentiment``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from seqbench.api import Block, Section, TrialView
-from seqbench_tasks.report_style import by_label, figure, shown, test_metric
+from seqbench_tasks.report_style import by_label, figure, line, shown, test_metric, with_key
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -62,13 +62,11 @@ def _by_length(groups: Mapping[str, Sequence[TrialView]]) -> Figure:
         lengths = found[0].arrays["lengths"]
         parts = np.array_split(np.argsort(lengths, kind="stable"), POINTS)
         y = np.array([[100 * _right(view)[part].mean() for part in parts] for view in found])  # (seeds, points)
-        x = [lengths[part].mean() for part in parts]
-        ax.plot(x, y.mean(0), color=found[0].colour, marker="o", ms=3, lw=1.4, label=label)
-        ax.fill_between(x, y.min(0), y.max(0), color=found[0].colour, alpha=0.12, lw=0)
+        x = np.array([lengths[part].mean() for part in parts])
+        line(ax, x, y, label, found[0].colour, marker="o", ms=3)
     ax.set_xlabel("words")
     ax.set_ylabel("accuracy [%]")
-    ax.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
-    return made
+    return with_key(made, ax)
 
 
 def _right(view: TrialView) -> np.ndarray:
@@ -81,3 +79,46 @@ def _errors(view: TrialView) -> list[list[str]]:
         name = "positive" if view.arrays["label"][row] else "negative"
         table.append([name, f"{view.arrays['probability'][row]:.3f}", str(text)])
     return table
+
+
+# --- word by word ---------------------------------------------------------------------------------
+
+
+def word_by_word(views: list[TrialView]) -> Section | None:
+    """What each model thinks of some sentences after each of their words."""
+    groups = by_label([view for view in views if "running" in view.arrays])
+    if not groups:
+        return None
+    text = (
+        "The probability of positive that each model gives when a sentence ends after the word below: where its mind "
+        "changes, and whether a contrast or a negation changes it. Means over seeds, bands from the smallest to the "
+        "largest. The first test sentences of 8 to 16 words: a positive and a negative one with a contrast (but, "
+        "although) and a positive one with a negation, where the test set has them. In brackets: words that training "
+        "has not shown often enough to have a place in the vocabulary."
+    )
+    return Section("Word by word", (Block("text", text), Block("figure", _running(groups))))
+
+
+def _running(groups: Mapping[str, Sequence[TrialView]]) -> Figure:
+    """A panel for each sentence."""
+    arrays = next(iter(groups.values()))[0].arrays
+    ends = arrays["running-ends"].tolist()
+    made, axes = figure(2.1 * len(ends), rows=len(ends), sharey=True)
+    for ax, row, start, end in zip(axes[:, 0], arrays["running-rows"], [0, *ends], ends, strict=False):
+        x = np.arange(end - start)
+        for label, found in groups.items():
+            y = np.array([view.arrays["running"][start:end] for view in found])  # (seeds, words)
+            line(ax, x, y, label, found[0].colour, marker="o", ms=3)
+        ax.axhline(0.5, color="#5c636e", ls=(0, (4, 3)), lw=1)
+        words = zip(arrays["running-words"][start:end], arrays["running-known"][start:end], strict=True)
+        ax.set_xticks(x, [_tick(str(word), bool(known)) for word, known in words], rotation=35, ha="right")
+        ax.set_ylim(-0.04, 1.04)
+        ax.set_title(f"labelled {'positive' if arrays['label'][row] else 'negative'}", loc="left")
+        ax.set_ylabel("p(positive)")
+    return with_key(made, axes[0, 0])
+
+
+def _tick(word: str, known: bool) -> str:
+    """A word below its point; a dollar stays a dollar, no mathematics begins there."""
+    text = word.replace("$", r"\$")
+    return text if known else f"({text})"

@@ -11,6 +11,7 @@ import pytest
 
 from seqbench.api import SectionCard
 from seqbench.registry import Registry
+from seqbench.results import Results
 from seqbench.store import RunFolder
 
 
@@ -22,9 +23,7 @@ def registry() -> Registry:
 @pytest.fixture
 def report_text(tmp_path: Path, registry: Registry) -> Callable[[RunFolder], str]:
     """Write the report of a folder and read it back."""
-    from seqbench.report.write import write_report
-
-    return lambda folder: write_report(folder, registry).read_text(encoding="utf-8")
+    return lambda folder: Results(folder, registry).write_report().read_text(encoding="utf-8")
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import html
 import re
 import subprocess
 import sys
@@ -34,7 +35,7 @@ import seqbench.report
 from seqbench.api import Block, Section
 from seqbench.frame import COLUMNS
 from seqbench.registry import Registry
-from seqbench.report.write import write_report
+from seqbench.results import Results
 from seqbench.store import RunFolder
 
 HOSTILE = (
@@ -102,13 +103,15 @@ def test_offline(tmp_path: Path, report_text: Report) -> None:
 
 def test_same_bytes_every_time(tmp_path: Path, registry: Registry) -> None:
     folder = full_run(tmp_path, (COPY, ADDING), MODELS[:3])
-    first = [(write_report(folder, registry).read_bytes(), (folder.path / "results.csv").read_bytes())]
-    assert [(write_report(folder, registry).read_bytes(), (folder.path / "results.csv").read_bytes())] == first
+    first = [(Results(folder, registry).write_report().read_bytes(), (folder.path / "results.csv").read_bytes())]
+    assert [
+        (Results(folder, registry).write_report().read_bytes(), (folder.path / "results.csv").read_bytes())
+    ] == first
 
 
 def test_same_bytes_in_another_process(tmp_path: Path, registry: Registry) -> None:
     folder = full_run(tmp_path, (COPY,), MODELS[:2])
-    here = write_report(folder, registry).read_bytes()
+    here = Results(folder, registry).write_report().read_bytes()
     code = """
         import sys
         from pathlib import Path
@@ -293,6 +296,7 @@ def test_sections_get_what_the_task_kept(tmp_path: Path, report_text: Report, se
                 Block("code", "  two\n  lines" + HOSTILE),
                 Block("table", [["head", HOSTILE], ["a", "b"]]),
                 Block("figure", figure, "drawn"),
+                Block("marked", [("plain\n", 0, ""), (HOSTILE, 0.256, HOSTILE), (" ", 1, 'a "title"')]),
             ),
         )
 
@@ -302,6 +306,12 @@ def test_sections_get_what_the_task_kept(tmp_path: Path, report_text: Report, se
     text = report_text(folder)
     assert_offline_and_inert(text)
     assert "  two\n  lines&lt;script&gt;" in text
+    marked = re.search(r'<pre class="wrap marked">(.*?)</pre>', text, re.DOTALL)
+    assert marked
+    assert re.findall(r"<[a-z/]+", marked[1]) == ["<span", "</span"] * 3
+    assert re.findall(r'style="([^"]*)"', marked[1]) == ["--s:0.00", "--s:0.26", "--s:1.00"]
+    assert [html.unescape(title) for title in re.findall(r'title="([^"]*)"', marked[1])] == [HOSTILE, 'a "title"']
+    assert html.unescape(re.sub(r"<[^>]*>", "", marked[1])) == f"plain\n{HOSTILE} "
     assert [(v.label, v.seed, v.colour) for v in seen] == [("lstm", 0, "#0173b2"), ("lstm", 1, "#0173b2")]
     assert list(seen[0].arrays) == ["g"]
     assert seen[1].arrays == {}
@@ -324,6 +334,11 @@ def boom(_views: object) -> None:
         (lambda views: "text", "expected a seqbench.api.Section or None, got str"),
         (lambda views: Section("t", (Block("figure", "no figure"),)), "wants a matplotlib Figure, got str"),
         (lambda views: Section("t", (Block("table", "text"),)), "wants rows of cells"),
+        (lambda views: Section("t", (Block("marked", "text"),)), "wants spans of (text, strength, title)"),
+        (lambda views: Section("t", (Block("marked", [("text", 0.5)]),)), "wants spans of (text, strength, title)"),
+        (lambda views: Section("t", (Block("marked", [("text", 1.5, "")]),)), "must be from 0 to 1"),
+        (lambda views: Section("t", (Block("marked", [("text", float("nan"), "")]),)), "must be from 0 to 1"),
+        (lambda views: Section("t", (Block("marked", [("text", "1;x", "")]),)), "could not convert"),
         (lambda views: Section("t", (Block("video", "x"),)), "unknown kind of block"),  # type: ignore[arg-type]
     ],
 )

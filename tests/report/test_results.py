@@ -6,11 +6,16 @@ import csv
 import io
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
+import pytest
+from click.testing import CliRunner
 from made_up_runs import COPY, MODELS, failed, full_run, make_folder, make_record, make_trial
 from rich.console import Console
 
+from seqbench.cli import cli
 from seqbench.frame import COLUMNS
 from seqbench.registry import Registry
 from seqbench.results import Results
@@ -66,3 +71,21 @@ def test_the_module_is_light() -> None:
     heavy = {"pandas", "numpy", "scipy", "matplotlib", "rich", "jinja2", "torch"}
     code = f"import sys, seqbench.results; assert not {heavy} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_a_report_reads_each_record_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten thousand records are seconds of reading."""
+    folder = full_run(tmp_path, models=("lstm", "gru"), seeds=2)
+    read: Counter[str] = Counter()
+    read_text = Path.read_text
+
+    def counted(path: Path, *arguments: Any, **named: Any) -> str:
+        read[path.name] += 1
+        return read_text(path, *arguments, **named)
+
+    monkeypatch.setattr(Path, "read_text", counted)
+    done = CliRunner().invoke(cli, ["report", str(folder.path)])
+    assert done.exit_code == 0
+    assert {name: read[name] for name in read if name.startswith("copy-")} == {
+        f"{trial.id}.json": 1 for trial in folder.trials()
+    }

@@ -10,9 +10,9 @@ import pytest
 from seqbench import registry
 from seqbench.api import Task
 from seqbench_tasks.cards.adding import ADDING
-from seqbench_tasks.cards.char_lm import CHAR_LM, GENERATED_TEXT
+from seqbench_tasks.cards.char_lm import CHAR_LM, CHAR_LM_SECTIONS
 from seqbench_tasks.cards.copy_memory import COPY
-from seqbench_tasks.cards.sentiment import SENTIMENT, VERDICTS
+from seqbench_tasks.cards.sentiment import SENTIMENT, SENTIMENT_SECTIONS
 from seqbench_tasks.cards.translation import SECTIONS, TRANSLATION
 
 CARDS = (COPY, ADDING, CHAR_LM, SENTIMENT, TRANSLATION)
@@ -29,7 +29,7 @@ def test_cards_enter_through_the_plugin_door(monkeypatch):
     monkeypatch.setenv(registry.LIMIT, "seqbench:tasks")
     found = registry.load(strict=True)
     assert list(found.tasks) == ["copy", "adding", "char-lm", "sentiment", "translation"]
-    assert [s.name for s in found.sections_of("char-lm")] == ["generated-text"]
+    assert [s.name for s in found.sections_of("char-lm")] == ["loss-by-position", "surprises", "generated-text"]
 
 
 @pytest.mark.parametrize("card", CARDS, ids=lambda card: card.name)
@@ -55,7 +55,9 @@ def test_references_name_metrics_of_the_card(card, no_files):
     assert (better["optimum"] < better["trivial"]) == card.score.lower_is_better
 
 
-@pytest.mark.parametrize("section", [GENERATED_TEXT, VERDICTS, *SECTIONS], ids=lambda section: section.name)
+@pytest.mark.parametrize(
+    "section", [*CHAR_LM_SECTIONS, *SENTIMENT_SECTIONS, *SECTIONS], ids=lambda section: section.name
+)
 def test_section_factory_resolves(section):
     assert callable(registry.resolve(section.factory))
 

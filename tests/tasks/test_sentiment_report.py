@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from seqbench.api import TrialView
-from seqbench_tasks.sentiment_report import verdicts
+from seqbench_tasks.sentiment_report import verdicts, word_by_word
 
 LABEL = np.array([0, 1] * 40)
 LENGTHS = np.arange(80) // 10 + 3
@@ -79,3 +79,34 @@ def test_errors_are_those_of_the_best_trial() -> None:
         ["negative", "0.900", "lstm says one thing"],
         ["negative", "0.900", "and another"],
     ]
+
+
+# --- word by word ---
+
+RUNNING = {
+    "running-words": np.array(["not", "$x$", "but", "good", "bad"]),
+    "running-known": np.array([True, False, True, True, True]),
+    "running-rows": np.array([1, 0]),
+    "running-ends": np.array([3, 5]),
+}
+
+
+def reader(label: str, seed: int, running: list[float]) -> TrialView:
+    return view(label, 90.0, seed, running=np.array(running), **RUNNING)
+
+
+def test_each_sentence_has_a_panel_with_a_point_for_each_word() -> None:
+    views = [reader("gru", 1, [0.1, 0.2, 0.3, 0.4, 0.5]), reader("gru", 0, [0.3, 0.4, 0.5, 0.6, 0.7])]
+    section = word_by_word([*views, reader("lstm", 0, [1, 1, 1, 0, 0])])
+    assert section is not None
+    first, second = section.blocks[1].content.axes
+    assert [ax.get_title(loc="left") for ax in (first, second)] == ["labelled positive", "labelled negative"]
+    assert [tick.get_text() for tick in first.get_xticklabels()] == ["not", r"(\$x\$)", "but"]
+    assert [tick.get_text() for tick in second.get_xticklabels()] == ["good", "bad"]
+    drawn = [[line.get_ydata() for line in ax.get_lines()[:2]] for ax in (first, second)]
+    np.testing.assert_allclose(drawn[0], [[0.2, 0.3, 0.4], [1, 1, 1]])
+    np.testing.assert_allclose(drawn[1], [[0.5, 0.6], [0, 0]])
+
+
+def test_trials_that_read_nothing_word_by_word_have_no_such_section() -> None:
+    assert word_by_word([view("gru", 90.0)]) is None

@@ -73,4 +73,10 @@ CHAR_LM = TaskCard(
     "Generating Text with Recurrent Neural Networks",
 )
 
-GENERATED_TEXT = SectionCard("generated-text", "char-lm", "seqbench_tasks.sections:generated_text")
+_REPORT = "seqbench_tasks.char_lm_report"
+
+CHAR_LM_SECTIONS = (
+    SectionCard("loss-by-position", "char-lm", f"{_REPORT}:loss_by_position"),
+    SectionCard("surprises", "char-lm", f"{_REPORT}:surprises"),
+    SectionCard("generated-text", "char-lm", f"{_REPORT}:generated_text"),
+)

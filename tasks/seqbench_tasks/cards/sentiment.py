@@ -82,4 +82,7 @@ SENTIMENT = TaskCard(
     "Socher et al. 2013, Recursive deep models for semantic compositionality over a sentiment treebank",
 )
 
-VERDICTS = SectionCard("verdicts", "sentiment", "seqbench_tasks.sentiment_report:verdicts")
+SENTIMENT_SECTIONS = (
+    SectionCard("verdicts", "sentiment", "seqbench_tasks.sentiment_report:verdicts"),
+    SectionCard("word-by-word", "sentiment", "seqbench_tasks.sentiment_report:word_by_word"),
+)
