@@ -60,6 +60,11 @@
     show();
   }
 
+  // --- tables: where the first cell of a row is empty, rows belong together and stay as they are ---
+
+  const isList = (table) =>
+    table.tHead && table.tBodies.length && [...table.tBodies[0].rows].every((row) => row.cells[0]?.textContent.trim());
+
   // --- sorting: rows without a value stay behind, reference rows below all others ---
 
   const NUMBER = /^[<(]?\s*([+-]?(?:\d[\d,]*(?:\.\d+)?(?:e[+-]?\d+)?|∞))\s*([kMGTP]?)!?(?:\s*±\s*[\d.e+-]+)?\)?(e[+-]?\d+)?(?: %)?$/;
@@ -96,8 +101,8 @@
 
   function addSorting(table) {
     const [body] = table.tBodies;
-    const heads = [...(table.tHead?.rows[0]?.cells ?? [])];
-    const original = [...(body?.rows ?? [])];
+    const heads = [...table.tHead.rows[0].cells];
+    const original = [...body.rows];
     if (original.length < 2) return;
     heads.forEach((head, column) => {
       if (!head.textContent.trim()) return;
@@ -115,11 +120,11 @@
 
   // --- filtering: a row stays if it has every word ---
 
-  const LONG = 8;
+  const LONG = 8, LONG_BOARD = 3;
 
   function addFilter(table) {
-    const rows = [...(table.tBodies[0]?.rows ?? [])].filter((row) => !row.classList.contains("reference"));
-    if (!table.tHead || !(rows.length > LONG || (table.classList.contains("board") && rows.length > 1))) return;
+    const rows = [...table.tBodies[0].rows].filter((row) => !row.classList.contains("reference"));
+    if (rows.length <= (table.classList.contains("board") ? LONG_BOARD : LONG)) return;
     const input = make("input", { type: "search", autocomplete: "off", spellcheck: "false" });
     const count = make("output", {});
     input.addEventListener("input", () => {
@@ -216,7 +221,7 @@
     const nav = document.querySelector("nav");
     addTaskSwitch(nav);
     addThemeSwitch(nav);
-    for (const table of all("table")) {
+    for (const table of all("table").filter(isList)) {
       addFilter(table);
       addSorting(table);
     }

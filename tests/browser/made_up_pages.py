@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import types
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from made_up_runs import ADDING, CHARS, COPY, MODELS, FakeTask, failed, make_folder, make_record, make_trial
@@ -75,6 +77,9 @@ def everything(_views: list[TrialView]) -> Section:
             Block("text", "signature:" + "nrefs1|case:mixed|" * 12, "A word as wide as the page"),
             Block("code", "to be or not to be " * 12 + "\n  indented", "What it writes"),
             Block("table", [list(FORMATS), *cells], "Every form of number"),
+            Block(
+                "table", [["", "who", "text"], *(["" if n % 3 else "1", f"w{n}", "x"] for n in range(12))], "Together"
+            ),
             Block("table", [["source", "output"], ["ein Haus steht " * 9, "a house stands " * 9]], "Sentences"),
             Block("figure", figure, "Drawn"),
         ),
@@ -88,7 +93,8 @@ def four_tasks(out: Path) -> RunFolder:
         for label in LABELS:
             for seed in range(3):
                 advice = "warning: receptive field 61 of 100 steps" if label == "tcn" and task is ADDING else ""
-                trial = make_trial(task, label, seed, advice=advice)
+                parameters = 50_012 + (3, 1, 4, 2, 6, 5)[LABELS.index(label)]  # all of them 50.0k
+                trial = make_trial(task, label, seed, advice=advice, parameters=parameters)
                 trials.append(trial)
                 if task is ADDING and label == "rnn":
                     records.append(failed(trial, log_tail="Traceback (most recent call last):\n  last words " * 9))
@@ -97,4 +103,27 @@ def four_tasks(out: Path) -> RunFolder:
                 elif not (task is CHARS and label == "janet"):
                     records.append(make_record(trial, task))
     data = [{"path": "char-lm/some/where/input.txt", "sha256": "0123456789abcdef" * 4, "url": "https://x.example/i"}]
-    return make_folder(out, trials, records, data=data, warnings=["tcn: receptive field 61 of 100 steps"])
+    folder = make_folder(out, trials, records, data=data, warnings=["tcn: receptive field 61 of 100 steps"])
+    write_speeds(folder, "char-lm/embedded")
+    return folder
+
+
+def write_speeds(folder: RunFolder, task: str) -> None:
+    """A speed phase of one operation; a model has failed."""
+    rows: list[dict[str, Any]] = []
+    for place, label in enumerate(LABELS):
+        for length in (16, 64, 256):
+            wall = {"median": 1e-4 * (1 + place) * length, "q1": 9e-5 * (1 + place) * length, "q3": 1.2e-4 * length}
+            row = {"label": label, "backend": "torch", "operation": "infer", "length": length, "batch": 1}
+            well = {"status": "ok", "wall": wall, "memory": {"peak_mib": 40.0 + place, "call_mib": 0.2 * length}}
+            rows.append(row | (well if label != "tcn" else {"status": "out_of_memory", "cause": "9 GiB asked for"}))
+    condition = {"load": 0.1, "clock_mhz": 2600, "throttled": "no"}
+    data = {
+        "task": task,
+        "rows": rows,
+        "spec": {"rounds": 20, "starts": 4},
+        "condition": {"before": condition, "after": condition},
+    }
+    path = folder.path / "speed" / "20260102-030405-speed" / "speed.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(data), encoding="utf-8")

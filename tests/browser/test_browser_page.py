@@ -218,13 +218,13 @@ def hostile(_views: object) -> Section:
     return Section(HTML, (Block("text", HTML, HTML), Block("code", HTML, HTML), Block("table", rows, HTML)))
 
 
-@pytest.fixture
-def hostile_report(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def hostile_report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     labels = (LABEL, "lstm", '" onmouseover="alert(4)')
     trials = [replace(make_trial(COPY, label, s), task_label=TITLE) for label in labels for s in range(3)]
     records = [make_record(trial) | {"notes": [HTML]} for trial in trials[:-1]]
     records.append(failed(trials[-1], cause=HTML, log_tail=HTML))
-    folder = make_folder(tmp_path, trials, records, warnings=[HTML], environment={HTML: HTML})
+    folder = make_folder(tmp_path_factory.mktemp("hostile"), trials, records, warnings=[HTML], environment={HTML: HTML})
     return write(folder, section_card(hostile))
 
 

@@ -94,11 +94,17 @@ def test_csv_is_the_summary(run: RunFolder) -> None:
     assert (run.path / "summary.csv").read_text(encoding="utf-8") == table_of(run, "csv")
 
 
-def test_a_formula_in_a_cell_is_text(tmp_path: Path) -> None:
-    trial = make_trial(label="=1+1")
+@pytest.mark.parametrize("label", ["=1+1", "=cmd|' /C calc'!A0"])
+def test_a_formula_in_a_cell_is_text(tmp_path: Path, label: str) -> None:
+    trial = make_trial(label=label)
     folder = make_folder(tmp_path, [trial], [make_record(trial)])
     (row, *_) = csv.DictReader(io.StringIO(table_of(folder, "csv")))
-    assert row["model"] == "'=1+1"
+    assert row["model"] == f"'{label}"
+    Results(folder, Registry()).write_report()
+    for name in ("results.csv", "summary.csv"):
+        text = (folder.path / name).read_text(encoding="utf-8")
+        assert f"'{label}" in text
+        assert not re.search(r"(?:^|[,\"])=", text, re.MULTILINE), "no cell begins with it"
 
 
 @pytest.mark.parametrize("form", ["markdown", "latex", "csv"])

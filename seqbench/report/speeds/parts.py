@@ -13,6 +13,7 @@ from seqbench.frame import look_up
 from seqbench.report import text
 from seqbench.report.drawing import Drawing, drawing
 from seqbench.report.figures import PANEL, Picture, finish, mark, plain_ticks
+from seqbench.report.hover import Readings, Trace
 from seqbench.report.look import Look, look, style
 from seqbench.report.speeds.columns import LEAST_MEMORY_MIB, OPERATIONS, seconds
 from seqbench.report.speeds.tables import BELOW, UNITS, Table, causes, tables
@@ -20,6 +21,9 @@ from seqbench.report.speeds.tables import BELOW, UNITS, Table, causes, tables
 Record = Mapping[str, Any]
 Read = Callable[[Record], tuple[float, float, float] | None]
 """Middle, lower and upper end of what a record says; None where it says nothing."""
+
+Line = Sequence[tuple[int, tuple[float, float, float]]]
+"""The same of each length that has it."""
 
 
 @dataclass(frozen=True)
@@ -80,14 +84,11 @@ def speed_phase(
 def _part(table: Table, labels: Sequence[str], backends: Sequence[str], salt: str) -> Part:
     looks = [look(records[0]["label"], records[0]["backend"], labels, backends) for records in table.records]
     unit, scale = UNITS[table.operation]
-    figures = {
-        f"Time against length, {unit}": _draw(table, looks, lambda record: _time(record, scale), unit),
-        "Memory of a call against length, MiB": _draw(table, looks, _memory, "MiB"),
-    }
-    drawings = [
-        drawing(Picture(title, figure), f"{salt}-{n}") for n, (title, figure) in enumerate(figures.items()) if figure
+    pictures = [
+        _picture("Time against length", unit, table, looks, lambda record: _time(record, scale)),
+        _picture("Memory of a call against length", "MiB", table, looks, _memory),
     ]
-    return Part(table, looks, drawings)
+    return Part(table, looks, [drawing(picture, f"{salt}-{n}") for n, picture in enumerate(pictures) if picture])
 
 
 def _time(record: Record, scale: float) -> tuple[float, float, float] | None:
@@ -103,18 +104,24 @@ def _memory(record: Record) -> tuple[float, float, float] | None:
     return None if mib is None or mib < LEAST_MEMORY_MIB else (mib, mib, mib)
 
 
-def _draw(table: Table, looks: Sequence[Look], read: Read, unit: str) -> Figure | None:
-    """Both axes logarithmic: a power law is a line; None where no row has two lengths."""
-    lines = []
-    for records, how in zip(table.records, looks, strict=True):
-        found = [(record["length"], value) for record in records if (value := read(record))]
-        lines.append((found, how))
-    if max(len(found) for found, _ in lines) < 2:
+def _picture(title: str, unit: str, table: Table, looks: Sequence[Look], read: Read) -> Picture | None:
+    """None where no row has two lengths."""
+    lines = [[(record["length"], value) for record in records if (value := read(record))] for records in table.records]
+    if max(map(len, lines)) < 2:
         return None
+    traces = [
+        Trace(row[0], how.colour, [length for length, _ in line], [middle for _, (middle, _, _) in line])
+        for row, how, line in zip(table.rows, looks, lines, strict=True)
+    ]
+    return Picture(f"{title}, {unit}", _draw(lines, looks, unit), Readings("length", unit, tuple(traces)))
+
+
+def _draw(lines: Sequence[Line], looks: Sequence[Look], unit: str) -> Figure:
+    """Both axes logarithmic: a power law is a line."""
     with style():
         figure = Figure(figsize=PANEL, layout="constrained")
         ax = figure.add_subplot()
-        for found, how in lines:
+        for found, how in zip(lines, looks, strict=True):
             for length, (_, low, high) in found:
                 ax.plot([length] * 2, [low, high], color=how.colour, lw=1.3, alpha=0.8)
             ax.plot(
@@ -122,7 +129,7 @@ def _draw(table: Table, looks: Sequence[Look], read: Read, unit: str) -> Figure 
             )
         ax.set(xscale="log", yscale="log", xlabel="length T", ylabel=unit)
         plain_ticks(ax, "y")
-        ax.xaxis.set_major_locator(FixedLocator(sorted({length for found, _ in lines for length, _ in found})))
+        ax.xaxis.set_major_locator(FixedLocator(sorted({length for found in lines for length, _ in found})))
         ax.xaxis.set_minor_locator(NullLocator())
         ax.xaxis.set_major_formatter(text.tick)
         finish(ax)
