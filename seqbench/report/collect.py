@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from seqbench.api import Metric, Reference
 from seqbench.frame import look_up
+from seqbench.garbage import collector_off
 from seqbench.registry import Registry
 from seqbench.report.text import plain
 from seqbench.rounds import level_of
@@ -220,8 +221,9 @@ class Run:
 
 def read_run(folder: RunFolder, registry: Registry | None = None) -> Run:
     """The run in a folder, whatever of it is there already."""
-    trials = folder.trials()
-    return collect(trials, folder.records(trials), registry, folder.run())
+    with collector_off():
+        trials = folder.trials()
+        return collect(trials, folder.records(trials), registry, folder.run())
 
 
 def collect(
