@@ -30,7 +30,6 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from seqbench.errors import UnknownName, UsageError
-from seqbench.garbage import collector_off
 
 if TYPE_CHECKING:
     import numpy as np
@@ -225,8 +224,7 @@ class RunFolder:
             trials: of these, in their order; None: of all.
         """
         planned = self.trials() if trials is None else trials
-        with collector_off():
-            return [record for trial in planned if (record := self.record(trial.id)) is not None]
+        return [record for trial in planned if (record := self.record(trial.id)) is not None]
 
     def trials(self) -> list[Trial]:
         """All planned trials, in order.

@@ -34,7 +34,7 @@ GRAPH = {
     "quantities": "errors",
     "spec": "errors quantities",
     "garbage": "",
-    "store": "errors garbage spec",
+    "store": "errors spec",
     "frame": "",
     "stats": "",
     "verdicts": "api stats",

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from seqbench.api import Metric, Reference
 from seqbench.frame import look_up
+from seqbench.garbage import collector_off
 from seqbench.registry import Registry
 from seqbench.report.speeds.stored import latencies, stored_speeds
 from seqbench.report.text import plain
@@ -246,8 +247,9 @@ class Run:
 
 def read_run(folder: RunFolder, registry: Registry | None = None) -> Run:
     """The run in a folder, whatever of it is there already."""
-    trials = folder.trials()
-    run = collect(trials, folder.records(trials), registry, folder.run())
+    with collector_off():
+        trials = folder.trials()
+        run = collect(trials, folder.records(trials), registry, folder.run())
     speeds = stored_speeds(folder.path)
     return replace(run, tasks=tuple(_with_speed(task, speeds.get(task.label)) for task in run.tasks))
 

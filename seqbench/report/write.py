@@ -33,9 +33,9 @@ def write_report(run: Run, folder: RunFolder, registry: Registry) -> Path:
     """
     from seqbench.report.page import page
 
-    write_text(folder.path / TABLE, to_csv(frame(rows(run))))
-    write_text(folder.path / SUMMARY, to_csv(summary_of(run)))
     with all_spared():
+        write_text(folder.path / TABLE, to_csv(frame(rows(run))))
+        write_text(folder.path / SUMMARY, to_csv(summary_of(run)))
         write_text(folder.path / REPORT, page(run, folder, registry))
     return folder.path / REPORT
 
