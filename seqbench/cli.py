@@ -380,7 +380,7 @@ def speed(run_folder: Path | None, **options: Any) -> None:
 
     given = {name: value for name, value in options.items() if value not in (None, ())}
     folder = None if run_folder is None else RunFolder.open(run_folder)
-    specs = [make_spec(given)] if folder is None else specs_of(folder, given)
+    specs = [make_spec(given)] if folder is None else specs_of(folder, given, click.echo)
     measured = [_measure(spec) for spec in specs]
     if folder is not None:
         from seqbench.results import Results

@@ -66,7 +66,7 @@ GRAPH = {
     "process": "registry",
     "executors": "executors process spec store",
     "progress": "executors spec store tuning",
-    "report": "api errors frame garbage quantities registry report rounds spec stats store tuning verdicts",
+    "report": "api environment errors frame garbage quantities registry report rounds spec stats store tuning verdicts",
     "results": "api errors frame registry report spec stats store verdicts",
     "pipeline": (
         "__init__ data environment errors executors plan process registry report results rounds spec store tuning"
@@ -101,7 +101,7 @@ MAY_BE_HEAVY = {
     "report/sections": "matplotlib",
     "report/svg": "matplotlib",
     "report/tuning_figures": "matplotlib",
-    "report/speeds/page": "matplotlib",
+    "report/speeds/parts": "matplotlib",
     "report/write": "numpy matplotlib",
     "sampling": "numpy",
     "sizing": "torch",

@@ -189,18 +189,8 @@ class TaskRun:
 
     @cached_property
     def places(self) -> dict[str, tuple[int, int]]:
-        """The best and the worst place that the verdicts leave to each row with a score, among those of its backend.
-
-        A row is behind those that were found better and before those that were found worse; nothing else is known.
-        """
-        better = [(v.first, v.second) for v in self.verdicts if v.differ]
-        found = {}
-        for row in (row for row in self.rows if row.scores.n):
-            rivals = {other.name for other in self.rows if other.scores.n and other.backend == row.backend}
-            above = sum(second == row.name and first in rivals for first, second in better)
-            below = sum(first == row.name and second in rivals for first, second in better)
-            found[row.name] = (1 + above, len(rivals) - below)
-        return found
+        """Of its rows, as ``places`` gives them."""
+        return places(self.rows, self.verdicts)
 
     def metric(self, name: str) -> Metric | None:
         """The metric of that name."""
@@ -210,6 +200,21 @@ class TaskRun:
     def trials(self) -> list[Trial]:
         """Of all rows."""
         return [trial for row in self.rows for trial in row.trials]
+
+
+def places(rows: Sequence[Row], verdicts: Sequence[Verdict]) -> dict[str, tuple[int, int]]:
+    """The best and the worst place that the verdicts leave to each row with a score, among those of its backend.
+
+    A row is behind those that were found better and before those that were found worse; nothing else is known.
+    """
+    better = [(v.first, v.second) for v in verdicts if v.differ]
+    found = {}
+    for row in (row for row in rows if row.scores.n):
+        rivals = {other.name for other in rows if other.scores.n and other.backend == row.backend}
+        above = sum(second == row.name and first in rivals for first, second in better)
+        below = sum(first == row.name and second in rivals for first, second in better)
+        found[row.name] = (1 + above, len(rivals) - below)
+    return found
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from seqbench.report.collect import places
 from seqbench.report.compare import hardware_differs, versions_differ
 from seqbench.report.formats import Board, board, written
 from seqbench.report.merge import Entry, Group, Named, machines_of, merged
 from seqbench.report.summary import as_table, model_row, reference_row
-from seqbench.report.text import DASH, plain
+from seqbench.report.table import RANK
+from seqbench.report.text import DASH, plain, span
 from seqbench.report.verdicts import said_of
 
 if TYPE_CHECKING:
@@ -53,8 +55,11 @@ def _head(runs: Named, machines: Mapping[str, str]) -> list[str]:
 def _board(group: Group, machines: Mapping[str, str]) -> Board:
     """The leaderboard with rank and run in front, and the rank of the training speed where it may be given."""
     shown = replace(group.task, rows=tuple(replace(e.row, name=e.name) for e in group.entries))
-    models = board(shown, PRIORITY)
-    heads, right, columns = ["Rank", "Run"], [True, False], [_ranks(group), [entry.run for entry in group.entries]]
+    models = board(shown, PRIORITY, without=(RANK,))
+    heads, right = [RANK, "Run"], [True, False]
+    left_open = places(group.task.rows, group.verdicts)
+    ranks = [span(left_open.get(entry.row.name)) for entry in group.entries]
+    columns = [ranks, [entry.run for entry in group.entries]]
     if group.ranked_speeds:
         heads, right, columns = [*heads, "Speed rank"], [*right, True], [*columns, _speed_ranks(group)]
     else:
@@ -70,18 +75,10 @@ def _board(group: Group, machines: Mapping[str, str]) -> Board:
     )
 
 
-def _ranks(group: Group) -> list[str]:
-    better = 1.0 if group.task.score is not None and group.task.score.lower_is_better else -1.0
-    return _places([better * entry.row.scores.mean for entry in group.entries])
-
-
 def _speed_ranks(group: Group) -> list[str]:
-    return _places([-entry.row.median("speed", "train_tokens_per_s") for entry in group.entries])
-
-
-def _places(costs: Sequence[float]) -> list[str]:
-    """1 for the smallest, equal ones share theirs; a dash where there is no number."""
-    return [DASH if math.isnan(cost) else str(1 + sum(other < cost for other in costs)) for cost in costs]
+    """1 for the fastest, equal ones share theirs; a dash where there is no number."""
+    rates = [entry.row.median("speed", "train_tokens_per_s") for entry in group.entries]
+    return [DASH if math.isnan(rate) else str(1 + sum(other > rate for other in rates)) for rate in rates]
 
 
 def _below(group: Group, runs: Named) -> list[str]:
@@ -114,18 +111,21 @@ def _twice(entries: Sequence[Entry]) -> str:
 
 
 def merged_frame(runs: Named) -> pd.DataFrame:
-    """One row a model, backend, task and run: ``summary.csv`` with four columns in front.
+    """One row a model, backend, task and run: ``summary.csv`` with five columns in front.
 
-    ``run``; ``group``, a number: rows of a task with the same one are ranked together; ``rank`` in it by score;
-    ``machine``, a run on the same hardware. Reference rows have a group alone.
+    ``run``; ``group``, a number: rows of a task with the same one are ranked together; ``rank_best`` and
+    ``rank_worst``, what the verdicts leave open in it; ``machine``, a run on the same hardware. Reference rows have a
+    group alone.
     """
     machines = machines_of(runs)
     rows: list[dict[str, Any]] = []
     for number, group in enumerate(merged(runs), 1):
-        for rank, entry in zip(_ranks(group), group.entries, strict=True):
-            place = {"run": entry.run, "group": number, "rank": None if rank == DASH else int(rank)}
-            rows.append({**place, "machine": machines[entry.run], **model_row(group.task, entry.row)})
-        front = {"run": None, "group": number, "rank": None, "machine": None}
+        left_open = places(group.task.rows, group.verdicts)
+        for entry in group.entries:
+            best, worst = left_open.get(entry.row.name, (None, None))
+            front = {"run": entry.run, "group": number, "rank_best": best, "rank_worst": worst}
+            rows.append({**front, "machine": machines[entry.run], **model_row(group.task, entry.row)})
+        front = {"run": None, "group": number, "rank_best": None, "rank_worst": None, "machine": None}
         rows += [{**front, **reference_row(group.task, reference)} for reference in group.task.references]
     table = as_table(rows)
-    return table.astype({"rank": "Int64"}) if rows else table
+    return table.astype({"rank_best": "Int64", "rank_worst": "Int64"}) if rows else table

@@ -18,6 +18,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup, escape
 
+from seqbench.environment import usable_cores
 from seqbench.errors import SeqbenchError, SpecError
 from seqbench.frame import COLUMNS
 from seqbench.quantities import Budget, parse_budget
@@ -29,6 +30,7 @@ from seqbench.report.fairness import Fairness, fairness
 from seqbench.report.look import Look, look
 from seqbench.report.messages import Failure, Note, failures, notes
 from seqbench.report.noise import certificate
+from seqbench.report.parallel import each
 from seqbench.report.pictures import pictures_of
 from seqbench.report.sections import ShownSection, sections
 from seqbench.report.speeds.parts import SpeedPhase, speed_phase
@@ -39,6 +41,9 @@ from seqbench.store import RunFolder
 
 FIRST = 2
 """Sentences of a task at the head of a page with several tasks."""
+
+LARGE = 100
+"""Rows of all leaderboards from which on several processes draw."""
 
 
 @dataclass(frozen=True)
@@ -110,13 +115,20 @@ def page(run: Run, folder: RunFolder, registry: Registry) -> str:
         ranks=[(name, text.with_interval(r.mean, r.half_width)) for name, r in ranks_of(run).items()],
         pairs=PAIRS,
         tuned=any(row.tuning for task in run.tasks for row in task.rows),
-        tasks=[_task(task, run, folder, registry, f"task-{n}") for n, task in enumerate(run.tasks, 1)],
+        tasks=each(
+            lambda n: _task(run.tasks[n], run, folder, registry, f"task-{n + 1}"), len(run.tasks), _workers(run)
+        ),
         columns=COLUMNS,
         spec=text.plain(spec),
         environment=flat(run.stored.get("environment") or {}),
         data=[{k: text.plain(v) for k, v in file.items()} for file in run.stored.get("data") or ()],
         command=_command(run, folder),
     )
+
+
+def _workers(run: Run) -> int:
+    """Processes that draw: one where all is drawn in a few seconds."""
+    return usable_cores() if sum(len(task.rows) for task in run.tasks) >= LARGE else 1
 
 
 def template(name: str) -> jinja2.Template:

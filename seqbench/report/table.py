@@ -16,6 +16,8 @@ from seqbench.report.summary import MEDIANS
 ARROWS = {True: "↓", False: "↑"}
 """Which way is better, by ``lower_is_better``."""
 
+RANK = "Rank"
+
 _SUMMARY = {column.name: column.summary for column in COLUMNS}
 
 
@@ -78,7 +80,7 @@ def _metrics(task: TaskRun) -> list[Column]:
 def _rank(task: TaskRun) -> Column:
     backends = ", on its backend" if len({row.backend for row in task.rows}) > 1 else ""
     return Column(
-        "Rank",
+        RANK,
         lambda row: text.span(task.places.get(row.name)),
         f"by the score{backends}: 1 for the best; 2–4 where the verdicts leave these places open",
         priority=1,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from seqbench.errors import UsageError
@@ -16,16 +16,19 @@ OWN = ("model", "task", "dataset", "params", "device", "threads", "data_dir", "p
 """What the run says; naming it again would measure other networks than those whose scores it has."""
 
 
-def specs_of(folder: RunFolder, values: Mapping[str, Any]) -> list[SpeedSpec]:
-    """What to measure for each task of a run, in the run's order.
+def specs_of(
+    folder: RunFolder, values: Mapping[str, Any], say: Callable[[str], None] = lambda _: None
+) -> list[SpeedSpec]:
+    """What to measure for each task of a run that has a finished trial, in the run's order.
 
     Args:
         folder: the run's.
         values: what the user asks for, as ``speed.spec.make_spec`` takes it; the length and the batches of training,
             and 1, where nothing is said, and the run's backends.
+        say: gets a line for each task that is left out.
 
     Raises:
-        UsageError: the run fixes what ``values`` say, or no trial of a task has ended well.
+        UsageError: the run fixes what ``values`` say, or none of its trials has ended well.
     """
     taken = [name for name in OWN if values.get(name) not in (None, ())]
     if taken:
@@ -33,10 +36,19 @@ def specs_of(folder: RunFolder, values: Mapping[str, Any]) -> list[SpeedSpec]:
     trials: dict[str, list[Trial]] = {}
     for trial in folder.trials():
         trials.setdefault(trial.task_label, []).append(trial)
-    return [_spec(folder, of_task, values) for of_task in trials.values()]
+    specs = []
+    for label, of_task in trials.items():
+        length = _length(folder, of_task)
+        if length is None:
+            say(f"{label} is left out: none of its trials has ended well yet")
+        else:
+            specs.append(_spec(folder, of_task, length, values))
+    if not specs:
+        raise UsageError(f"No trial of {folder.path} has ended well yet; finish the run first.")
+    return specs
 
 
-def _spec(folder: RunFolder, trials: list[Trial], values: Mapping[str, Any]) -> SpeedSpec:
+def _spec(folder: RunFolder, trials: list[Trial], length: int, values: Mapping[str, Any]) -> SpeedSpec:
     first, spec = trials[0], folder.run()["spec"]
     task, _, dataset = first.task_label.rpartition("/")
     own = {
@@ -50,17 +62,17 @@ def _spec(folder: RunFolder, trials: list[Trial], values: Mapping[str, Any]) -> 
         "data_dir": spec.get("data_dir"),
         "plugin": list(spec.get("plugin") or ()),
         "out": str(folder.path / FOLDER),
-        "lengths": [_length(folder, trials)],
+        "lengths": [length],
         "batch": sorted({1, first.training.batch}),
     }
     given = {name: value for name, value in values.items() if value not in (None, ())}
     return make_spec({name: value for name, value in {**own, **given}.items() if value not in (None, [])})
 
 
-def _length(folder: RunFolder, trials: list[Trial]) -> int:
-    """The longest of training, on either side."""
+def _length(folder: RunFolder, trials: list[Trial]) -> int | None:
+    """The longest of training, on either side; None where no record tells."""
     for trial in trials:
         form = (folder.record(trial.id) or {}).get("form")
         if form:
             return int(max(form["length"], look_up(form, "decoder", "length") or 0))
-    raise UsageError(f"No trial of {trials[0].task_label} in {folder.path} has ended well yet; finish the run first.")
+    return None

@@ -14,18 +14,18 @@ from seqbench.report.terminal import terminal_table, text_tables
 
 EXPECTED_80 = """\
 copy/embedded
-             recall                 Error  Train  Infer  Train  Peak
-Model         [%] ↑  Params   Core      %  tok/s  tok/s      s   MiB  Status
-───────────────────────────────────────────────────────────────────────────────
-lstm     91.0 ± 2.5   50.0k  48.3k    0.0   100k   300k     20    60  ok
-tcn           70.00   52.4k  48.3k  +4.8!   100k   300k     20    93  1 of 2 ok
-gru               –   50.0k  48.3k    0.0      –      –      –     –  not run
-rnn               –   50.0k  48.3k    0.0      –      –      –     –  refused
+             recall                Error  Train  Infer  Train  Peak
+Model         [%] ↑  Rank  Params      %  tok/s  tok/s      s   MiB  Status
+──────────────────────────────────────────────────────────────────────────────
+lstm     91.0 ± 2.5   1–2   50.0k    0.0   100k   300k     20    60  ok
+tcn           70.00   1–2   52.4k  +4.8!   100k   300k     20    93  1 of 2 ok
+gru               –     –   50.0k    0.0      –      –      –     –  not run
+rnn               –     –   50.0k    0.0      –      –      –     –  refused
 
-trivial       12.50                                                   reference
-optimum       100.0                                                   reference
+trivial       12.50                                                  reference
+optimum       100.0                                                  reference
 ± half width of the 95 % interval of the mean over seeds (Student's t)
-not shown at this width: loss [nats] ↓
+not shown at this width: loss [nats] ↓, Core
 warning: tcn: parameters miss the budget of 50,000 by +4.8 %, at width 96
 failed: tcn, seed 1: timeout: killed after 60 s
 failed: rnn, seeds 0, 1: refused: rnn cannot step"""
@@ -49,7 +49,9 @@ def test_at_80_columns() -> None:
 def test_at_120_columns_nothing_is_left_out() -> None:
     text = text_tables(small_run(), 120)
     head = text.splitlines()[2].split()
-    assert head == ["Model", "[%]", "↑", "[nats]", "↓", "Params", "Core", "%", "tok/s", "tok/s", "s", "MiB", "Status"]
+    assert head == [
+        "Model", "[%]", "↑", "Rank", "[nats]", "↓", "Params", "Core", "%", "tok/s", "tok/s", "s", "MiB", "Status",
+    ]  # fmt: skip
     assert "not shown" not in text
 
 

@@ -74,7 +74,13 @@ def test_a_run_without_a_finished_trial_is_refused(run: RunFolder, tmp_path: Pat
     empty.write_run(run.run())
     done = speed(empty.path)
     assert done.exit_code == 2
-    assert "No trial of copy[T=4]/embedded in" in done.output
+    assert "has ended well yet; finish the run first" in done.output
+    finished = next(trial for trial in run.trials() if trial.task == "adding")
+    empty.write_record(finished.id, run.record(finished.id) or {})
+    said: list[str] = []
+    (adding,) = specs_of(empty, {}, said.append)
+    assert adding.run.task == ("adding[T=9]",)
+    assert said == ["copy[T=4]/embedded is left out: none of its trials has ended well yet"]
 
 
 def row(label: str = "gru", operation: str = "infer", length: int = 10, batch: int = 1, **other: Any) -> dict[str, Any]:
