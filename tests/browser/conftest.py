@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from made_up_pages import everything, four_tasks, section_card, write
 from playwright.sync_api import Browser, Page, sync_playwright
+from visits import Visit
 
 from seqbench.store import RunFolder
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-Visit = Callable[..., AbstractContextManager[Page]]
 
 
 @pytest.fixture(scope="session")

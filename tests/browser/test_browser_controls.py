@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from conftest import Visit
 from made_up_pages import FORMATS, LABELS, SHUFFLED
 from playwright.sync_api import Locator, Page
+from visits import Visit
 
 from seqbench.report.collect import Run, read_run
 from seqbench.report.figures import aggregate

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from conftest import Visit
 from made_up_pages import LABELS, section_card, write
 from made_up_runs import COPY, failed, make_folder, make_record, make_trial
 from playwright.sync_api import Page
+from visits import Visit
 
 from seqbench.api import Block, Section
 
