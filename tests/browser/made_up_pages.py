@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from seqbench.api import Block, Section, SectionCard, TrialView
 from seqbench.registry import Registry
 from seqbench.report import text
-from seqbench.report.write import write_report
+from seqbench.results import Results
 from seqbench.store import RunFolder
 
 SENTIMENT = FakeTask(
@@ -53,7 +53,7 @@ SHUFFLED = np.random.default_rng(3).permutation(len(VALUES))
 def write(folder: RunFolder, *cards: SectionCard) -> Path:
     registry = Registry()
     registry.sections.update({card.name: card for card in cards})
-    return write_report(folder, registry)
+    return Results(folder, registry).write_report()
 
 
 def section_card(make: object, task: str = "copy") -> SectionCard:
