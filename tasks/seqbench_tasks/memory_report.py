@@ -9,7 +9,7 @@ import numpy as np
 
 from seqbench.api import Block, Section, TrialView
 from seqbench_tasks.memory import memory_length
-from seqbench_tasks.report_style import by_label, figure, line, with_key
+from seqbench_tasks.report_style import by_label, figure, line, log_scale, with_key
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -64,7 +64,7 @@ def adding_memory(views: list[TrialView]) -> Section | None:
         T,
     )
     for ax in drawn.axes:
-        ax.set_yscale("log")
+        log_scale(ax)
     caption = "Test error by length, 500 sequences each, and, at the length of training, by how long to remember"
     return _section(groups, WHAT + said, T - 1, Block("figure", drawn, caption=caption))
 
@@ -104,7 +104,7 @@ def gradient_figure(groups: Groups, needed: int) -> Figure:
         for label, found in groups.items():
             curves = np.log([shares(view, when) for view in found])  # (seeds, T)
             line(ax, np.arange(curves.shape[1]), curves, label, found[0].colour, np.exp)
-        ax.set_yscale("log")
+        log_scale(ax)
         ax.set_ylim(FLOOR, 3)
         ax.set_title(title)
         ax.set_xlabel("steps back k")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullLocator
 
 from seqbench.api import TrialView
 
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
 
 WIDTH = 7.4
 """Inches: the width of the report's text."""
+RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def figure(height: float, columns: int = 1, rows: int = 1, **settings: Any) -> tuple[Figure, Any]:
@@ -35,6 +38,19 @@ def line(
     """The mean over seeds of ``y (seeds, n)`` and a band from the smallest to the largest, as ``shown``."""
     ax.plot(x, shown(y.mean(0)), color=colour, lw=1.4, label=label, **settings)  # type: ignore[arg-type]
     ax.fill_between(x, shown(y.min(0)), shown(y.max(0)), color=colour, alpha=0.12, lw=0)
+
+
+def log_scale(ax: Axes) -> None:
+    """Powers of ten up the side, as text: formulas take long to set. The style hides minor ticks: there are none."""
+    ax.set_yscale("log")
+    ax.yaxis.set_major_formatter(FuncFormatter(power_of_ten))
+    ax.yaxis.set_minor_locator(NullLocator())
+
+
+def power_of_ten(value: float, _place: object = None) -> str:
+    """``10⁻³``; 1 for itself."""
+    exponent = round(math.log10(value))
+    return f"10{str(exponent).translate(RAISED)}" if exponent else "1"
 
 
 def with_key(made: Figure, ax: Axes) -> Figure:

@@ -80,6 +80,12 @@ def test_errors_are_drawn_by_length_and_by_lag() -> None:
     np.testing.assert_allclose(by_lag.get_lines()[0].get_xdata(), np.arange(10) * 2 + 0.5)
     np.testing.assert_allclose(by_lag.get_lines()[0].get_ydata(), np.arange(10) / 50 + 0.005)
     assert by_lag.get_yscale() == "log"
+    assert [by_lag.yaxis.get_major_formatter()(value) for value in (1e-10, 0.1, 1.0, 100.0)] == [
+        "10⁻¹⁰",
+        "10⁻¹",
+        "1",
+        "10²",
+    ]
 
 
 def test_a_gradient_that_is_zero_everywhere_can_be_drawn() -> None:
