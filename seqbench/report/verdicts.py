@@ -133,8 +133,12 @@ def _p(value: float) -> str:
 
 
 def ranks_of(run: Run) -> Mapping[str, Interval]:
-    """The mean rank over the tasks of a run, for models with the same backend in all; empty with fewer than two."""
-    tasks = [({row.name: row.by_seed for row in task.rows}, task.score) for task in run.tasks if task.score is not None]
+    """The mean rank over the tasks that have run to the end; empty with fewer than two, or with several backends.
+
+    A trial that has not run yet is none that failed: it would count as a last place.
+    """
+    done = [task for task in run.tasks if all(len(row.records) == len(row.trials) for row in task.rows)]
+    tasks = [({row.name: row.by_seed for row in task.rows}, task.score) for task in done if task.score is not None]
     if len(tasks) < 2 or len(run.backends) > 1:
         return {}
     ranks = mean_ranks(tasks)

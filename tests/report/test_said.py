@@ -129,3 +129,13 @@ def test_ranks_over_tasks(tmp_path: Path) -> None:
     assert all(rank.n == 4 for rank in ranks.values())
     one_task = read_run(full_run(tmp_path / "one", (COPY,), ("lstm", "gru")))
     assert ranks_of(one_task) == {}
+
+
+def test_a_task_that_has_not_run_to_the_end_is_not_ranked(tmp_path: Path) -> None:
+    folder = full_run(tmp_path, (COPY, ADDING, CHARS), ("lstm", "gru"), seeds=2)
+    whole = ranks_of(read_run(folder))
+    gone = next(trial for trial in folder.trials() if trial.task == "char-lm")
+    (folder.path / "trials" / f"{gone.id}.json").unlink()
+    part = ranks_of(read_run(folder))
+    two = ranks_of(read_run(full_run(tmp_path / "two", (COPY, ADDING), ("lstm", "gru"), seeds=2)))
+    assert part == two != whole
