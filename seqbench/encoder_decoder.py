@@ -50,7 +50,14 @@ class EncoderDecoder(nn.Module):
         return self.head(y)  # type: ignore[no-any-return]
 
     def outputs(self, batch: Batch) -> Tensor:
-        """Outputs of a batch of numpy arrays."""
+        """Outputs of a batch of numpy arrays.
+
+        Raises:
+            Refused: the sequences of core or decoder cannot be that long.
+        """
+        assert batch.y_in is not None
+        check_capacity(self._core, batch.x.shape[1])
+        check_capacity(self._decoder, batch.y_in.shape[1])
         device = device_of(self)
         return self(to_tensor(batch.x, device), lengths_of(batch), to_tensor(batch.y_in, device))  # type: ignore[no-any-return]
 

@@ -38,7 +38,7 @@ class Plan:
 
     Attributes:
         spec: what was asked for, paths made absolute.
-        trials: in the order in which they start; those that tune come first, the others get their settings from them.
+        trials: those that tune come first, the others get their settings from them; they start task by task.
         warnings: what a reader should know first.
         torch: version and device, as the sizing process found them.
         files: path, URL and sha256 of each data file that is used.

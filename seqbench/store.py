@@ -11,6 +11,7 @@
                              JSON): with the records, all that a report needs
       weights/<id>.npz       the best weights ("weights/<name>"); may be deleted to save space
       logs/<id>.log          what the trial printed
+      speed/                 what ``seqbench speed RUN`` measured
       results.csv  summary.csv  report.html  figures/   exports, made anew from the records
 """
 

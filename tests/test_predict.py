@@ -11,7 +11,7 @@ import pytest
 import torch
 from scipy.stats import chi2
 
-from seqbench.api import Batch, CoreSpec, Form, Tokens, Vectors
+from seqbench.api import Batch, CoreSpec, DecoderForm, Form, Tokens, Vectors
 from seqbench.assemble import build
 from seqbench.errors import Refused
 from seqbench.losses import cross_entropy, squared_error
@@ -199,6 +199,16 @@ def test_a_sequence_longer_than_the_core_can_read_is_refused(cards: Registry, rn
         with pytest.raises(Refused, match="25 steps; the core's longest is 24"):
             ask(tokens(rng, 2, T + 1))
     assert predict(tokens(rng)).outputs.shape == (3, T, V)
+
+
+def test_a_source_or_a_target_that_is_too_long_is_refused(cards: Registry, rng: np.random.Generator) -> None:
+    form = Form(Tokens(V), V, "decoder", "class", T, causal=False, bidirectional=True, decoder=DecoderForm(T, 1, 2))
+    predict = predictor(cards, "transformer", form, positions="learned")
+    fine, long = rng.integers(3, V, (2, T)), rng.integers(3, V, (2, T + 1))
+    predict(Batch(fine, fine, y_in=fine))
+    for batch in (Batch(long, fine, y_in=fine), Batch(fine, long, y_in=long)):
+        with pytest.raises(Refused, match="25 steps; the core's longest is 24"):
+            predict(batch)
 
 
 # --- streams --------------------------------------------------------------------------------------------

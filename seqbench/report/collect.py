@@ -13,7 +13,7 @@ from seqbench.api import Metric, Reference
 from seqbench.frame import look_up
 from seqbench.garbage import collector_off
 from seqbench.registry import Registry
-from seqbench.report.speeds.stored import latencies, stored_speeds
+from seqbench.report.speeds.stored import latencies, longest_of, stored_speeds
 from seqbench.report.text import plain
 from seqbench.rounds import level_of
 from seqbench.spec import Trial, parse_seeds, trial_from_dict
@@ -257,7 +257,9 @@ def read_run(folder: RunFolder, registry: Registry | None = None) -> Run:
 def _with_speed(task: TaskRun, speed: Mapping[str, Any] | None) -> TaskRun:
     if speed is None:
         return task
-    rows = (replace(row, latency=latencies(speed, row.label, row.backend)) for row in task.rows)
+    forms = (record["form"] for row in task.rows for record in row.ok if record.get("form"))
+    trained = next(map(longest_of, forms), None)
+    rows = (replace(row, latency=latencies(speed, row.label, row.backend, trained)) for row in task.rows)
     return replace(task, speed=speed, rows=tuple(rows))
 
 

@@ -150,10 +150,14 @@ def _corrected(found: list[Change]) -> list[Change]:
 
 def hardware_differs(before: Run, after: Run) -> list[str]:
     """What makes speeds incomparable, each as ``cpu was X, is Y``; threads and jobs too."""
-    environments = [run.stored.get("environment") or {} for run in (before, after)]
-    machine = list(differing(*({key: e.get(key) for key in HARDWARE} for e in environments)))
+    machine = machines_differ(*(run.stored.get("environment") or {} for run in (before, after)))
     load = [{key: (run.stored.get("spec") or {}).get(key) for key in ("threads", "jobs")} for run in (before, after)]
     return [*machine, *differing(*load)]
+
+
+def machines_differ(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """What hardware two environments have not in common, each as ``cpu was X, is Y``."""
+    return list(differing(*({key: environment.get(key) for key in HARDWARE} for environment in (before, after))))
 
 
 def specs_differ(before: Run, after: Run) -> list[str]:

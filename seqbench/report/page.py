@@ -228,7 +228,7 @@ def _task(task: TaskRun, run: Run, folder: RunFolder, registry: Registry, name: 
         legend=[(row.name, look(row.label, row.backend, run.labels, run.backends)) for row in task.rows if row.ok],
         score=None if score is None else drawing(score, f"{name}-score"),
         drawings=[drawing(picture, f"{name}-{n}") for n, picture in enumerate(others)],
-        speed=None if task.speed is None else speed_phase(task.speed, f"{name}-speed", run.labels, run.backends),
+        speed=_speed(task, run, f"{name}-speed"),
         noise=certificate(task, run),
         verdicts=said_of(task),
         looks=task.looks,
@@ -237,6 +237,11 @@ def _task(task: TaskRun, run: Run, folder: RunFolder, registry: Registry, name: 
         notes=[note for note in said if not note.warning],
         failures=failures(task),
     )
+
+
+def _speed(task: TaskRun, run: Run, salt: str) -> SpeedPhase | None:
+    trained_on = run.stored.get("environment") or {}
+    return None if task.speed is None else speed_phase(task.speed, salt, run.labels, run.backends, trained_on)
 
 
 def _budget(run: Run) -> Budget | None:

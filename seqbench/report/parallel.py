@@ -25,6 +25,7 @@ def each(make: Callable[[int], Part], count: int, workers: int) -> list[Part]:
         workers: processes; 1: none but this one.
     """
     global _make
+    workers = min(workers, count)
     if workers < 2 or not _may_fork():
         return [make(place) for place in range(count)]
     _make = make

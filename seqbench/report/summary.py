@@ -21,7 +21,11 @@ MEDIANS = {
 }
 """Column of the summary, and where a record holds what its median is taken of."""
 
-LATENCIES = {"infer_latency_ms": ("infer", 1e3), "step_latency_us": ("step", 1e6)}
+LATENCIES = {
+    "infer_latency_ms": ("infer", 1e3),
+    "step_latency_us": ("step", 1e6),
+    "decode_latency_ms": ("decode", 1e3),
+}
 """Column of the summary, the operation of the speed phase that it is about, and by how much seconds are multiplied."""
 
 

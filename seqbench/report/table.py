@@ -177,14 +177,14 @@ def _latency(head: str, operation: str, scale: float, what: str) -> Column:
     def value(row: Row) -> float:
         return scale * row.latency.get(operation, math.nan)
 
-    about = f"median wall time of {what} at batch 1, measured apart from training by seqbench speed"
+    about = f"median wall time of {what} at batch 1, by seqbench speed; the length is training's if it was measured"
     return Column(head, lambda row: text.kilo(value(row)), about, priority=2, value=value)
 
 
 LATENCY_COLUMNS = {
-    "infer": _latency("Infer\nms", "infer", 1e3, "reading one sequence of the longest length"),
+    "infer": _latency("Infer\nms", "infer", 1e3, "reading one sequence"),
     "step": _latency("Step\nµs", "step", 1e6, "one step of a stream"),
-    "decode": _latency("Decode\nms", "decode", 1e3, "decoding one sequence of the longest length"),
+    "decode": _latency("Decode\nms", "decode", 1e3, "decoding one sequence"),
 }
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
+from seqbench import registry
 from seqbench.errors import UsageError
-from seqbench.frame import look_up
-from seqbench.report.speeds.stored import FOLDER
+from seqbench.report.speeds.stored import FOLDER, longest_of
 from seqbench.spec import Trial
 from seqbench.speed.spec import SpeedSpec, make_spec
 from seqbench.store import RunFolder
@@ -28,11 +29,14 @@ def specs_of(
         say: gets a line for each task that is left out.
 
     Raises:
-        UsageError: the run fixes what ``values`` say, or none of its trials has ended well.
+        UsageError: the run fixes what ``values`` say, none of its trials has ended well, or a plugin file is not what
+            it was then.
     """
     taken = [name for name in OWN if values.get(name) not in (None, ())]
     if taken:
         raise UsageError(f"--{taken[0].replace('_', '-')} is what the run says; leave it out, or leave out the run.")
+    if folder.run()["spec"].get("aa"):
+        raise UsageError("A run of --aa has one model under two names; measure it by seqbench speed --model.")
     trials: dict[str, list[Trial]] = {}
     for trial in folder.trials():
         trials.setdefault(trial.task_label, []).append(trial)
@@ -50,6 +54,7 @@ def specs_of(
 
 def _spec(folder: RunFolder, trials: list[Trial], length: int, values: Mapping[str, Any]) -> SpeedSpec:
     first, spec = trials[0], folder.run()["spec"]
+    registry.check_unchanged(first.plugins)
     task, _, dataset = first.task_label.rpartition("/")
     own = {
         "task": task,
@@ -66,13 +71,11 @@ def _spec(folder: RunFolder, trials: list[Trial], length: int, values: Mapping[s
         "batch": sorted({1, first.training.batch}),
     }
     given = {name: value for name, value in values.items() if value not in (None, ())}
-    return make_spec({name: value for name, value in {**own, **given}.items() if value not in (None, [])})
+    asked = make_spec({name: value for name, value in {**own, **given}.items() if value not in (None, [])})
+    return asked if "backend" in given else replace(asked, rows=tuple({(t.label, t.backend): None for t in trials}))
 
 
 def _length(folder: RunFolder, trials: list[Trial]) -> int | None:
     """The longest of training, on either side; None where no record tells."""
-    for trial in trials:
-        form = (folder.record(trial.id) or {}).get("form")
-        if form:
-            return int(max(form["length"], look_up(form, "decoder", "length") or 0))
-    return None
+    forms = ((folder.record(trial.id) or {}).get("form") for trial in trials)
+    return next((longest_of(form) for form in forms if form), None)

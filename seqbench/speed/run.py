@@ -67,6 +67,7 @@ def make_plan(spec: SpeedSpec, cards: Registry) -> SpeedPlan:
     plugins = registry.fingerprints(run.plugin)
     plain = run.task == (PLAIN.label,)
     rows = rows_on([PLAIN], run, cards) if plain else rows_of(run, cards)
+    rows = [row for row in rows if not spec.rows or (row.label, row.backend) in spec.rows]
     if len({row.task_label for row in rows}) > 1:
         raise UsageError("seqbench speed measures on one task and dataset at a time; name one --dataset.")
     if not plain:
@@ -114,7 +115,8 @@ def run(plan: SpeedPlan, cards: Registry, say: Say = lambda _: None) -> Speeds:
             length, batch = group[0].length, group[0].batch
             say(f"[{number}/{len(plan.groups)}] length {length}, batch {batch}: {len(group)} in turns")
             records += measure(group, spec.rounds, spec.starts, spec.run.timeout, folder / "logs", order)
-            data = {**about, "condition": {"before": before, "after": condition()}, "rows": with_figures(records)}
+            state = {"condition": {"before": before, "after": condition()}, "complete": number == len(plan.groups)}
+            data = {**about, **state, "rows": with_figures(records)}
             speeds = Speeds(folder, data)
             _store(speeds)
     except KeyboardInterrupt:

@@ -42,6 +42,7 @@ class SpeedSpec:
         operations: some of ``columns.OPERATIONS``; none: all that apply.
         rounds: samples of each subject.
         starts: processes of each subject, one after the other, which share the rounds.
+        rows: label and backend of what is measured; none: every model on every backend.
     """
 
     run: RunSpec
@@ -50,6 +51,7 @@ class SpeedSpec:
     operations: tuple[str, ...]
     rounds: int
     starts: int
+    rows: tuple[tuple[str, str], ...] = ()
 
     @property
     def longest(self) -> int:

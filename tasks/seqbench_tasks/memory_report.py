@@ -46,7 +46,7 @@ def copy_memory(views: list[TrialView]) -> Section | None:
         T,
     )
     caption = "Test recall by delay, 200 sequences each, and, at the delay of training, by place"
-    return _section(groups, WHAT + said, needed, Block("figure", drawn, caption=caption))
+    return _section(groups, WHAT + said + _left_out(views, groups), needed, Block("figure", drawn, caption=caption))
 
 
 def adding_memory(views: list[TrialView]) -> Section | None:
@@ -55,7 +55,10 @@ def adding_memory(views: list[TrialView]) -> Section | None:
     if not groups:
         return None
     T = _length(groups)
-    said = " Here the loss is that of the answer; the numbers to add lie anywhere, one in each half of the sequence."
+    said = (
+        " Here the loss is that of the answer; the numbers to add lie anywhere, one in each half of the sequence. The "
+        "dashed line is its first step."
+    )
     drawn = _two_panels(
         groups,
         (_error_by_length, f"length (dashed: {T}, as trained)"),
@@ -66,12 +69,18 @@ def adding_memory(views: list[TrialView]) -> Section | None:
     for ax in drawn.axes:
         log_scale(ax)
     caption = "Test error by length, 500 sequences each, and, at the length of training, by how long to remember"
-    return _section(groups, WHAT + said, T - 1, Block("figure", drawn, caption=caption))
+    return _section(groups, WHAT + said + _left_out(views, groups), T - 1, Block("figure", drawn, caption=caption))
 
 
 def _with_gradient(views: Sequence[TrialView]) -> Groups:
     """The trials that have finite gradients of both times, by model."""
     return by_label([view for view in views if all(_is_finite(view, when) for when in TIMES)])
+
+
+def _left_out(views: Sequence[TrialView], groups: Groups) -> str:
+    """A sentence that names the models of which no seed has finite gradients."""
+    missing = list(dict.fromkeys(view.label for view in views if view.label not in groups))
+    return f" Not shown, for want of finite gradients: {', '.join(missing)}." if missing else ""
 
 
 def _is_finite(view: TrialView, when: str) -> bool:

@@ -444,6 +444,15 @@ def test_a_speed_phase_stands_in_the_report(tmp_path: Path, report_text: Report)
     assert "T^p" not in text[text.index("infer, batch 1") :].partition("</table>")[0], "one length has no growth"
 
 
+def test_a_speed_phase_of_another_machine_is_said_to_be_one(tmp_path: Path, report_text: Report) -> None:
+    folder = full_run(tmp_path, models=("gru",), seeds=1)
+    same = Page(report_text(with_speed(folder))).text
+    assert "measured on A processor, 4 physical cores, 2026-01-02T03:04:05+00:00" in same
+    assert "not as in training" not in same
+    other = Page(report_text(with_speed(folder, environment={"cpu": "Another", "cores": "4 physical"}))).text
+    assert "not as in training cpu was A processor, is Another" in other
+
+
 def test_growth_is_drawn_where_there_are_lengths(tmp_path: Path, report_text: Report) -> None:
     rows = [speed_row("gru", "infer", length=length) for length in (64, 128, 256)]
     page = Page(report_text(with_speed(full_run(tmp_path, models=("gru",), seeds=1), *rows)))

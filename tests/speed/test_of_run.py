@@ -12,11 +12,13 @@ import pytest
 from click.testing import CliRunner, Result
 
 import seqbench
+from seqbench import registry
 from seqbench.cli import cli
 from seqbench.errors import UsageError
 from seqbench.report.collect import read_run
 from seqbench.report.speeds.stored import latencies, stored_speeds
 from seqbench.speed.of_run import specs_of
+from seqbench.speed.run import make_plan
 from seqbench.store import RunFolder
 
 MODELS = ("gru", "rnn[nonlinearity=relu]")
@@ -88,11 +90,67 @@ def row(label: str = "gru", operation: str = "infer", length: int = 10, batch: i
     return {**known, "status": "ok", "wall": {"median": length / 1000}, **other}
 
 
-def test_a_latency_is_that_of_batch_1_on_the_longest_sequences() -> None:
-    rows = [row(length=20), row(length=10), row(length=90, batch=8), row(operation="step", length=40), row("lstm")]
-    rows += [row(length=99, status="timeout"), row(length=95, backend="numba")]
-    assert latencies({"rows": rows}, "gru", "torch") == {"infer": 0.02, "step": 0.001}
-    assert latencies({"rows": rows}, "tcn", "torch") == {}
+def test_latencies_of_all_models_are_at_the_same_length() -> None:
+    """That of training, or, where the phase does not have it, the longest; a model that failed there has none."""
+    rows = [row(length=20), row(length=90), row("lstm", length=20), row("lstm", length=90, status="out_of_memory")]
+    rows += [row(length=500, batch=8), row(operation="step", length=40), row(backend="numba", length=20)]
+    phase = {"rows": rows}
+    assert latencies(phase, "gru", "torch", trained=20) == {"infer": 0.02, "step": 0.001}
+    assert latencies(phase, "lstm", "torch", trained=20) == {"infer": 0.02}
+    assert latencies(phase, "gru", "torch", trained=7) == {"infer": 0.09, "step": 0.001}
+    assert latencies(phase, "lstm", "torch", trained=7) == {}
+    assert latencies(phase, "gru", "numba", trained=None) == {}
+    assert latencies(phase, "tcn", "torch", trained=20) == {}
+
+
+def test_a_phase_that_was_interrupted_replaces_none_that_was_not(tmp_path: Path) -> None:
+    for name, complete in (("1", False), ("2", True), ("3", False)):
+        path = tmp_path / "speed" / name / "speed.json"
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps({"task": "a", "complete": complete, "rows": [], "name": name}), encoding="utf-8")
+    assert stored_speeds(tmp_path)["a"]["name"] == "2"
+    (tmp_path / "speed" / "2" / "speed.json").unlink()
+    assert stored_speeds(tmp_path)["a"]["name"] == "3"
+
+
+def test_a_model_against_itself_is_not_measured_by_this(run: RunFolder, tmp_path: Path) -> None:
+    stored = run.run()
+    twins = RunFolder.create(tmp_path, "twins")
+    twins.write_run(stored | {"spec": {**stored["spec"], "aa": "gru"}})
+    with pytest.raises(UsageError, match="one model under two names"):
+        specs_of(twins, {})
+
+
+def test_only_what_the_run_trained_is_measured(run: RunFolder, tmp_path: Path) -> None:
+    """As after ``--backend auto``: one backend for one model, another for another."""
+    stored = run.run()
+    trials = [t for t in stored["trials"] if t["task"] == "copy"]
+    mixed = RunFolder.create(tmp_path, "mixed")
+    mixed.write_run(
+        stored | {"trials": [{**t, "backend": "numba" if t["model"] == "gru" else "torch"} for t in trials]}
+    )
+    done = next(t for t in run.trials() if t.task == "copy")
+    mixed.write_record(mixed.trials()[0].id, run.record(done.id) or {})
+    (spec,) = specs_of(mixed, {})
+    plan = make_plan(spec, registry.load())
+    assert {(s.trial.label, s.trial.backend) for s in plan.subjects} == {
+        ("gru", "numba"), ("rnn[nonlinearity=relu]", "torch")
+    }  # fmt: skip
+    (both,) = specs_of(mixed, {"backend": ("torch",)})
+    assert both.rows == ()
+
+
+def test_a_plugin_that_has_changed_is_refused(run: RunFolder, tmp_path: Path) -> None:
+    """The latency of other code than that of the score would stand beside it."""
+    plugin = tmp_path / "own.py"
+    plugin.write_text("# changed", encoding="utf-8")
+    stored = run.run()
+    other = RunFolder.create(tmp_path, "other")
+    other.write_run(stored | {"trials": [{**t, "plugins": {str(plugin): "0" * 64}} for t in stored["trials"]]})
+    for trial, old in zip(other.trials(), run.trials(), strict=True):
+        other.write_record(trial.id, run.record(old.id) or {})
+    with pytest.raises(UsageError, match="has changed since the run was planned"):
+        specs_of(other, {})
 
 
 def test_the_newest_phase_of_a_task_counts(run: RunFolder, tmp_path: Path) -> None:
@@ -101,7 +159,7 @@ def test_the_newest_phase_of_a_task_counts(run: RunFolder, tmp_path: Path) -> No
     for name, seconds in (("20260102", 2.0), ("20260101", 1.0)):
         path = folder.path / "speed" / f"{name}-speed" / "speed.json"
         path.parent.mkdir(parents=True)
-        data = {"task": "copy[T=4]/embedded", "rows": [row(wall={"median": seconds})]}
+        data = {"task": "copy[T=4]/embedded", "complete": True, "rows": [row(wall={"median": seconds})]}
         path.write_text(json.dumps(data), encoding="utf-8")
     copy, adding = read_run(folder).tasks
     assert [r.latency.get("infer", math.nan) for r in copy.rows if r.label == "gru"] == [2.0]

@@ -48,6 +48,18 @@ def test_trials_without_finite_gradients_make_no_section(make) -> None:
     assert make([view(**{"trained/gradient": np.full(22, np.nan)})]) is None
 
 
+def test_a_model_without_finite_gradients_is_named() -> None:
+    sick = view("relu", **{"untrained/gradient": np.full(22, np.inf)})
+    for make in (copy_memory, adding_memory):
+        section = make([view(), sick])
+        assert section is not None
+        assert section.blocks[0].content.endswith("Not shown, for want of finite gradients: relu.")
+        assert [row[0] for row in table(section)[1:]] == ["gru"]
+        whole = make([view()])
+        assert whole is not None
+        assert "Not shown" not in whole.blocks[0].content
+
+
 def test_memory_lengths_are_medians_over_seeds() -> None:
     found = table(copy_memory([view(), view(seed=1, trained=1.0), view(seed=2), view("rnn", trained=0.0)]))
     assert [row[0] for row in found] == ["model", "gru", "rnn"]

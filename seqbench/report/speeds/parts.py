@@ -11,6 +11,7 @@ from matplotlib.ticker import FixedLocator, NullLocator
 
 from seqbench.frame import look_up
 from seqbench.report import text
+from seqbench.report.compare import machines_differ
 from seqbench.report.drawing import Drawing, drawing
 from seqbench.report.figures import PANEL, Picture, finish, mark, plain_ticks
 from seqbench.report.hover import Readings, Trace
@@ -43,6 +44,8 @@ class SpeedPhase:
         operations: name and meaning of those that were measured.
         rounds: samples of each network.
         starts: processes of each, which shared the rounds.
+        machine: what it was measured on, and when.
+        elsewhere: what of it is not as where the run was trained.
         condition: of the machine, ``before`` and ``after``.
         parts: a table and its figures for each operation and batch.
         causes: why there are rows without figures.
@@ -51,6 +54,8 @@ class SpeedPhase:
     operations: list[tuple[str, str]]
     rounds: int
     starts: int
+    machine: str
+    elsewhere: list[str]
     condition: Mapping[str, Any]
     parts: list[Part]
     causes: list[str]
@@ -58,7 +63,11 @@ class SpeedPhase:
 
 
 def speed_phase(
-    data: Mapping[str, Any], salt: str, labels: Sequence[str] = (), backends: Sequence[str] = ()
+    data: Mapping[str, Any],
+    salt: str,
+    labels: Sequence[str] = (),
+    backends: Sequence[str] = (),
+    trained_on: Mapping[str, Any] | None = None,
 ) -> SpeedPhase:
     """What ``speed.json`` holds, for a page.
 
@@ -67,7 +76,9 @@ def speed_phase(
         salt: makes ids unique on the page.
         labels: models, in the order that gives them their colours on this page; others follow.
         backends: likewise.
+        trained_on: the environment of the run whose networks these are, if there is one.
     """
+    here = data["environment"]
     rows = data["rows"]
     labels = text.distinct([*labels, *(record["label"] for record in rows)])
     backends = text.distinct([*backends, *(record["backend"] for record in rows)])
@@ -75,6 +86,8 @@ def speed_phase(
         operations=[(key, OPERATIONS[key]) for key in text.distinct(record["operation"] for record in rows)],
         rounds=data["spec"]["rounds"],
         starts=min(data["spec"]["starts"], data["spec"]["rounds"]),
+        machine=text.plain(f"{here.get('gpu') or here.get('cpu')}, {here.get('cores')} cores, {data['created']}"),
+        elsewhere=[] if trained_on is None else [text.plain(line) for line in machines_differ(trained_on, here)],
         condition=data["condition"],
         parts=[_part(table, labels, backends, f"{salt}-{n}") for n, table in enumerate(tables(rows))],
         causes=causes(rows),
