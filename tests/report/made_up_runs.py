@@ -202,9 +202,13 @@ def with_speed(folder: RunFolder, *rows: Mapping[str, Any], **about: Any) -> Run
     given = rows or [speed_row(label, name) for name in ("infer", "step", "decode") for label in labels]
     calm = {"load": 0.1, "clock_mhz": 2500, "throttled": "no"}
     data = {
-        "task": trials[0].task_label, "spec": {"rounds": 30, "starts": 3}, "complete": True,
-        "created": "2026-01-02T03:04:05+00:00", "environment": {"cpu": "A processor", "cores": "4 physical"}, "condition": {"before": calm, "after": calm},
+        "task": trials[0].task_label,
+        "created": "2026-01-02T03:04:05+00:00",
+        "spec": {"rounds": 30, "starts": 3},
+        "environment": {"cpu": "A processor", "cores": "4 physical"},
+        "condition": {"before": calm, "after": calm},
+        "complete": True,
         "rows": with_figures(given),
-    } | about  # fmt: skip
+    } | about
     write_json(folder.path / "speed" / "20260102-030405-speed" / "speed.json", data)
     return folder
