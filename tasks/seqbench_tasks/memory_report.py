@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 TIMES = {"untrained": "at the start", "trained": "after training"}
 FLOOR = 1e-10
 """Shares of a gradient below are not drawn."""
+LEAST = 1e-45
+"""Stands for 0, which has no logarithm: the least number above it in float32."""
 POINTS = 10
 """Points of a curve of errors: each has as many sequences, nearly."""
 TITLE = "How far back it remembers"
@@ -103,16 +105,16 @@ def _section(groups: Groups, text: str, needed: int, *more: Block) -> Section:
 def shares(view: TrialView, when: str) -> np.ndarray:
     """The gradient by lag as a share of its largest value: ``(T,)``, never 0, for it is drawn on a log scale."""
     gradient = view.arrays[f"{when}/gradient"]
-    return np.asarray(np.maximum(gradient / (gradient.max() or 1.0), FLOOR / 10))
+    return np.asarray(np.maximum(gradient / (gradient.max() or 1.0), LEAST))
 
 
 def gradient_figure(groups: Groups, needed: int) -> Figure:
-    """A panel before training, one after it: geometric mean over seeds, band from the smallest to the largest."""
+    """A panel before training, one after it: median over seeds, band from the smallest to the largest."""
     made, axes = figure(3.3, columns=2, sharey=True)
     for ax, (when, title) in zip(axes[0], TIMES.items(), strict=True):
         for label, found in groups.items():
-            curves = np.log([shares(view, when) for view in found])  # (seeds, T)
-            line(ax, np.arange(curves.shape[1]), curves, label, found[0].colour, np.exp)
+            curves = np.array([shares(view, when) for view in found])  # (seeds, T)
+            line(ax, np.arange(curves.shape[1]), curves, label, found[0].colour, np.median)
         log_scale(ax)
         ax.set_ylim(FLOOR, 3)
         ax.set_title(title)

@@ -32,12 +32,12 @@ def line(
     y: np.ndarray,
     label: str,
     colour: str,
-    shown: Callable[[np.ndarray], np.ndarray] = np.asarray,
+    middle: Callable[..., np.ndarray] = np.mean,
     **settings: object,
 ) -> None:
-    """The mean over seeds of ``y (seeds, n)`` and a band from the smallest to the largest, as ``shown``."""
-    ax.plot(x, shown(y.mean(0)), color=colour, lw=1.4, label=label, **settings)  # type: ignore[arg-type]
-    ax.fill_between(x, shown(y.min(0)), shown(y.max(0)), color=colour, alpha=0.12, lw=0)
+    """The mean (or ``middle``) over seeds of ``y (seeds, n)`` and a band from the smallest to the largest."""
+    ax.plot(x, middle(y, axis=0), color=colour, lw=1.4, label=label, **settings)  # type: ignore[arg-type]
+    ax.fill_between(x, y.min(0), y.max(0), color=colour, alpha=0.12, lw=0)
 
 
 def log_scale(ax: Axes) -> None:
