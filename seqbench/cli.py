@@ -241,8 +241,13 @@ def report(folder: Path, form: str | None, output: Path | None, figures: bool, p
 
 def _table(results: Results, form: str, output: Path | None) -> None:
     """The tables in one form, into a file or to the terminal."""
+    from seqbench.report.formats import FORMATS
     from seqbench.store import write_text
 
+    if form not in (*FORMATS, "parquet"):
+        raise UnknownName("format", form, [*FORMATS, "parquet"])
+    if output is not None and output.is_dir():
+        raise UsageError(f"--output {output} is a folder; name a file in it.")
     if form == "parquet":
         if output is None:
             raise UsageError("--format parquet is not text: say into which file, as in --output results.parquet.")

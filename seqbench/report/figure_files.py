@@ -17,6 +17,7 @@ from seqbench.report.collect import Run
 from seqbench.report.figures import Picture
 from seqbench.report.pictures import pictures_of
 from seqbench.report.sections import section_pictures
+from seqbench.report.speeds.parts import speed_pictures
 from seqbench.report.text import plain
 from seqbench.store import RunFolder, write_atomically
 
@@ -56,7 +57,8 @@ def _named(run: Run, folder: RunFolder, registry: Registry) -> Iterator[tuple[st
     for task in run.tasks:
         score, others = pictures_of(task, run)
         first = [] if score is None else [score]
-        for picture in [*first, *others, *section_pictures(task, run, folder, registry)]:
+        speeds = [] if task.speed is None else speed_pictures(task.speed, run.labels, run.backends)
+        for picture in [*first, *others, *speeds, *section_pictures(task, run, folder, registry)]:
             name = _slug(f"{plain(task.label)} {picture.title}")
             used[name] = used.get(name, 0) + 1
             yield (name if used[name] == 1 else f"{name}-{used[name]}"), picture

@@ -12,11 +12,23 @@ from xml.etree import ElementTree as ET
 
 import numpy as np
 import pytest
-from made_up_runs import ADDING, COPY, failed, full_run, make_folder, make_record, make_trial
+from click.testing import CliRunner
+from made_up_runs import (
+    ADDING,
+    COPY,
+    failed,
+    full_run,
+    make_folder,
+    make_record,
+    make_trial,
+    speed_row,
+    with_speed,
+)
 from matplotlib import image
 from matplotlib.figure import Figure
 
 from seqbench.api import Block, Section
+from seqbench.cli import cli
 from seqbench.errors import UnknownName
 from seqbench.registry import Registry
 from seqbench.report.collect import read_run
@@ -159,3 +171,24 @@ def test_figures_of_sections_are_files_too(tmp_path: Path, registry: Registry, s
     trial = make_trial()
     paths = Results(make_folder(tmp_path, [trial], [make_record(trial)]), registry).write_figures()
     assert {"copy-embedded-gradient-time.svg", "copy-embedded-gradient-time.png"} < {path.name for path in paths}
+
+
+def test_figures_of_a_speed_phase_are_files_too(tmp_path: Path) -> None:
+    rows = [speed_row("gru", "infer", length=length) for length in (64, 128)]
+    folder = with_speed(full_run(tmp_path, models=("gru",), seeds=1), *rows)
+    names = {path.name for path in Results(folder, Registry()).write_figures()}
+    assert "copy-embedded-time-against-length-ms-a-call-infer-batch-1.svg" in names
+    assert "copy-embedded-memory-of-a-call-against-length-mib-infer-batch-1.png" in names
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--format", "parqet"], "Did you mean 'parquet'"),
+        (["--format", "csv", "-o", "."], "--output . is a folder; name a file in it"),
+    ],
+)
+def test_what_cannot_be_written_is_said(run: RunFolder, words: list[str], said: str) -> None:
+    done = CliRunner().invoke(cli, ["report", str(run.path), *words])
+    assert done.exit_code == 2
+    assert said in done.output

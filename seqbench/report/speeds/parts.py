@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -80,8 +80,7 @@ def speed_phase(
     """
     here = data["environment"]
     rows = data["rows"]
-    labels = text.distinct([*labels, *(record["label"] for record in rows)])
-    backends = text.distinct([*backends, *(record["backend"] for record in rows)])
+    labels, backends = _known(data, labels, backends)
     return SpeedPhase(
         operations=[(key, OPERATIONS[key]) for key in text.distinct(record["operation"] for record in rows)],
         rounds=data["spec"]["rounds"],
@@ -95,13 +94,41 @@ def speed_phase(
 
 
 def _part(table: Table, labels: Sequence[str], backends: Sequence[str], salt: str) -> Part:
-    looks = [look(records[0]["label"], records[0]["backend"], labels, backends) for records in table.records]
+    looks = _looks(table, labels, backends)
+    return Part(table, looks, [drawing(picture, f"{salt}-{n}") for n, picture in enumerate(_pictures(table, looks))])
+
+
+def _looks(table: Table, labels: Sequence[str], backends: Sequence[str]) -> list[Look]:
+    return [look(records[0]["label"], records[0]["backend"], labels, backends) for records in table.records]
+
+
+def _pictures(table: Table, looks: Sequence[Look]) -> list[Picture]:
+    """Time and memory against length, where there are two lengths at least."""
     unit, scale = UNITS[table.operation]
-    pictures = [
+    found = [
         _picture("Time against length", unit, table, looks, lambda record: _time(record, scale)),
         _picture("Memory of a call against length", "MiB", table, looks, _memory),
     ]
-    return Part(table, looks, [drawing(picture, f"{salt}-{n}") for n, picture in enumerate(pictures) if picture])
+    return [picture for picture in found if picture is not None]
+
+
+def speed_pictures(data: Mapping[str, Any], labels: Sequence[str], backends: Sequence[str]) -> list[Picture]:
+    """The figures of ``speed_phase``, their titles with operation and batch."""
+    labels, backends = _known(data, labels, backends)
+    return [
+        replace(picture, title=f"{picture.title} {table.operation} batch {table.batch}")
+        for table in tables(data["rows"])
+        for picture in _pictures(table, _looks(table, labels, backends))
+    ]
+
+
+def _known(data: Mapping[str, Any], labels: Sequence[str], backends: Sequence[str]) -> tuple[list[str], list[str]]:
+    """All labels and backends, those that are given first."""
+    rows = data["rows"]
+    return (
+        text.distinct([*labels, *(record["label"] for record in rows)]),
+        text.distinct([*backends, *(record["backend"] for record in rows)]),
+    )
 
 
 def _time(record: Record, scale: float) -> tuple[float, float, float] | None:
