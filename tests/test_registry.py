@@ -276,9 +276,9 @@ def test_sections_of_a_task(install: Callable[..., str]) -> None:
     section = "register.section(SectionCard('my-text', 'copy', 'a:b'))"
     install("good", GOOD + f"@hookimpl\ndef register_sections(register):\n    {section}")
     found = load()
-    assert [s.name for s in found.sections_of("copy")] == ["my-text"]
-    assert [s.name for s in found.sections_of("char-lm")] == ["generated-text"]
-    assert found.sections_of("adding") == []
+    assert [s.name for s in found.sections_of("copy")] == ["copy-memory", "my-text"]
+    assert [s.name for s in found.sections_of("adding")] == ["adding-memory"]
+    assert found.sections_of("nothing") == []
 
 
 def test_resolve() -> None:

@@ -198,6 +198,11 @@ class TaskRun:
         return next((m for m in self.metrics if m.name == name), None)
 
     @property
+    def has_latency(self) -> bool:
+        """Whether a speed phase has measured inference."""
+        return any("infer" in row.latency for row in self.rows)
+
+    @property
     def trials(self) -> list[Trial]:
         """Of all rows."""
         return [trial for row in self.rows for trial in row.trials]

@@ -186,7 +186,7 @@ def cost_pictures(task: TaskRun, run: Run) -> list[Picture]:
     if task.score is None:
         return []
     found: list[Picture] = []
-    unused = "inference time" if any("infer" in row.latency for row in task.rows) else "latency"
+    unused = "inference time" if task.has_latency else "latency"
     for name, (label, cost) in COSTS.items():
         if name == unused:
             continue

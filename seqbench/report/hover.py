@@ -55,7 +55,7 @@ def placed(figure: Figure, readings: Readings) -> str:
                 trace.name,
                 trace.colour,
                 [
-                    [round(float(left), 4), round(1 - float(up), 4), *(float(f"{v:.4g}") for v in point)]
+                    [round(float(left), 4), round(1 - float(up), 4), *map(_told, point)]
                     for (left, up), point in zip(at[seen], points[seen], strict=True)
                 ],
             ]
@@ -63,3 +63,8 @@ def placed(figure: Figure, readings: Readings) -> str:
     return json.dumps(
         {"x": readings.x, "y": readings.y, "rows": rows}, ensure_ascii=False, separators=(",", ":"), allow_nan=False
     )
+
+
+def _told(value: float) -> float:
+    """To four digits, but whole above that: numbers of steps and of parameters are exact."""
+    return float(f"{value:.4g}" if abs(value) < 1e4 else f"{value:.0f}")

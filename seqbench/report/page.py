@@ -76,7 +76,7 @@ class Heading:
 
 @dataclass(frozen=True)
 class TaskPage:
-    """Everything that the page shows of a task."""
+    """Everything that the page shows of a task; ``latency``: its figure stands in place of the inference time's."""
 
     id: str
     label: str
@@ -88,6 +88,7 @@ class TaskPage:
     score: Drawing | None
     drawings: list[Drawing]
     speed: SpeedPhase | None
+    latency: bool
     noise: list[str]
     verdicts: Said | None
     looks: int
@@ -229,6 +230,7 @@ def _task(task: TaskRun, run: Run, folder: RunFolder, registry: Registry, name: 
         score=None if score is None else drawing(score, f"{name}-score"),
         drawings=[drawing(picture, f"{name}-{n}") for n, picture in enumerate(others)],
         speed=_speed(task, run, f"{name}-speed"),
+        latency=task.has_latency,
         noise=certificate(task, run),
         verdicts=said_of(task),
         looks=task.looks,

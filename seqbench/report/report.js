@@ -25,6 +25,7 @@
   }
 
   function addThemeSwitch(nav) {
+    if (!CSS.supports("color", "light-dark(#000, #fff)")) return; // then the page is light
     const button = make("button", { type: "button", class: "control" }, "Dark");
     const show = () => button.setAttribute("aria-pressed", isDark());
     button.addEventListener("click", () => {
@@ -47,16 +48,21 @@
     const ids = links.map((link) => link.hash.slice(1));
     let shown = "all";
     const show = () => {
-      const asked = decodeURIComponent(location.hash.slice(1)) || "all";
+      const before = shown;
+      const asked = location.hash.slice(1) || "all";
       if (asked === "all" || ids.includes(asked)) shown = asked;
       for (const id of ids) document.getElementById(id).hidden = shown !== "all" && shown !== id;
       for (const link of [everything, ...links]) {
         if (link.hash.slice(1) === shown) link.setAttribute("aria-current", "true");
         else link.removeAttribute("aria-current");
       }
-      markScrollers();
+      fitWindow();
+      return shown !== before;
     };
-    addEventListener("hashchange", show);
+    addEventListener("hashchange", () => {
+      // the browser went there while the task was still hidden: nowhere
+      if (show()) document.getElementById(shown)?.scrollIntoView();
+    });
     show();
   }
 
@@ -207,13 +213,14 @@
     plot.addEventListener("blur", hide);
   }
 
-  // --- what scrolls sideways can be reached by the keyboard ---
+  // --- what scrolls can be reached by the keyboard; headings come to stand below the list of contents ---
 
-  function markScrollers() {
-    for (const box of all(".scroll, pre, .plot:not([data-points])")) {
-      if (box.scrollWidth > box.clientWidth) box.tabIndex = 0;
+  function fitWindow() {
+    for (const box of all("nav ul, .scroll, pre, .plot:not([data-points])")) {
+      if (box.scrollWidth > box.clientWidth || box.scrollHeight > box.clientHeight) box.tabIndex = 0;
       else box.removeAttribute("tabindex");
     }
+    root.style.setProperty("--nav", `${document.querySelector("nav").offsetHeight}px`);
   }
 
   recallTheme();
@@ -226,8 +233,8 @@
       addSorting(table);
     }
     all(".plot[data-points]").forEach(addReadings);
-    markScrollers();
-    addEventListener("resize", markScrollers);
-    document.addEventListener("toggle", markScrollers, true);
+    fitWindow();
+    addEventListener("resize", fitWindow);
+    document.addEventListener("toggle", fitWindow, true);
   });
 })();

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made_up_pages import everything, four_tasks, section_card, write
+from made_up_pages import everything, four_tasks, many_tasks, section_card, write
 from playwright.sync_api import Browser, Page, sync_playwright
 from visits import Visit
 
@@ -28,6 +28,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 def report(folder: RunFolder) -> Path:
     """The report of four tasks."""
     return write(folder, section_card(everything))
+
+
+@pytest.fixture(scope="session")
+def long_report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of 32 tasks."""
+    return write(many_tasks(tmp_path_factory.mktemp("many")))
 
 
 @pytest.fixture(scope="module")

@@ -76,6 +76,7 @@ def everything(_views: list[TrialView]) -> Section:
         (
             Block("text", "signature:" + "nrefs1|case:mixed|" * 12, "A word as wide as the page"),
             Block("code", "to be or not to be " * 12 + "\n  indented", "What it writes"),
+            Block("marked", [(f"at {n / 20:g}\n", n / 20, f"{n} of 20") for n in range(21)], "How strong a mark is"),
             Block("table", [list(FORMATS), *cells], "Every form of number"),
             Block(
                 "table", [["", "who", "text"], *(["" if n % 3 else "1", f"w{n}", "x"] for n in range(12))], "Together"
@@ -106,6 +107,12 @@ def four_tasks(out: Path) -> RunFolder:
     folder = make_folder(out, trials, records, data=data, warnings=["tcn: receptive field 61 of 100 steps"])
     write_speeds(folder, "char-lm/embedded")
     return folder
+
+
+def many_tasks(out: Path) -> RunFolder:
+    """So many tasks that their names alone fill a window; nothing has run yet."""
+    labels = (f"copy[length={n},symbols=8]/embedded" for n in range(101, 133))
+    return make_folder(out, [make_trial(task_label=label, label=model) for label in labels for model in MODELS], [])
 
 
 def write_speeds(folder: RunFolder, task: str) -> None:

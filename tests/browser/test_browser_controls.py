@@ -267,8 +267,29 @@ def test_a_switch_between_tasks(visit: Visit, report: Path) -> None:
 def test_an_address_with_a_task(visit: Visit, report: Path) -> None:
     with visit(report, at="#task-2") as page:
         assert visible_tasks(page) == [2]
-    with visit(report, at="#nonsense") as page:
-        assert visible_tasks(page) == [1, 2, 3, 4]
+    for nonsense in ("#nonsense", "#%", "#%E4", "#task-2%"):
+        with visit(report, at=nonsense) as page:
+            assert visible_tasks(page) == [1, 2, 3, 4]
+            page.locator("nav button").click()
+            assert page.locator(".filter").count() > 0, "the other controls are there"
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_switch_goes_to_the_task(visit: Visit, report: Path, width: int) -> None:
+    def assert_at(task: int) -> None:
+        page.locator(f"#task-{task}").wait_for()
+        top = page.locator(f"#task-{task} h2").evaluate("(heading) => heading.getBoundingClientRect().top")
+        covered = page.locator("nav").evaluate("(nav) => Math.max(0, nav.getBoundingClientRect().bottom)")
+        assert covered - 1 <= top <= covered + 40
+
+    with visit(report, at="#task-2", width=width) as page:
+        assert_at(2)
+        for list_of_links, name, task in (("nav", "char-lm", 3), (".overview", "adding", 2), ("nav", "sentiment", 4)):
+            page.evaluate("scrollTo(0, 1800)")
+            page.locator(f"{list_of_links} a", has_text=name).evaluate("(link) => link.click()")
+            assert_at(task)
+        page.go_back()
+        assert_at(2)
 
 
 # --- light and dark ---------------------------------------------------------------------------------
@@ -312,3 +333,20 @@ def test_the_switch_works_where_nothing_may_be_kept(visit: Visit, report: Path) 
     with visit(report, at="#task-1", before=refuse) as page:
         page.locator("nav button").click()
         assert is_dark(page)
+
+
+@pytest.mark.parametrize("system", [False, True], ids=["light", "dark"])
+def test_a_browser_without_light_dark_shows_a_light_page(
+    visit: Visit, report: Path, tmp_path: Path, system: bool
+) -> None:
+    """Made of this browser: a page whose style asks for a function of colours that it does not know either."""
+    text = report.read_text(encoding="utf-8")
+    styles, rest = text[: text.index("</style>")], text[text.index("</style>") :]
+    old = tmp_path / "report.html"
+    old.write_text(styles.replace("light-dark(", "not-yet-known(") + rest, encoding="utf-8")
+    with visit(old, at="#task-1", dark=system, before="CSS.supports = () => false") as page:
+        ground, ink, paper, label = lightness(page)
+        assert min(ground, paper) > 240
+        assert max(ink, label) < 60
+        assert page.locator("nav button").count() == 0, "there is nothing to switch"
+        assert page.locator(".filter").count() > 0

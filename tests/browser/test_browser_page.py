@@ -10,7 +10,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from made_up_pages import LABELS, section_card, write
 from made_up_runs import COPY, failed, make_folder, make_record, make_trial
-from playwright.sync_api import Page
+from playwright.sync_api import Locator, Page
 from visits import Visit
 
 from seqbench.api import Block, Section
@@ -145,6 +145,61 @@ def test_what_scrolls_can_be_scrolled_with_the_keyboard(unfolded: Page) -> None:
     assert set(told) <= {0}
 
 
+def below_the_list(page: Page, heading: Locator) -> float:
+    """How far a heading's upper edge lies below the list of contents, in pixels."""
+    return float(
+        heading.evaluate(
+            """(heading) => heading.getBoundingClientRect().top
+                 - document.querySelector("nav").getBoundingClientRect().bottom"""
+        )
+    )
+
+
+@pytest.mark.parametrize("scripts", [True, False])
+@pytest.mark.parametrize(("width", "height"), [(1280, 800), (800, 600)])
+def test_a_long_list_of_contents_leaves_the_page_its_room(
+    visit: Visit, long_report: Path, width: int, height: int, scripts: bool
+) -> None:
+    with visit(long_report, width=width, java_script_enabled=scripts) as page:
+        page.set_viewport_size({"width": width, "height": height})
+        for target, link in (("#task-20", "length=120"), ("#task-32", "length=132"), ("#columns", "What the columns")):
+            page.locator("nav a", has_text=link).click()
+            heading = page.locator(f"{target} h2")
+            heading.wait_for()
+            assert 0 <= below_the_list(page, heading) < 0.3 * height
+            box = page.locator("nav").bounding_box()
+            assert box is not None
+            assert box["y"] == 0
+            assert box["height"] <= height / 4
+
+
+def test_a_long_list_of_contents_scrolls_with_the_keyboard_and_keeps_the_switch(
+    visit: Visit, long_report: Path
+) -> None:
+    with visit(long_report) as page:
+        names, switch = page.locator("nav ul"), page.locator("nav button")
+        page.evaluate("scrollTo(0, 400)")
+        before = switch.bounding_box()
+        assert names.get_attribute("tabindex") == "0", "not every browser lets the keyboard at what merely scrolls"
+        names.press("End")
+        page.wait_for_timeout(300)
+        assert page.evaluate("document.querySelector('nav ul').scrollTop") > 50
+        assert page.evaluate("scrollY") == 400
+        assert switch.bounding_box() == before
+        assert grave(page) == []
+
+
+def test_a_list_of_contents_of_one_line_does_not_scroll(visit: Visit, report: Path) -> None:
+    with visit(report) as page:
+        assert (
+            page.evaluate(
+                "(({scrollHeight, clientHeight}) => scrollHeight - clientHeight)(document.querySelector('nav ul'))"
+            )
+            <= 0
+        )
+        assert page.locator("nav ul[tabindex]").count() == 0
+
+
 # --- accessibility ----------------------------------------------------------------------------------
 
 
@@ -191,7 +246,15 @@ def test_without_scripts_everything_is_there_and_nothing_dead(visit: Visit, repo
         assert page.locator(".control").count() > 5
         page.evaluate("() => document.querySelectorAll('.control').forEach((one) => one.remove())")
         assert words(page) == without
-    for text in (*LABELS, "is better than", "Held equal", "last words", "What the columns mean", "0123456789abcdef"):
+    for text in (
+        *LABELS,
+        "is better than",
+        "Held equal",
+        "last words",
+        "at 0.55",
+        "What the columns mean",
+        "0123456789abcdef",
+    ):
         assert text in without
 
 
@@ -204,6 +267,8 @@ def test_a_printed_page_has_no_controls_and_everything_unfolded(visit: Visit, re
         assert words(page) == expected
         assert page.locator(".control:visible").count() == 0
         assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+        mark = page.locator(".marked span", has_text="at 0.55")
+        assert mark.evaluate("(mark) => getComputedStyle(mark).printColorAdjust") == "exact", "else paper has no marks"
 
 
 # --- hostile texts ----------------------------------------------------------------------------------

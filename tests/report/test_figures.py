@@ -145,6 +145,15 @@ def test_points_are_placed_in_shares_of_the_figure_and_those_outside_left_out() 
     }
 
 
+def test_whole_numbers_are_told_exactly_and_others_to_four_digits() -> None:
+    figure = Figure()
+    figure.add_subplot().set(xlim=(0, 1e5), ylim=(0, 1))
+    trace = Trace("a", "#0173b2", [50_012, 12_345, 1000, 98_765.4, 12.3456], [0, 1, 0.123456, 0.5, 0.000123456])
+    ((_, _, points),) = json.loads(placed(figure, Readings("", "", (trace,))))["rows"]
+    assert [x for _, _, x, _ in points] == [50_012, 12_345, 1000, 98_765, 12.35]
+    assert [y for _, _, _, y in points] == [0, 1, 0.1235, 0.5, 0.0001235]
+
+
 def svg_of(**text: object) -> str:
     with style():
         figure = Figure(figsize=(2, 2))

@@ -453,6 +453,28 @@ def test_a_speed_phase_of_another_machine_is_said_to_be_one(tmp_path: Path, repo
     assert "not as in training cpu was A processor, is Another" in other
 
 
+@pytest.mark.parametrize(
+    ("operations", "drawn", "said"),
+    [
+        (("infer", "step"), "latency", "Latency is of the speed phase below."),
+        (("step",), "inference time", "Time per token is of scoring the test set, data and metric included."),
+        ((), "inference time", "Time per token is of scoring the test set, data and metric included."),
+    ],
+)
+def test_the_legend_says_of_the_time_that_is_drawn(
+    tmp_path: Path, report_text: Report, operations: tuple[str, ...], drawn: str, said: str
+) -> None:
+    folder = full_run(tmp_path, models=("lstm", "gru"), seeds=2)
+    if operations:
+        with_speed(folder, *(speed_row(label, name) for name in operations for label in ("lstm", "gru")))
+    page = Page(report_text(folder))
+    assert [name for name in ("latency", "inference time") if f"against {name}" in page.text] == [drawn]
+    assert [text for text in ("Latency is of", "Time per token is of") if text in page.text] == [
+        said[: said.index("of") + 2]
+    ]
+    assert said in page.text
+
+
 def test_growth_is_drawn_where_there_are_lengths(tmp_path: Path, report_text: Report) -> None:
     rows = [speed_row("gru", "infer", length=length) for length in (64, 128, 256)]
     page = Page(report_text(with_speed(full_run(tmp_path, models=("gru",), seeds=1), *rows)))
