@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,6 +17,9 @@ Setting = Mapping[str, float]
 
 MOST_SETTINGS = 1000
 """More are a slip: every model trains each of them."""
+
+LEAST_SHARE = 1e-60
+"""A probability below is none, however large the loss that it weighs."""
 
 HALF_DECADE = math.sqrt(10)
 _NUMBER = r"[0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?"
@@ -252,9 +255,18 @@ def expected_best(values: Sequence[float], lower: bool) -> list[float]:
     """
     ordered = sorted(values, reverse=not lower)  # best first
     n = len(ordered)
-    found = []
-    for k in range(1, n + 1):
-        # the i-th best is the best of a subset if the other k - 1 come from those behind it
-        weights = [math.comb(n - 1 - i, k - 1) for i in range(n)]
-        found.append(math.fsum(w * v for w, v in zip(weights, ordered, strict=True)) / math.comb(n, k))
-    return found
+    return [math.fsum(w * v for w, v in zip(_shares_of_best(n, k), ordered, strict=False)) for k in range(1, n + 1)]
+
+
+def _shares_of_best(n: int, k: int) -> Iterator[float]:
+    """The probability that the i-th best of ``n`` is the best of ``k`` drawn from them, for i = 0, 1, ...
+
+    The other ``k - 1`` then come from those behind it: ``C(n - 1 - i, k - 1) / C(n, k)``, from one to the next by
+    their ratio: with many settings exact binomials take seconds.
+    """
+    share = k / n
+    for i in range(n - k + 1):
+        yield share
+        share *= (n - k - i) / (n - 1 - i) if i < n - 1 else 0.0
+        if share < LEAST_SHARE:
+            return
