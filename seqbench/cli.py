@@ -271,7 +271,8 @@ def compare(before: Path, after: tuple[Path, ...], merge: bool, form: str, limit
     the hardware is the same.
 
     With --merge, one leaderboard a task over the models of all runs, say of several machines. Scores are ranked where
-    all that was asked for but the model is the same, speeds where the hardware is; nothing is pooled.
+    all conditions but the model are the same (a budget in seconds: on the same hardware), speeds where the hardware is;
+    nothing is pooled.
     """
     from seqbench.quantities import parse_percent
 

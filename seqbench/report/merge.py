@@ -1,11 +1,13 @@
 """The models of several runs side by side: on which tasks, under which conditions, and what may be ranked.
 
-Scores are ranked where everything that was asked for but the model is the same. Speeds only on the same hardware.
+Scores are ranked where everything but the model is the same, for a budget in seconds the hardware too. Speeds only on
+the same hardware.
 Nothing is pooled: the same model in two runs is two rows.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -13,14 +15,20 @@ from itertools import combinations
 from typing import Any
 
 from seqbench.errors import SpecError
-from seqbench.quantities import parse_budget
+from seqbench.quantities import Budget, parse_budget
 from seqbench.report.collect import Row, Run, TaskRun, rank_key
 from seqbench.report.compare import hardware_differs
-from seqbench.report.text import distinct, plain
+from seqbench.report.text import distinct, plain, short
+from seqbench.spec import Trial
 from seqbench.verdicts import Verdict, compare
 
 Named = Mapping[str, Run]
 """Runs by the name that tables give them."""
+
+LONGEST = 120
+"""Characters of a condition that a reader sees: a search may have tried a thousand settings."""
+
+_OWN_DROPOUT = re.compile(r"[\[,]dropout=")
 
 
 @dataclass(frozen=True)
@@ -49,13 +57,15 @@ class Group:
     Attributes:
         task: a task with all these rows, best score first; their names are unique, ``lstm (run)`` where they must be.
         entries: the same rows, in that order.
-        apart: what is not as in the first group of the task, and why this one is apart; none in the first.
+        apart_from: a run in the first group of the task that this one cannot be ranked with; "" in the first.
+        apart: what is not as in that run; none in the first.
         verdicts: of the pairs of different models on the same backend, over the seeds that both have.
         ranked_speeds: all were made on the same hardware.
     """
 
     task: TaskRun
     entries: tuple[Entry, ...]
+    apart_from: str
     apart: tuple[str, ...]
     verdicts: tuple[Verdict, ...]
     ranked_speeds: bool
@@ -94,60 +104,107 @@ def _same_machine(one: Run, other: Run) -> bool:
 
 def _groups(label: str, runs: Named, machines: Mapping[str, str]) -> Iterable[Group]:
     told = {name: task for name, run in runs.items() for task in run.tasks if task.label == label}
+    asked = {name: conditions(task, runs[name], machines[name]) for name, task in told.items()}
     groups: list[list[str]] = []
     for name in told:
-        alike = (group for group in groups if not any(_apart(told, runs, other, name) for other in group))
+        alike = (group for group in groups if not any(_apart(asked, runs, other, name) for other in group))
         group = next(alike, None)
         if group is None:
             groups.append([name])
         else:
             group.append(name)
     for names in groups:
-        apart = () if names is groups[0] else tuple(_apart(told, runs, groups[0][0], names[0]))
-        yield _group({name: told[name] for name in names}, apart, machines)
+        # what one run does not tell, another of the first group does
+        against = ((other, _apart(asked, runs, other, names[0])) for other in groups[0])
+        apart_from, apart = next(((other, why) for other, why in against if why), ("", []))
+        yield _group({name: told[name] for name in names}, apart_from, tuple(apart), machines)
 
 
-def _apart(tasks: Mapping[str, TaskRun], runs: Named, one: str, other: str) -> list[str]:
+def _apart(asked: Mapping[str, Mapping[str, str]], runs: Named, one: str, other: str) -> list[str]:
     """Why scores of two runs cannot be ranked: ``budget is 1,000 steps in a, 500 steps in b``."""
-    asked = [conditions(tasks[name], runs[name]) for name in (one, other)]
-    found = [f"{key} is {value} in {one}, {asked[1][key]} in {other}" for key, value in asked[0].items()
-             if value != asked[1][key]]  # fmt: skip
+    both = [(key, value, asked[other][key]) for key, value in asked[one].items() if key in asked[other]]
+    found = [
+        f"{key} is {short(first, LONGEST)} in {one}, {short(second, LONGEST)} in {other}"
+        for key, first, second in both
+        if first != second
+    ]
     files = [{f["path"]: f.get("sha256") for f in runs[name].stored.get("data") or ()} for name in (one, other)]
     changed = sorted(path for path, digest in files[0].items() if files[1].get(path, digest) != digest)
     return [*found, *(f"the content of {path} is not the same in {one} and {other}" for path in changed)]
 
 
-def conditions(task: TaskRun, run: Run) -> dict[str, str]:
-    """What models are compared under, as texts: what was asked for, not what tuning chose."""
-    trials, spec = task.trials, run.stored.get("spec") or {}
-    first, training = trials[0], trials[0].training
-    tuned = "; ".join(spec.get("tune") or ())
-    rates = ", ".join(distinct(f"{trial.training.lr:g}" for trial in trials))
-    settings = f"tuned ({tuned}; {spec.get('tune_samples') or 'all'} settings)"
+def conditions(task: TaskRun, run: Run, machine: str) -> dict[str, str]:
+    """What models are compared under, as texts; what tuning chose, or a model sets for itself, is no condition.
+
+    Args:
+        task: of the run.
+        run: told what was tried.
+        machine: a run on the same hardware.
+    """
+    first, training = task.trials[0], task.trials[0].training
+    tried = [trial for trial in run.planned if trial.purpose == "tuning" and trial.task_label == task.label]
     return {
         "task": task.name,
         "options": ", ".join(f"{key}={value}" for key, value in sorted(first.task_options.items())) or "none",
         "dataset": first.dataset,
         "score": task.score.name if task.score else "unknown",
         "parameters": f"{first.target_parameters:,}",
-        "budget": _budget(task, spec),
+        "budget": _budget(task, run.stored.get("spec") or {}, machine),
         "batch": f"{training.batch}",
-        "learning rate": settings if tuned else rates,
+        "tuning": _tuning(tried),
+        **_untuned(task.trials, {name for trial in tried for name in trial.setting}),
         "schedule": f"warm-up {training.warmup:g}, last rate {training.final_lr:g}, clip {training.clip:g}, "
                     f"{training.validations} validations",
     }  # fmt: skip
 
 
-def _budget(task: TaskRun, spec: Mapping[str, Any]) -> str:
-    """As asked for: FLOPs come to other steps for each model."""
-    with suppress(SpecError):  # of another version: what it came to
-        asked = None if spec.get("budget") is None else parse_budget(str(spec["budget"]))
-        if asked is not None and asked.kind != "steps":
-            return str(asked)
-    return ", ".join(distinct(str(trial.training.budget) for trial in task.trials))
+def _tuning(tried: Sequence[Trial]) -> str:
+    """``2 settings of dropout/lr: 0/0.001, 0.1/0.001``: the values themselves, since ``--tune lr`` hangs on a rate."""
+    if not tried:
+        return "none"
+    names = sorted(tried[0].setting)
+    settings = sorted({tuple(trial.setting[name] for name in names) for trial in tried})
+    values = ("/".join(map(_digits, setting)) for setting in settings)
+    return f"{len(settings)} setting{'s' * (len(settings) > 1)} of {'/'.join(names)}: {', '.join(values)}"
 
 
-def _group(told: Mapping[str, TaskRun], apart: tuple[str, ...], machines: Mapping[str, str]) -> Group:
+def _untuned(trials: Sequence[Trial], tuned: Iterable[str]) -> dict[str, str]:
+    """The hyper-parameters that all models shared; of dropout what those have that set none themselves."""
+    values = {
+        "lr": ("learning rate", {trial.training.lr for trial in trials}),
+        "weight_decay": ("weight decay", {trial.training.weight_decay for trial in trials}),
+        "dropout": ("dropout", {trial.dropout for trial in trials if not _OWN_DROPOUT.search(trial.label)}),
+    }
+    kept = (said for name, said in values.items() if name not in tuned)
+    return {name: ", ".join(map(_digits, sorted(found))) for name, found in kept if found}
+
+
+def _digits(value: float) -> str:
+    """All that somebody typed: two rates that differ are two texts."""
+    return f"{value:.12g}"
+
+
+def _budget(task: TaskRun, spec: Mapping[str, Any], machine: str) -> str:
+    """As asked for: FLOPs come to other steps for each model, and seconds on each machine."""
+    planned = {trial.training.budget for trial in task.trials}
+    said = ", ".join(map(str, sorted(planned, key=lambda budget: (budget.kind, budget.amount))))
+    if any(budget.kind == "seconds" for budget in planned):
+        return f"{said} on the hardware of {machine}"
+    asked = _asked(spec)
+    if asked is None or asked.kind == "steps":
+        return said
+    # a replay has its steps from a run whose hardware is not told here
+    return f"{said} ({asked} of an earlier run)" if asked.kind == "seconds" else str(asked)
+
+
+def _asked(spec: Mapping[str, Any]) -> Budget | None:
+    """None where nothing was asked for, or in words of another version."""
+    with suppress(SpecError):
+        return None if spec.get("budget") is None else parse_budget(str(spec["budget"]))
+    return None
+
+
+def _group(told: Mapping[str, TaskRun], apart_from: str, apart: tuple[str, ...], machines: Mapping[str, str]) -> Group:
     tasks = list(told.values())
     first = next((task for task in tasks if task.score is not None), tasks[0])
     entries = [Entry(name, row, row.label) for name, task in told.items() for row in task.rows]
@@ -161,7 +218,7 @@ def _group(told: Mapping[str, TaskRun], apart: tuple[str, ...], machines: Mappin
     level = min(task.level for task in tasks)
     task = replace(first, rows=tuple(entry.row for entry in entries), references=references, level=level)
     same = len({machines[name] for name in told}) == 1
-    return Group(task, tuple(entries), apart, tuple(_verdicts(task, entries)), same)
+    return Group(task, tuple(entries), apart_from, apart, tuple(_verdicts(task, entries)), same)
 
 
 def _named(entry: Entry, several: bool, twice: bool) -> Entry:
@@ -170,11 +227,16 @@ def _named(entry: Entry, several: bool, twice: bool) -> Entry:
     return replace(entry, name=plain(name), row=replace(entry.row, name=plain(unique)))
 
 
-def _verdicts(task: TaskRun, entries: Sequence[Entry]) -> list[Verdict]:
-    """Each pair over the seeds that both planned: what the others have does not count."""
-    pairs = [
+def rivals(entries: Sequence[Entry]) -> list[tuple[Entry, Entry]]:
+    """The pairs that verdicts are of: different models on the same backend."""
+    return [
         (a, b) for a, b in combinations(entries, 2) if a.row.backend == b.row.backend and a.row.label != b.row.label
     ]
+
+
+def _verdicts(task: TaskRun, entries: Sequence[Entry]) -> list[Verdict]:
+    """Each pair over the seeds that both planned: what the others have does not count."""
+    pairs = rivals(entries)
     if task.score is None or not pairs:
         return []
     scores: dict[str, list[float | None]] = {}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from seqbench.report.collect import places
 from seqbench.report.compare import hardware_differs, versions_differ
 from seqbench.report.formats import Board, board, written
-from seqbench.report.merge import Entry, Group, Named, machines_of, merged
+from seqbench.report.merge import Entry, Group, Named, machines_of, merged, rivals
 from seqbench.report.summary import as_table, model_row, reference_row
 from seqbench.report.table import RANK
 from seqbench.report.text import DASH, plain, span
@@ -84,7 +84,7 @@ def _speed_ranks(group: Group) -> list[str]:
 def _below(group: Group, runs: Named) -> list[str]:
     lines = []
     if group.apart:
-        lines.append(f"not ranked with the table above: {'; '.join(group.apart)}")
+        lines.append(f"not ranked with {group.apart_from}: {'; '.join(group.apart)}")
     there = {entry.run for entry in group.entries}
     label = group.task.label
     without = [name for name, run in runs.items() if label not in {task.label for task in run.tasks}]
@@ -95,8 +95,18 @@ def _below(group: Group, runs: Named) -> list[str]:
         pairs = f", all {len(said.pairs)} pairs together (Holm)" if len(said.pairs) > 1 else ""
         lines += [*said.summary, f"verdicts: over the seeds that both models of a pair have{pairs}"]
     elif len(there) > 1:
-        lines.append("no verdict: no two models have two seeds in common")
+        lines.append(f"no verdict: {_no_verdict(group)}")
     return lines
+
+
+def _no_verdict(group: Group) -> str:
+    if group.task.score is None:
+        return "no score is known"
+    if len({entry.row.label for entry in group.entries}) == 1:
+        return "all rows are of the same model"
+    if not rivals(group.entries):
+        return "no two models have a backend in common, and a model is not told from another by its backend"
+    return "no two models on the same backend have scores of two seeds in common"
 
 
 def _twice(entries: Sequence[Entry]) -> str:

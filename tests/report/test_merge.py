@@ -21,6 +21,7 @@ from seqbench.report.merge import Group, merged
 from seqbench.report.merged import merged_text
 from seqbench.spec import RunSpec, Trial, trial_to_dict
 from seqbench.stats import paired_difference
+from seqbench.tuning import settled, tuning_trials
 
 Scores = Mapping[str, Sequence[float | None]]
 MACHINE = {"cpu": "A processor", "cores": "4 physical"}
@@ -31,7 +32,10 @@ Make = Callable[..., Run]
 
 @pytest.fixture
 def make(tmp_path: Path) -> Make:
-    """A run of such scores, None where a trial failed; seeds from ``first`` on; ``change`` makes each trial another."""
+    """A run of such scores, None where a trial failed; seeds from ``first`` on; ``change`` makes each trial another.
+
+    With ``tune`` every model was trained at the first of the settings that it names, as if that had been the best.
+    """
     made = []
 
     def run(
@@ -40,6 +44,8 @@ def make(tmp_path: Path) -> Make:
         first: int = 0,
         change: Callable[[Trial], Trial] = lambda trial: trial,
         speeds: Mapping[str, float] | None = None,
+        tune: Sequence[str] = (),
+        samples: int = 0,
         **stored: Any,
     ) -> Run:
         pairs = [
@@ -47,13 +53,17 @@ def make(tmp_path: Path) -> Make:
             for label, values in scores.items()
             for k, score in enumerate(values)
         ]
-        records = []
+        tried = tuning_trials([trial for trial, _ in pairs], tune, samples) if tune else []
+        records = [make_record(trial, task) for trial in tried]
+        if tried:
+            chosen = settled([trial for trial, _ in pairs], records)
+            pairs = [(trial, score) for trial, (_, score) in zip(chosen, pairs, strict=True)]
         for trial, score in pairs:
             records.append(failed(trial) if score is None else make_record(trial, task, score))
             if speeds:
                 records[-1]["speed"]["train_tokens_per_s"] = speeds[trial.label]
         made.append(tmp_path / f"made-{len(made)}")
-        folder = make_folder(made[-1], [t for t, _ in pairs], records, **{"environment": MACHINE, **stored})
+        folder = make_folder(made[-1], [*tried, *(t for t, _ in pairs)], records, **{"environment": MACHINE, **stored})
         return read_run(folder)
 
     return run
@@ -142,7 +152,10 @@ ASIDE: list[tuple[dict[str, Any], str]] = [
     (trained(batch=64), "batch is 32 in one, 64 in two"),
     (trained(lr=0.1), "learning rate is 0.003 in one, 0.1 in two"),
     (trained(warmup=0.5), "schedule is warm-up 0.05,"),
-    ({"spec": {"tune": ["lr"], "tune_samples": 4}}, "learning rate is 0.003 in one, tuned (lr; 4 settings) in two"),
+    (trained(lr=0.003 + 1e-10), "learning rate is 0.003 in one, 0.0030000001 in two"),
+    (trained(weight_decay=1.0), "weight decay is 0.01 in one, 1 in two"),
+    ({"change": lambda t: replace(t, dropout=0.5)}, "dropout is 0 in one, 0.5 in two"),
+    ({"tune": ["lr=1e-3,1e-2"]}, "tuning is none in one, 2 settings of lr: 0.001, 0.01 in two"),
     ({"change": lambda t: replace(t, target_parameters=9)}, "parameters is 50,000 in one, 9 in two"),
     ({"change": lambda t: replace(t, task_options={"length": 9})}, "options is length=100 in one, length=9 in two"),
     ({"data": [{"path": "a.txt", "sha256": "22"}]}, "the content of a.txt is not the same in one and two"),
@@ -153,9 +166,106 @@ ASIDE: list[tuple[dict[str, Any], str]] = [
 def test_scores_under_other_conditions_stand_apart(make: Make, other: dict[str, Any], why: str) -> None:
     runs = {"one": make(FIRST, data=[{"path": "a.txt", "sha256": "11"}]), "two": make(SECOND, **other)}
     text = merged_text(runs)
-    assert f"not ranked with the table above: {why}" in text
+    assert f"not ranked with one: {why}" in text
     assert [(row["Rank"], row["Model"]) for row in rows_of(text)] == [("1", "lstm"), ("2", "gru"), ("1", "mine")]
     assert not any({"mine"} & {v.first, v.second} for group in merged(runs) for v in group.verdicts)
+
+
+AROUND_HUNDREDTH = "5 settings of lr: 0.001, 0.00316, 0.01, 0.0316, 0.1"
+TUNED: list[tuple[dict[str, Any], dict[str, Any], str]] = [
+    # the rate is not tuned
+    ({"tune": ["dropout=0,0.1"], **trained(lr=0.01)}, {"tune": ["dropout=0,0.1"], **trained(lr=1e-5)},
+     "learning rate is 0.01 in one, 1e-05 in two"),
+    # the same words, around another rate
+    ({"tune": ["lr"], **trained(lr=0.01)}, {"tune": ["lr"], **trained(lr=1e-5)},
+     f"tuning is {AROUND_HUNDREDTH} in one, 5 settings of lr: 1e-06, 3.16e-06, 1e-05, 3.16e-05, 0.0001 in two"),
+    # the same values, one by one
+    ({"tune": ["lr=1e-3,1e-2", "dropout=0,0.1"]}, {"tune": ["lr=1e-3,1e-2", "dropout=0,0.1"], "samples": 3},
+     "tuning is 4 settings of dropout/lr: 0/0.001, 0/0.01, 0.1/0.001, 0.1/0.01 in one, 3 settings of dropout/lr: "),
+    ({"tune": ["lr=1e-3,1e-2"]}, {"tune": ["lr=1e-3,1e-2"], **trained(weight_decay=1.0)},
+     "weight decay is 0.01 in one, 1 in two"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("one", "two", "why"), TUNED)
+def test_what_tuning_tried_is_a_condition(make: Make, one: dict[str, Any], two: dict[str, Any], why: str) -> None:
+    assert f"\nnot ranked with one: {why}" in merged_text({"one": make(FIRST, **one), "two": make(SECOND, **two)})
+
+
+@pytest.mark.parametrize(
+    ("one", "two"),
+    [
+        ({"tune": ["lr=1e-3..1e-2:2"]}, {"tune": ["lr=1e-2,1e-3"], **trained(lr=0.5)}),
+        ({"tune": ["lr=1e-3,1e-2", "dropout=0.1,0"]}, {"tune": ["dropout=0,0.1", "lr=1e-3,1e-2"]}),
+        ({"tune": ["weight_decay=1e-3,1e-2"]}, {"tune": ["weight_decay=1e-3,1e-2"], **trained(weight_decay=1.0)}),
+    ],
+)
+def test_the_same_settings_in_other_words(make: Make, one: dict[str, Any], two: dict[str, Any]) -> None:
+    assert only({"one": make(FIRST, **one), "two": make(SECOND, **two)}).apart == ()
+
+
+def test_a_long_search_is_not_written_out(make: Make) -> None:
+    runs = {"one": make(FIRST), "two": make(SECOND, tune=["lr=1e-4..1e-2:99"])}
+    (line,) = (line for line in merged_text(runs).splitlines() if line.startswith("not ranked"))
+    assert "99 settings of lr: 0.0001, " in line
+    assert len(line) < 200
+
+
+def test_a_dropout_in_a_models_name_is_the_models(make: Make) -> None:
+    """Of a run whose models all have their own, nothing is known of the one that it would have given."""
+
+    def changed(trial: Trial) -> Trial:
+        own = re.search(r"dropout=([0-9.]+)", trial.label)
+        return replace(trial, dropout=float(own[1]) if own else 0.25)
+
+    runs = {
+        "own": make({"lstm[dropout=0.3,layers=2]": [90.0, 91.0], "gru[dropout=0.3]": [80.0, 81.0]}, change=changed),
+        "two": make({"mine": [70.0, 71.0], "gru[dropout=0.9]": [80.0, 81.0]}, change=changed),
+        "three": make({"rnn[inner_dropout=0.4]": [5.0, 6.0]}),
+    }
+    groups = merged(runs)
+    assert [[e.run for e in group.entries] for group in groups] == [["own", "own", "two", "two"], ["three"]]
+    assert "not ranked with two: dropout is 0.25 in two, 0 in three" in merged_text(runs)
+
+
+SECONDS = trained(budget=Budget("seconds", 60.0)) | {"spec": {"budget": "60s", "threads": 1, "jobs": 0}}
+OTHER = {**MACHINE, "cpu": "Another"}
+
+
+def test_seconds_are_the_same_budget_on_the_same_hardware_alone(make: Make) -> None:
+    runs = {"one": make(FIRST, **SECONDS), "two": make(SECOND, **SECONDS, environment=OTHER)}
+    why = "budget is 60 seconds on the hardware of one in one, 60 seconds on the hardware of two in two"
+    assert f"not ranked with one: {why}" in merged_text(runs)
+    assert only({"one": make(FIRST, **SECONDS), "two": make(SECOND, **SECONDS)}).ranked_speeds
+
+
+def test_a_replay_of_seconds_is_ranked_by_its_steps(make: Make) -> None:
+    replay = {**SECONDS, **trained(budget=Budget("steps", 812))}
+    runs = {"one": make(FIRST, **SECONDS), "two": make(SECOND, **replay), "three": make({"b": [1.0, 2.0]}, **replay)}
+    groups = merged(runs)
+    assert [[e.run for e in group.entries] for group in groups] == [["one", "one"], ["two", "three"]]
+    assert groups[1].apart == (
+        "budget is 60 seconds on the hardware of one in one, 812 steps (60 seconds of an earlier run) in two",
+    )
+
+
+def test_other_hardware_keeps_nothing_but_seconds_apart(make: Make) -> None:
+    asked = {"spec": {"budget": "1000steps"}}
+    only({"one": make(FIRST, **asked), "two": make(SECOND, **asked, environment=OTHER)})
+
+
+def test_a_group_is_apart_from_the_run_that_tells_why(make: Make) -> None:
+    """The first run has no such file: it does not tell why the third is not ranked with it, the second does."""
+    files = [[{"path": "x", "sha256": digest}] for digest in ("1", "2")]
+    runs = {"a": make(FIRST), "b": make(SECOND, data=files[0]), "c": make({"m": [1.0, 2.0]}, data=files[1])}
+    assert [[e.run for e in group.entries] for group in merged(runs)] == [["a", "b", "a"], ["c"]]
+    assert "not ranked with b: the content of x is not the same in b and c" in merged_text(runs)
+
+
+def test_a_third_group_is_apart_from_a_run_of_the_first(make: Make) -> None:
+    runs = {"a": make(FIRST), "b": make(SECOND, **trained(batch=64)), "c": make({"m": [1.0, 2.0]}, **trained(batch=2))}
+    lines = [line for line in merged_text(runs).splitlines() if line.startswith("not ranked")]
+    assert lines == ["not ranked with a: batch is 32 in a, 64 in b", "not ranked with a: batch is 32 in a, 2 in c"]
 
 
 def test_what_changes_no_number_keeps_nothing_apart(make: Make) -> None:
@@ -185,7 +295,35 @@ def test_the_same_model_with_other_seeds(make: Make) -> None:
     runs = {"one": make({"lstm": [90.0, 91.0]}), "two": make({"lstm": [50.0, 51.0]}, first=5)}
     text = merged_text(runs)
     assert "lstm is in one and two, with other seeds: not pooled" in text
-    assert "no verdict: no two models have two seeds in common" in text
+    assert "no verdict: all rows are of the same model" in text
+
+
+def on_numba(trial: Trial) -> Trial:
+    return replace(trial, backend="numba")
+
+
+@pytest.mark.parametrize(
+    ("one", "two", "why"),
+    [
+        ({"lstm": [90.0, 91.0]}, ({"gru": [1.0, 2.0]}, {"first": 1}),
+         "no two models on the same backend have scores of two seeds in common"),
+        ({"lstm": [90.0, 91.0, 92.0]}, ({"gru": [1.0, None, None]}, {}),
+         "no two models on the same backend have scores of two seeds in common"),
+        ({"lstm": [90.0, 91.0, 92.0]}, ({"gru": [1.0, 2.0, 3.0]}, {"change": on_numba}),
+         "no two models have a backend in common, and a model is not told from another by its backend"),
+        ({"lstm": [90.0, 91.0, 92.0]}, ({"lstm": [1.0, 2.0, 3.0]}, {}), "all rows are of the same model"),
+        ({"lstm": [90.0, 91.0, 92.0]}, ({"lstm": [1.0, 2.0, 3.0]}, {"change": on_numba}),
+         "all rows are of the same model"),
+        ({"lstm": [None, None]}, ({"gru": [None, None]}, {}), "no score is known"),
+    ],
+)  # fmt: skip
+def test_why_there_is_no_verdict(make: Make, one: Scores, two: tuple[Scores, dict[str, Any]], why: str) -> None:
+    (line,) = (
+        line
+        for line in merged_text({"one": make(one), "two": make(two[0], **two[1])}).splitlines()
+        if line.startswith("no verdict")
+    )
+    assert line == f"no verdict: {why}"
 
 
 def test_verdicts_take_the_seeds_that_both_have(make: Make) -> None:
