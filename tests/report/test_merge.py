@@ -56,6 +56,7 @@ def make(tmp_path: Path) -> Make:
         tried = tuning_trials([trial for trial, _ in pairs], tune, samples) if tune else []
         records = [make_record(trial, task) for trial in tried]
         if tried:
+            stored.setdefault("spec", {"tune": list(tune), "tune_samples": samples})
             chosen = settled([trial for trial, _ in pairs], records)
             pairs = [(trial, score) for trial, (_, score) in zip(chosen, pairs, strict=True)]
         for trial, score in pairs:
