@@ -306,7 +306,8 @@ def test_weights_are_stored_and_are_the_tested_ones(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")
 def test_interrupt_kills_the_trials_and_says_how_to_go_on(tmp_path: Path) -> None:
-    line = [sys.executable, "-m", "seqbench", "run", "--task", "copy[T=5]", "--model", "faulty[fault=hang]"]
+    line = [sys.executable, "-X", "faulthandler", "-m", "seqbench", "run"]
+    line += ["--task", "copy[T=5]", "--model", "faulty[fault=hang]"]
     line += ["--plugin", str(FAULTY), "--seeds", "2", "--params", "1500", "--out", str(tmp_path)]
     heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs are told to ignore it
     pipe = subprocess.PIPE
@@ -316,7 +317,11 @@ def test_interrupt_kills_the_trials_and_says_how_to_go_on(tmp_path: Path) -> Non
             time.sleep(0.05)
         family = psutil.Process(process.pid).children(recursive=True)
         process.send_signal(signal.SIGINT)
-        _, error = process.communicate(timeout=60)
+        try:
+            _, error = process.communicate(timeout=60)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGABRT)  # faulthandler then says where each thread is
+            raise AssertionError(process.communicate(timeout=60)[1]) from None
     assert process.returncode == 130
     (folder,) = tmp_path.iterdir()
     assert f"seqbench run --resume {folder}" in error

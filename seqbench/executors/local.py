@@ -63,9 +63,8 @@ def run_local(trials: Sequence[Trial], folder: RunFolder, jobs: int, limit: floa
 
     waiting = [trial for trial in trials if folder.record(trial.id) is None]
     with ThreadPoolExecutor(max(1, jobs), thread_name_prefix="seqbench-trial") as pool:
-        futures = [pool.submit(one, trial) for trial in waiting]
         try:
-            for future in futures:
+            for future in [pool.submit(one, trial) for trial in waiting]:
                 future.result()
         except BaseException:
             stop.set()

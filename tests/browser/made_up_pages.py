@@ -127,6 +127,9 @@ def write_speeds(folder: RunFolder, task: str) -> None:
     condition = {"load": 0.1, "clock_mhz": 2600, "throttled": "no"}
     data = {
         "task": task,
+        "created": "2026-01-02T03:04:05+00:00",
+        "environment": {"cpu": "A processor", "cores": "4 physical"},
+        "complete": True,
         "rows": rows,
         "spec": {"rounds": 20, "starts": 4},
         "condition": {"before": condition, "after": condition},

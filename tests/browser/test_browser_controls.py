@@ -242,34 +242,39 @@ def test_every_figure_of_the_harness_tells_its_values(visit: Visit, report: Path
 # --- one task or all --------------------------------------------------------------------------------
 
 
-def visible_tasks(page: Page) -> list[int]:
-    return [n for n in range(1, 5) if page.locator(f"#task-{n}").is_visible()]
+def visible_tasks(page: Page, *expected: int) -> bool:
+    """Whether these tasks are shown, or soon are: the page hears of another address a moment after the click."""
+    for _ in range(100):
+        if [n for n in range(1, 5) if page.locator(f"#task-{n}").is_visible()] == list(expected):
+            return True
+        page.wait_for_timeout(20)
+    return False
 
 
 def test_a_switch_between_tasks(visit: Visit, report: Path) -> None:
     with visit(report) as page:
         current = page.locator("nav [aria-current]")
-        assert visible_tasks(page) == [1, 2, 3, 4]
+        assert visible_tasks(page, 1, 2, 3, 4)
         assert current.all_inner_texts() == ["All tasks"]
         page.locator("nav a", has_text="char-lm").click()
-        assert visible_tasks(page) == [3]
+        assert visible_tasks(page, 3)
         assert current.all_inner_texts() == ["char-lm/embedded"]
         assert page.url.endswith("#task-3")
         page.reload()
-        assert visible_tasks(page) == [3], "the address says which"
+        assert visible_tasks(page, 3), "the address says which"
         page.locator("nav a", has_text="How to run it again").click()
-        assert visible_tasks(page) == [3], "other places on the page are no switch"
+        assert visible_tasks(page, 3), "other places on the page are no switch"
         page.go_back()
         page.locator("nav a", has_text="All tasks").click()
-        assert visible_tasks(page) == [1, 2, 3, 4]
+        assert visible_tasks(page, 1, 2, 3, 4)
 
 
 def test_an_address_with_a_task(visit: Visit, report: Path) -> None:
     with visit(report, at="#task-2") as page:
-        assert visible_tasks(page) == [2]
+        assert visible_tasks(page, 2)
     for nonsense in ("#nonsense", "#%", "#%E4", "#task-2%"):
         with visit(report, at=nonsense) as page:
-            assert visible_tasks(page) == [1, 2, 3, 4]
+            assert visible_tasks(page, 1, 2, 3, 4)
             page.locator("nav button").click()
             assert page.locator(".filter").count() > 0, "the other controls are there"
 
