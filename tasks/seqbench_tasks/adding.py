@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from seqbench.api import Batch, DataFiles, Form, Predictor, Reference, Task, Vectors
-from seqbench_tasks.memory import PROBED, at_lengths, gradient_by_lag, other_lengths
+from seqbench_tasks.memory import PROBED, at_lengths, fewer, gradient_by_lag, other_lengths, slices
 from seqbench_tasks.randomness import below, fixed, unit
 
 if TYPE_CHECKING:
@@ -47,9 +47,9 @@ def sequences(rng: np.random.Generator, B: int, T: int) -> tuple[np.ndarray, np.
     return x, (numbers[rows, first] + numbers[rows, second])[:, None]
 
 
-def squared_errors(predict: Predictor, x: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Of the answer to each sequence: float64 ``(B,)``."""
-    parts = [slice(start, start + EVALUATION_BATCH) for start in range(0, len(x), EVALUATION_BATCH)]
+def squared_errors(predict: Predictor, x: np.ndarray, target: np.ndarray, size: int = EVALUATION_BATCH) -> np.ndarray:
+    """Of the answer to each sequence, ``size`` of them at a time: float64 ``(B,)``."""
+    parts = slices(len(x), size)
     errors = [predict(Batch(x[part], target[part])).outputs.astype(np.float64) - target[part] for part in parts]
     return np.asarray(np.concatenate(errors)[:, 0] ** 2)
 
@@ -110,5 +110,6 @@ class Adding(Task):
         }
 
     def _mse(self, predict: Predictor, T: int) -> np.ndarray:
-        found = squared_errors(predict, *sequences(fixed(*OTHER_LENGTHS, T), AT_EACH_LENGTH, T))
+        x, target = sequences(fixed(*OTHER_LENGTHS, T), AT_EACH_LENGTH, T)
+        found = squared_errors(predict, x, target, fewer(EVALUATION_BATCH, self.T, T))
         return np.asarray(found.mean(keepdims=True))

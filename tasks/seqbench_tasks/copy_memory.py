@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from seqbench.api import Batch, DataFiles, Form, Predictor, Reference, Task, Tokens
-from seqbench_tasks.memory import PROBED, at_lengths, gradient_by_lag, other_lengths
+from seqbench_tasks.memory import PROBED, at_lengths, fewer, gradient_by_lag, other_lengths, slices
 from seqbench_tasks.randomness import below, fixed
 
 if TYPE_CHECKING:
@@ -119,6 +119,6 @@ class CopyMemory(Task):
     def _recall(self, predict: Predictor, T: int) -> np.ndarray:
         """Per cent at each of the ten places ``(10,)``."""
         x, target = sequences(fixed(*OTHER_DELAYS, T), AT_EACH_DELAY, T)
-        parts = [slice(start, start + EVALUATION_BATCH) for start in range(0, AT_EACH_DELAY, EVALUATION_BATCH)]
+        parts = slices(AT_EACH_DELAY, fewer(EVALUATION_BATCH, self.T, T))
         hits = [recalled(predict(Batch(x[part], target[part])).outputs, target[part]) for part in parts]
         return np.asarray(100.0 * np.concatenate(hits).mean(0))

@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from seqbench.api import Refused
+from seqbench.api import Batch, Refused
 
 if TYPE_CHECKING:
-    from seqbench.api import Batch, Predictor
+    from seqbench.api import Predictor
 
 PROBED = 32
 """Sequences over which a gradient is averaged."""
+FOLLOWED = 4
+"""Of which so many at a time: training may have room for small batches alone, and who runs out of memory loses all."""
 FACTORS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0)
 """Lengths that a network is tested at, in units of the length of its training."""
 LONGEST = 2000
@@ -29,7 +31,22 @@ def gradient_by_lag(predict: Predictor, batch: Batch) -> np.ndarray:
         predict: the network.
         batch: full sequences; its weights say whose loss it is, the last step's as a rule.
     """
-    return np.asarray(predict.input_gradient(batch).mean(0)[::-1])  # (B, T) -> (T,)
+    parts = (
+        Batch(batch.x[part], batch.target[part], weight=None if batch.weight is None else batch.weight[part])
+        for part in slices(len(batch.x), FOLLOWED)
+    )
+    norms = np.concatenate([predict.input_gradient(part) for part in parts])  # (B, T)
+    return np.asarray(norms.mean(0)[::-1])
+
+
+def slices(count: int, size: int) -> list[slice]:
+    """``count`` rows in parts of ``size``, the last one shorter."""
+    return [slice(start, start + size) for start in range(0, count, size)]
+
+
+def fewer(size: int, trained: int, length: int) -> int:
+    """How many sequences of ``length`` are as many steps as ``size`` of the trained length, if those are longer."""
+    return max(1, size * trained // max(length, trained))
 
 
 def memory_length(gradient: np.ndarray) -> int:

@@ -11,7 +11,7 @@ from seqbench_tasks.adding import sequences as sums
 from seqbench_tasks.cards.adding import AddingOptions
 from seqbench_tasks.cards.copy_memory import CopyOptions
 from seqbench_tasks.copy_memory import CopyMemory
-from seqbench_tasks.memory import at_lengths, gradient_by_lag, memory_length, other_lengths
+from seqbench_tasks.memory import at_lengths, fewer, gradient_by_lag, memory_length, other_lengths
 
 
 class Known:
@@ -38,6 +38,21 @@ def test_a_gradient_is_told_by_lag_from_the_end():
     batch = next(CopyMemoryOf(5).batches("train", 3, np.random.default_rng(0)))
     found = gradient_by_lag(Known(None, fade=0.1), batch)
     np.testing.assert_allclose(found, 2 * 0.1 ** np.arange(25))  # rows weigh 1, 2, 3
+
+
+def test_few_sequences_are_followed_at_a_time():
+    """A batch of training may have been small for want of memory."""
+    known = Known(None, fade=0.1)
+    batch = next(CopyMemoryOf(5).batches("train", 10, np.random.default_rng(0)))
+    found = gradient_by_lag(known, batch)
+    assert [len(part.x) for part in known.asked] == [4, 4, 2]
+    np.testing.assert_array_equal(np.concatenate([part.x for part in known.asked]), batch.x)
+    np.testing.assert_allclose(found, 2.3 * 0.1 ** np.arange(25))  # rows weigh 1 2 3 4, 1 2 3 4, 1 2
+
+
+@pytest.mark.parametrize(("length", "size"), [(25, 100), (100, 100), (150, 66), (400, 25), (10**6, 1)])
+def test_of_long_sequences_fewer_are_read_at_once(length, size):
+    assert fewer(100, 100, length) == size
 
 
 @pytest.mark.parametrize(
@@ -108,10 +123,10 @@ def test_the_probe_of_copy_follows_the_last_symbol_alone():
     task = CopyMemoryOf(6)
     arrays = task.probe(known, np.random.default_rng(2))
     assert arrays["gradient"].shape == (26,)
-    (batch,) = known.asked
-    assert batch.weight[:, -1].tolist() == [1.0] * len(batch.x)
-    assert (batch.weight[:, :-1] == 0).all()
-    assert (batch.target[:, -1] == batch.x[:, 9]).all()
+    for batch in known.asked:
+        assert batch.weight[:, -1].tolist() == [1.0] * len(batch.x)
+        assert (batch.weight[:, :-1] == 0).all()
+        assert (batch.target[:, -1] == batch.x[:, 9]).all()
 
 
 def test_errors_of_adding_are_told_by_length_and_lag(no_files):
@@ -140,6 +155,6 @@ def test_the_probe_of_adding_is_of_its_own_sequences():
     known = Known(None)
     arrays = Adding(AddingOptions(T=9)).probe(known, np.random.default_rng(5))
     assert arrays["gradient"].shape == (9,)
-    x, target = sums(np.random.default_rng(5), len(known.asked[0].x), 9)
-    np.testing.assert_array_equal(known.asked[0].x, x)
-    np.testing.assert_array_equal(known.asked[0].target, target)
+    x, target = sums(np.random.default_rng(5), 32, 9)
+    np.testing.assert_array_equal(np.concatenate([batch.x for batch in known.asked]), x)
+    np.testing.assert_array_equal(np.concatenate([batch.target for batch in known.asked]), target)
