@@ -18,7 +18,7 @@ POINTS = 8
 ERRORS = 6
 
 
-def verdicts(views: list[TrialView]) -> Section | None:
+def right_and_wrong(views: list[TrialView]) -> Section | None:
     """Who loses to the bag of words; confusion; accuracy against length; the worst errors of the best model."""
     kept = [view for view in views if "probability" in view.arrays]
     if not kept:
@@ -30,7 +30,7 @@ def verdicts(views: list[TrialView]) -> Section | None:
     if best.arrays["errors"].size:
         caption = f"Surest errors of {best.label}, seed {best.seed}"
         blocks.append(Block("table", _errors(best), caption=caption))
-    return Section("Verdicts", tuple(blocks))
+    return Section("Right and wrong", tuple(blocks))
 
 
 def against_bag_of_words(groups: Mapping[str, Sequence[TrialView]]) -> str:

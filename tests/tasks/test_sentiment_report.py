@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from seqbench.api import TrialView
-from seqbench_tasks.sentiment_report import verdicts, word_by_word
+from seqbench_tasks.sentiment_report import right_and_wrong, word_by_word
 
 LABEL = np.array([0, 1] * 40)
 LENGTHS = np.arange(80) // 10 + 3
@@ -33,12 +33,12 @@ def view(label: str, accuracy: float, seed: int = 0, bag: float | None = 60.0, *
 
 
 def test_trials_that_kept_nothing_make_no_section() -> None:
-    assert verdicts([]) is None
-    assert verdicts([TrialView("sentiment/embedded", "gru", "#000000", 0, {}, {})]) is None
+    assert right_and_wrong([]) is None
+    assert right_and_wrong([TrialView("sentiment/embedded", "gru", "#000000", 0, {}, {})]) is None
 
 
 def test_models_below_the_bag_of_words_are_named_with_their_mean() -> None:
-    section = verdicts([view("gru", 59.0), view("gru", 60.5, 1), view("lstm", 61.0)])
+    section = right_and_wrong([view("gru", 59.0), view("gru", 60.5, 1), view("lstm", 61.0)])
     assert section is not None
     said = section.blocks[0].content
     assert "reaches 60.00 %" in said
@@ -47,7 +47,7 @@ def test_models_below_the_bag_of_words_are_named_with_their_mean() -> None:
 
 def test_it_is_said_when_none_loses_and_when_nothing_is_known() -> None:
     for bag, said in ((60.0, "Every model beats it."), (None, "No bag-of-words baseline is known here.")):
-        section = verdicts([view("gru", 90.0, bag=bag)])
+        section = right_and_wrong([view("gru", 90.0, bag=bag)])
         assert section is not None
         assert section.blocks[0].content.endswith(said)
 
@@ -55,14 +55,14 @@ def test_it_is_said_when_none_loses_and_when_nothing_is_known() -> None:
 def test_confusion_is_in_per_cent_of_a_class_over_all_seeds() -> None:
     other = view("gru", 90.0, 1)
     other.record["details"]["confusion"] = [[40, 0], [0, 40]]
-    section = verdicts([view("gru", 90.0), other])
+    section = right_and_wrong([view("gru", 90.0), other])
     assert section is not None
     (table,) = [block.content for block in section.blocks if block.caption == "Confusion"]
     assert table[1] == ["gru", "87.5 %", "12.5 %", "5.0 %", "95.0 %"]
 
 
 def test_accuracy_is_drawn_against_length() -> None:
-    section = verdicts([view("gru", 90.0)])
+    section = right_and_wrong([view("gru", 90.0)])
     assert section is not None
     (figure,) = [block.content for block in section.blocks if block.kind == "figure"]
     (line,) = figure.axes[0].get_lines()
@@ -71,7 +71,7 @@ def test_accuracy_is_drawn_against_length() -> None:
 
 
 def test_errors_are_those_of_the_best_trial() -> None:
-    section = verdicts([view("gru", 90.0), view("lstm", 95.0), view("lstm", 94.0, 1)])
+    section = right_and_wrong([view("gru", 90.0), view("lstm", 95.0), view("lstm", 94.0, 1)])
     assert section is not None
     block = section.blocks[-1]
     assert block.caption == "Surest errors of lstm, seed 0"

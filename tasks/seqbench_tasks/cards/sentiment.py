@@ -83,6 +83,6 @@ SENTIMENT = TaskCard(
 )
 
 SENTIMENT_SECTIONS = (
-    SectionCard("verdicts", "sentiment", "seqbench_tasks.sentiment_report:verdicts"),
+    SectionCard("right-and-wrong", "sentiment", "seqbench_tasks.sentiment_report:right_and_wrong"),
     SectionCard("word-by-word", "sentiment", "seqbench_tasks.sentiment_report:word_by_word"),
 )
