@@ -58,7 +58,7 @@ GRAPH = {
     "streams": "",
     "losses": "api errors network",
     "predict": "api assemble encoder_decoder errors losses measure network sampling search",
-    "measure": "api",
+    "measure": "api garbage",
     "train": "api assemble errors losses measure network predict spec",
     "trial": "api assemble data errors losses measure options predict registry spec store streams train",
     "budget": "api assemble quantities",

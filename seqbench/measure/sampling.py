@@ -5,12 +5,13 @@ from __future__ import annotations
 import gc
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+
+from seqbench.garbage import collector_off
 
 SHORTEST = 0.02
 """Seconds that a sample lasts at least: thousands of times what reading a clock costs."""
@@ -66,7 +67,7 @@ class Sampler:
 
     def _timed(self, calls: int) -> Sample:
         take = self._on_cuda if self._device.type == "cuda" else self._on_cpu
-        with _no_garbage_collection():
+        with collector_off():
             return take(calls)
 
     def _on_cpu(self, calls: int) -> Sample:
@@ -87,14 +88,3 @@ class Sampler:
         end.record()
         end.synchronize()
         return Sample(begin.elapsed_time(end) / 1e3 / calls, (time.process_time() - cpu) / calls)
-
-
-@contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
