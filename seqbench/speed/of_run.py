@@ -13,7 +13,7 @@ from seqbench.spec import Trial
 from seqbench.speed.spec import SpeedSpec, make_spec
 from seqbench.store import RunFolder
 
-OWN = ("model", "task", "dataset", "params", "device", "threads", "data_dir", "plugin", "out")
+OWN = ("model", "task", "dataset", "params", "device", "threads", "plugin", "out")
 """What the run says; naming it again would measure other networks than those whose scores it has."""
 
 

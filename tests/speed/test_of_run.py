@@ -41,12 +41,13 @@ def test_every_task_is_measured_as_it_was_trained(run: RunFolder) -> None:
     assert (copy.lengths, copy.batches, copy.run.params) == ((24,), (1, 8), "2000")
     assert (adding.lengths, adding.batches, adding.run.task) == ((9,), (1, 8), ("adding[T=9]",))
     assert copy.run.model == ("gru", "rnn[nonlinearity=relu]")
+    assert specs_of(run, {"data_dir": "elsewhere"})[0].run.data_dir == "elsewhere", "files may lie elsewhere now"
     longer = specs_of(run, {"lengths": "24,48", "backend": ("torch", "numba")})[0]
     assert (longer.lengths, longer.run.backend) == ((24, 48), ("torch", "numba"))
 
 
 def test_what_the_run_says_cannot_be_said_again(run: RunFolder) -> None:
-    for name, value in (("model", ("gru",)), ("params", "3k"), ("data_dir", "x")):
+    for name, value in (("model", ("gru",)), ("params", "3k"), ("out", "x")):
         with pytest.raises(UsageError, match=f"--{name.replace('_', '-')} is what the run says"):
             specs_of(run, {name: value})
     done = speed(run.path, "--task", "copy")
