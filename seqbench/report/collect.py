@@ -159,6 +159,7 @@ class TaskRun:
         rows: of its models.
         level: of its verdicts, all pairs together: lower where seeds came in rounds, each of which was looked at.
         speed: the newest speed phase of its networks, as ``speed.json`` holds it; None where there was none.
+        judged: verdicts on its rows from elsewhere, where the rows are not of one run and seeds are not common to all.
     """
 
     label: str
@@ -169,6 +170,7 @@ class TaskRun:
     rows: tuple[Row, ...]
     level: float = LEVEL
     speed: Mapping[str, Any] | None = None
+    judged: tuple[Verdict, ...] | None = None
 
     @property
     def looks(self) -> int:
@@ -183,6 +185,8 @@ class TaskRun:
     @cached_property
     def verdicts(self) -> tuple[Verdict, ...]:
         """Of all pairs of models on the same backend, surest first."""
+        if self.judged is not None:
+            return self.judged
         pairs = [(a.name, b.name) for a, b in combinations(self.rows, 2) if a.backend == b.backend]
         if self.score is None or not pairs:
             return ()
@@ -190,8 +194,18 @@ class TaskRun:
 
     @cached_property
     def places(self) -> dict[str, tuple[int, int]]:
-        """Of its rows, as ``places`` gives them."""
-        return places(self.rows, self.verdicts)
+        """The best and the worst place that the verdicts leave to each row with a score, among those of its backend.
+
+        A row is behind those that were found better and before those that were found worse; nothing else is known.
+        """
+        better = [(v.first, v.second) for v in self.verdicts if v.differ]
+        found = {}
+        for row in (row for row in self.rows if row.scores.n):
+            rivals = {other.name for other in self.rows if other.scores.n and other.backend == row.backend}
+            above = sum(second == row.name and first in rivals for first, second in better)
+            below = sum(first == row.name and second in rivals for first, second in better)
+            found[row.name] = (1 + above, len(rivals) - below)
+        return found
 
     def metric(self, name: str) -> Metric | None:
         """The metric of that name."""
@@ -206,21 +220,6 @@ class TaskRun:
     def trials(self) -> list[Trial]:
         """Of all rows."""
         return [trial for row in self.rows for trial in row.trials]
-
-
-def places(rows: Sequence[Row], verdicts: Sequence[Verdict]) -> dict[str, tuple[int, int]]:
-    """The best and the worst place that the verdicts leave to each row with a score, among those of its backend.
-
-    A row is behind those that were found better and before those that were found worse; nothing else is known.
-    """
-    better = [(v.first, v.second) for v in verdicts if v.differ]
-    found = {}
-    for row in (row for row in rows if row.scores.n):
-        rivals = {other.name for other in rows if other.scores.n and other.backend == row.backend}
-        above = sum(second == row.name and first in rivals for first, second in better)
-        below = sum(first == row.name and second in rivals for first, second in better)
-        found[row.name] = (1 + above, len(rivals) - below)
-    return found
 
 
 @dataclass(frozen=True)

@@ -169,27 +169,30 @@ def _latency(row: Row) -> float:
     return 1e3 * row.latency.get("infer", float("nan"))
 
 
-COSTS: Mapping[str, tuple[str, Callable[[Row], float]]] = {
-    "parameters": ("parameters of the network", lambda row: row.parameters),
-    "training time": ("training time [s], median", lambda row: row.median("speed", "train_seconds")),
-    "inference time": ("inference time per token [µs], median", _inference_time),
-    "latency": ("latency of a sequence at batch 1 [ms], median", _latency),
-}
-"""What a score may cost: in the title, on the axis, and as it is read off a row."""
+Cost = tuple[str, Callable[[Row], float]]
+"""What a score may cost: as the axis says it, and as it is read off a row."""
+
+
+def _costs(task: TaskRun) -> Mapping[str, Cost]:
+    """By their names in titles; inference as the speed phase measured it, or, where there was none, as trials did."""
+    inference: dict[str, Cost] = (
+        {"latency": ("latency of a sequence at batch 1 [ms], median", _latency)}
+        if task.has_latency
+        else {"inference time": ("inference time per token [µs], median", _inference_time)}
+    )
+    return {
+        "parameters": ("parameters of the network", lambda row: row.parameters),
+        "training time": ("training time [s], median", lambda row: row.median("speed", "train_seconds")),
+        **inference,
+    }
 
 
 def cost_pictures(task: TaskRun, run: Run) -> list[Picture]:
-    """The score against parameters, training time and inference time, each with its front.
-
-    Inference is as the speed phase measured it, alone on the machine; where there was none, as in the trials.
-    """
+    """The score against parameters, training time and inference time, each with its front."""
     if task.score is None:
         return []
     found: list[Picture] = []
-    unused = "inference time" if task.has_latency else "latency"
-    for name, (label, cost) in COSTS.items():
-        if name == unused:
-            continue
+    for name, (label, cost) in _costs(task).items():
         rows = [row for row in task.rows if row.points and np.isfinite(cost(row))]
         if rows:
             title = f"Test {plain(task.score.name)} against {name}"

@@ -35,15 +35,14 @@ class Board:
     references: list[list[str]] = field(default_factory=list)
 
 
-def board(task: TaskRun, priority: float = math.inf, without: Sequence[str] = ()) -> Board:
+def board(task: TaskRun, priority: float = math.inf) -> Board:
     """The leaderboard of a task; one line a cell.
 
     Args:
         task: its rows and references.
         priority: columns that go first from a narrow terminal, above this number, are left out.
-        without: headings of others to leave out.
     """
-    shown = [column for column in columns(task) if column.priority <= priority and column.head not in without]
+    shown = [column for column in columns(task) if column.priority <= priority]
 
     def line(read: Callable[[Column], str]) -> list[str]:
         return [" ".join(read(column).split()) for column in shown]

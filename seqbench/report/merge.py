@@ -1,8 +1,7 @@
 """The models of several runs side by side: on which tasks, under which conditions, and what may be ranked.
 
 Scores are ranked where everything but the model is the same, for a budget in seconds the hardware too. Speeds only on
-the same hardware.
-Nothing is pooled: the same model in two runs is two rows.
+the same hardware. Nothing is pooled: the same model in two runs is two rows.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
 
+from seqbench.api import Metric
 from seqbench.errors import SpecError
 from seqbench.quantities import Budget, parse_budget
 from seqbench.report.collect import Row, Run, TaskRun, rank_key
@@ -56,10 +56,10 @@ class Group:
 
     Attributes:
         task: a task with all these rows, best score first; their names are unique, ``lstm (run)`` where they must be.
+            Its verdicts are of the pairs of different models on the same backend, over the seeds that both have.
         entries: the same rows, in that order.
         apart_from: a run in the first group of the task that this one cannot be ranked with; "" in the first.
         apart: what is not as in that run; none in the first.
-        verdicts: of the pairs of different models on the same backend, over the seeds that both have.
         ranked_speeds: all were made on the same hardware.
     """
 
@@ -67,7 +67,6 @@ class Group:
     entries: tuple[Entry, ...]
     apart_from: str
     apart: tuple[str, ...]
-    verdicts: tuple[Verdict, ...]
     ranked_speeds: bool
 
     @property
@@ -216,9 +215,11 @@ def _group(told: Mapping[str, TaskRun], apart_from: str, apart: tuple[str, ...],
         entries.sort(key=lambda entry: rank_key(entry.row, score))
     references = next((task.references for task in tasks if task.references), ())
     level = min(task.level for task in tasks)
-    task = replace(first, rows=tuple(entry.row for entry in entries), references=references, level=level)
+    judged = () if score is None else tuple(_verdicts(score, level, entries))
+    rows = tuple(entry.row for entry in entries)
+    task = replace(first, rows=rows, references=references, level=level, judged=judged)
     same = len({machines[name] for name in told}) == 1
-    return Group(task, tuple(entries), apart_from, apart, tuple(_verdicts(task, entries)), same)
+    return Group(task, tuple(entries), apart_from, apart, same)
 
 
 def _named(entry: Entry, several: bool, twice: bool) -> Entry:
@@ -234,19 +235,16 @@ def rivals(entries: Sequence[Entry]) -> list[tuple[Entry, Entry]]:
     ]
 
 
-def _verdicts(task: TaskRun, entries: Sequence[Entry]) -> list[Verdict]:
+def _verdicts(score: Metric, level: float, entries: Sequence[Entry]) -> list[Verdict]:
     """Each pair over the seeds that both planned: what the others have does not count."""
-    pairs = rivals(entries)
-    if task.score is None or not pairs:
-        return []
     scores: dict[str, list[float | None]] = {}
     names: dict[str, str] = {}
     asked = []
-    for number, (a, b) in enumerate(pairs):
+    for number, (a, b) in enumerate(rivals(entries)):
         seeds = [seed for seed in a.scores if seed in b.scores]
         keys = f"{number} first", f"{number} second"
         for key, entry in zip(keys, (a, b), strict=True):
             names[key], scores[key] = entry.row.name, [entry.scores[seed] for seed in seeds]
         asked.append(keys)
-    found = compare(scores, task.score, task.level, asked)
+    found = compare(scores, score, level, asked) if asked else []
     return [replace(verdict, first=names[verdict.first], second=names[verdict.second]) for verdict in found]

@@ -7,13 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from seqbench.report.collect import places
 from seqbench.report.compare import hardware_differs, versions_differ
 from seqbench.report.formats import Board, board, written
 from seqbench.report.merge import Entry, Group, Named, machines_of, merged, rivals
 from seqbench.report.summary import as_table, model_row, reference_row
-from seqbench.report.table import RANK
-from seqbench.report.text import DASH, plain, span
+from seqbench.report.text import DASH, plain
 from seqbench.report.verdicts import said_of
 
 if TYPE_CHECKING:
@@ -53,25 +51,22 @@ def _head(runs: Named, machines: Mapping[str, str]) -> list[str]:
 
 
 def _board(group: Group, machines: Mapping[str, str]) -> Board:
-    """The leaderboard with rank and run in front, and the rank of the training speed where it may be given."""
-    shown = replace(group.task, rows=tuple(replace(e.row, name=e.name) for e in group.entries))
-    models = board(shown, PRIORITY, without=(RANK,))
-    heads, right = [RANK, "Run"], [True, False]
-    left_open = places(group.task.rows, group.verdicts)
-    ranks = [span(left_open.get(entry.row.name)) for entry in group.entries]
-    columns = [ranks, [entry.run for entry in group.entries]]
+    """The leaderboard with the run in front, and the rank of the training speed where it may be given."""
+    models = board(group.task, PRIORITY)
     if group.ranked_speeds:
-        heads, right, columns = [*heads, "Speed rank"], [*right, True], [*columns, _speed_ranks(group)]
+        about, places = "Speed rank", _speed_ranks(group)
     else:
-        heads, right = [*heads, "Machine"], [*right, False]
-        columns = [*columns, [machines[entry.run] for entry in group.entries]]
-    front = zip(*columns, strict=True)
+        about, places = "Machine", [machines[entry.run] for entry in group.entries]
+    rows = [
+        [plain(entry.run), plain(place), entry.name, *cells]  # the run is told: its name need not be unique here
+        for entry, place, (_, *cells) in zip(group.entries, places, models.rows, strict=True)
+    ]
     return replace(
         models,
-        heads=[*heads, *models.heads],
-        right=[*right, *models.right],
-        rows=[[*map(plain, cells), *line] for cells, line in zip(front, models.rows, strict=True)],
-        references=[["", "", "", *line] for line in models.references],
+        heads=["Run", about, *models.heads],
+        right=[False, group.ranked_speeds, *models.right],
+        rows=rows,
+        references=[["", "", *line] for line in models.references],
     )
 
 
@@ -90,7 +85,7 @@ def _below(group: Group, runs: Named) -> list[str]:
     without = [name for name, run in runs.items() if label not in {task.label for task in run.tasks}]
     lines += [f"not in {', '.join(without)}"] * bool(without and not group.apart)
     lines += [_twice(entries) for entries in group.twice]
-    said = said_of(group.task, group.verdicts)
+    said = said_of(group.task)
     if said is not None:
         pairs = f", all {len(said.pairs)} pairs together (Holm)" if len(said.pairs) > 1 else ""
         lines += [*said.summary, f"verdicts: over the seeds that both models of a pair have{pairs}"]
@@ -130,9 +125,8 @@ def merged_frame(runs: Named) -> pd.DataFrame:
     machines = machines_of(runs)
     rows: list[dict[str, Any]] = []
     for number, group in enumerate(merged(runs), 1):
-        left_open = places(group.task.rows, group.verdicts)
         for entry in group.entries:
-            best, worst = left_open.get(entry.row.name, (None, None))
+            best, worst = group.task.places.get(entry.row.name, (None, None))
             front = {"run": entry.run, "group": number, "rank_best": best, "rank_worst": worst}
             rows.append({**front, "machine": machines[entry.run], **model_row(group.task, entry.row)})
         front = {"run": None, "group": number, "rank_best": None, "rank_worst": None, "machine": None}

@@ -11,12 +11,10 @@ from seqbench.api import Metric, Reference
 from seqbench.frame import COLUMNS
 from seqbench.report import text
 from seqbench.report.collect import Row, TaskRun
-from seqbench.report.summary import MEDIANS
+from seqbench.report.summary import LATENCIES, MEDIANS
 
 ARROWS = {True: "↓", False: "↑"}
 """Which way is better, by ``lower_is_better``."""
-
-RANK = "Rank"
 
 _SUMMARY = {column.name: column.summary for column in COLUMNS}
 
@@ -80,7 +78,7 @@ def _metrics(task: TaskRun) -> list[Column]:
 def _rank(task: TaskRun) -> Column:
     backends = ", on its backend" if len({row.backend for row in task.rows}) > 1 else ""
     return Column(
-        RANK,
+        "Rank",
         lambda row: text.span(task.places.get(row.name)),
         f"by the score{backends}: 1 for the best; 2–4 where the verdicts leave these places open",
         priority=1,
@@ -170,10 +168,12 @@ def _speeds() -> list[Column]:
 def _latencies(task: TaskRun) -> list[Column]:
     """Where the run has a speed phase."""
     measured = {operation for row in task.rows for operation in row.latency}
-    return [column for operation, column in LATENCY_COLUMNS.items() if operation in measured]
+    return [_latency(name, *about) for name, about in LATENCIES.items() if about[0] in measured]
 
 
-def _latency(head: str, operation: str, scale: float, what: str) -> Column:
+def _latency(column: str, operation: str, scale: float) -> Column:
+    head, what = _LATENCY_HEADS[column]
+
     def value(row: Row) -> float:
         return scale * row.latency.get(operation, math.nan)
 
@@ -181,10 +181,10 @@ def _latency(head: str, operation: str, scale: float, what: str) -> Column:
     return Column(head, lambda row: text.kilo(value(row)), about, priority=2, value=value)
 
 
-LATENCY_COLUMNS = {
-    "infer": _latency("Infer\nms", "infer", 1e3, "reading one sequence"),
-    "step": _latency("Step\nµs", "step", 1e6, "one step of a stream"),
-    "decode": _latency("Decode\nms", "decode", 1e3, "decoding one sequence"),
+_LATENCY_HEADS = {
+    "infer_latency_ms": ("Infer\nms", "reading one sequence"),
+    "step_latency_us": ("Step\nµs", "one step of a stream"),
+    "decode_latency_ms": ("Decode\nms", "decoding one sequence"),
 }
 
 

@@ -10,7 +10,7 @@ from seqbench.report.messages import failures, notes
 from seqbench.report.noise import certificate
 from seqbench.report.table import Column, columns
 from seqbench.report.text import plain, short, with_interval
-from seqbench.report.verdicts import ranks_of, said_of
+from seqbench.report.verdicts import ranked_tasks, ranks_of, said_of
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -41,7 +41,7 @@ def terminal_table(run: Run, console: Console | None = None) -> None:
     ranks = ranks_of(run)
     if ranks:
         said = ", ".join(f"{name} {with_interval(rank.mean, rank.half_width)}" for name, rank in ranks.items())
-        line = f"Mean rank over {len(run.tasks)} tasks, 1 is best: {said}"
+        line = f"Mean rank over {len(ranked_tasks(run))} tasks, 1 is best: {said}"
         out.print()
         out.print(_written(line, out), soft_wrap=not out.is_terminal)
 

@@ -36,21 +36,15 @@ class Said:
     pairs: list[list[str]]
 
 
-def said_of(task: TaskRun, verdicts: tuple[Verdict, ...] | None = None) -> Said | None:
-    """The verdicts of a task in words; None where no two models can be compared.
-
-    Args:
-        task: its rows.
-        verdicts: of its rows; None: those of a run, where all rows have the same seeds.
-    """
-    verdicts = task.verdicts if verdicts is None else verdicts
-    if not verdicts or task.score is None:
+def said_of(task: TaskRun) -> Said | None:
+    """The verdicts of a task in words; None where no two models can be compared."""
+    if not task.verdicts or task.score is None:
         return None
-    return Said(_summary(task, verdicts), [_cells(verdict, task.score) for verdict in verdicts])
+    return Said(_summary(task), [_cells(verdict, task.score) for verdict in task.verdicts])
 
 
-def _summary(task: TaskRun, verdicts: tuple[Verdict, ...]) -> list[str]:
-    better: dict[str, list[str]] = {}
+def _summary(task: TaskRun) -> list[str]:
+    verdicts, better = task.verdicts, dict[str, list[str]]()
     for verdict in verdicts:
         if verdict.differ:
             better.setdefault(verdict.first, []).append(verdict.second)
@@ -132,14 +126,17 @@ def _p(value: float) -> str:
     return "< 0.0001" if value < 1e-4 else number(value, 2)
 
 
-def ranks_of(run: Run) -> Mapping[str, Interval]:
-    """The mean rank over the tasks that have run to the end; empty with fewer than two, or with several backends.
-
-    A trial that has not run yet is none that failed: it would count as a last place.
-    """
+def ranked_tasks(run: Run) -> list[TaskRun]:
+    """Those that have run to the end: a trial that has not run yet is none that failed, which is a last place."""
     done = [task for task in run.tasks if all(len(row.records) == len(row.trials) for row in task.rows)]
-    tasks = [({row.name: row.by_seed for row in task.rows}, task.score) for task in done if task.score is not None]
+    return [task for task in done if task.score is not None]
+
+
+def ranks_of(run: Run) -> Mapping[str, Interval]:
+    """The mean rank over ``ranked_tasks``; empty with fewer than two of them, or with several backends."""
+    tasks = ranked_tasks(run)
     if len(tasks) < 2 or len(run.backends) > 1:
         return {}
-    ranks = mean_ranks(tasks)
+    scores = [({row.name: row.by_seed for row in task.rows}, task.score) for task in tasks if task.score is not None]
+    ranks = mean_ranks(scores)
     return dict(sorted(ranks.items(), key=lambda item: item[1].mean))

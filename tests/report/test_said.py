@@ -139,3 +139,4 @@ def test_a_task_that_has_not_run_to_the_end_is_not_ranked(tmp_path: Path) -> Non
     two = ranks_of(read_run(full_run(tmp_path / "two", (COPY, ADDING), ("lstm", "gru"), seeds=2)))
     assert part == two, "lstm, always first, would be last in one seed of one task"
     assert part["lstm"].mean == 1.0
+    assert "Mean rank over 2 tasks, 1 is best" in text_tables(read_run(folder))
