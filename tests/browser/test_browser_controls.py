@@ -316,7 +316,8 @@ def lightness(page: Page) -> list[float]:
 def is_dark(page: Page) -> bool:
     ground, ink, paper, label = lightness(page)
     assert (ground < 128) == (paper < 128) == (ink > 128) == (label > 128), "page and figures go together"
-    assert (page.locator("nav button").get_attribute("aria-pressed") == "true") == (ground < 128)
+    pressed = "true" if ground < 128 else "false"
+    page.locator(f'nav button[aria-pressed="{pressed}"]').wait_for()  # the page hears of the system a moment later
     return ground < 128
 
 
