@@ -14,6 +14,7 @@ from seqbench.errors import SeqbenchError, UnknownName, UsageError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from seqbench.check import Verdict
     from seqbench.executors.local import Observer
     from seqbench.pipeline import Plan
     from seqbench.registry import Registry
@@ -439,6 +440,56 @@ def verify(run_folder: Path, trial: str | None, no_replay: bool, jobs: int | Non
     stands = check(RunFolder.open(run_folder), Request(trial, not no_replay, jobs, data_dir), tell)
     click.echo(summary(findings))
     sys.exit(OK if stands else TRIAL_FAILED)
+
+
+# --- check -----------------------------------------------------------------------------------------
+
+
+@cli.command()
+@click.argument("names", metavar="[NAME]...", nargs=-1)
+@click.option("--all", "everything", is_flag=True, help="Every model and task that is installed.")
+@click.option("--backend", multiple=True, help="Only this backend of the models. Repeatable. Default: all they have.")
+@click.option("--proof", multiple=True, help="Only this proof. Repeatable. Default: all that apply.")
+@click.option("--plugin", multiple=True, type=click.Path(), help="A Python file with a plugin. Repeatable.")
+@click.option("--jobs", type=click.IntRange(min=1), help="Processes at a time. Default: as many as there are cores.")
+@click.option("--timeout", type=float, default=600, help="Seconds for one model on one backend. Default: 600.")
+def check(
+    names: tuple[str, ...],
+    everything: bool,
+    backend: tuple[str, ...],
+    proof: tuple[str, ...],
+    plugin: tuple[str, ...],
+    jobs: int | None,
+    timeout: float,
+) -> None:
+    """Prove that models and tasks keep to the interface.
+
+    NAME is a model or a task; with --plugin and no NAME, all that these files bring. Each option setting, direction
+    and backend is proved: causality, padding, state, gradients, backends against each other and more; docs/plugins.md
+    says what each proof is about. Exit code 1 if one fails.
+    """
+    from seqbench.check import Request, brought_by
+    from seqbench.check import check as prove
+    from seqbench.environment import usable_cores
+
+    cards = _registry(plugin)
+    if everything and names:
+        raise UsageError("--all is every model and task; leave out the names, or --all.")
+    chosen = names if names or everything else brought_by(plugin, cards)
+    if not chosen and not everything:
+        raise UsageError("Say what to check: the name of a model or task (seqbench list has them), or --all.")
+    request = Request(chosen, backend, proof, plugin, jobs or usable_cores(), timeout)
+    sys.exit(OK if prove(request, cards, _tell_verdict) else TRIAL_FAILED)
+
+
+def _tell_verdict(verdict: Verdict) -> None:
+    said = f"{len(verdict.failures)} of its proofs fail" if verdict.failures else f"{verdict.proofs} proofs hold"
+    if verdict.subject.kind == "card":
+        said = "its cards load too much" if verdict.failures else "its cards load nothing heavy"
+    click.echo(f"{verdict.subject!s:<28} {said} ({verdict.seconds:.1f} s)")
+    for failure in verdict.failures:
+        times = f" (in {failure.settings} settings, of which the first)" if failure.settings > 1 else ""
+        click.echo(f"  {failure.proof}{times}: {failure.message}")
 
 
 # --- list, info -------------------------------------------------------------------------------------

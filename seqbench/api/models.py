@@ -155,7 +155,8 @@ class Model:
         summary: one sentence.
         citation: authors, year, title, identifier.
         equations: the definition, in plain text; shown by ``seqbench info``.
-        cores: backend name to factory, ``{"torch": "package.module:Core"}``; imported only when used.
+        cores: backend name to factory, ``{"torch": "package.module:Core"}``; imported only when used. A backend whose
+            name ends in ``-ref`` is a plain path to prove another one against, in float64.
         decoders: the same for a decoder of the model's own; without one, the harness's bridge makes a decoder of the
             core, with the attention that the task asks for.
         options: a frozen dataclass of ``option(...)`` fields.
@@ -170,6 +171,8 @@ class Model:
         fine: the name of an integer option (0 = automatic), a second size that closes the gap to the parameter
             budget that the width alone leaves.
         layers: the default number of layers, or a function ``(options, train_length) -> int``.
+        parameters: ``(spec, options) -> int``: how many trainable parameters a core has; shown by ``seqbench info`` and
+            compared with what is counted by ``seqbench check``.
         advice: ``(options, layers, train_length) -> str | None``: a remark about this setting, shown beside the
             model's row (a receptive field shorter than the task, say); starts with ``"warning: "`` if it matters.
     """
@@ -188,6 +191,7 @@ class Model:
     width_multiple: Callable[[Any], int] = _one
     fine: str | None = None
     layers: int | Callable[[Any, int], int] = 1
+    parameters: Callable[[CoreSpec, Any], int] | None = None
     advice: Callable[[Any, int, int], str | None] | None = None
 
     def __post_init__(self) -> None:

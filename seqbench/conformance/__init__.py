@@ -1,17 +1,17 @@
-"""The proofs that a model keeps to the interface: for the built-in models and for anyone's.
+"""The proofs that a plugin keeps to the interface: for the built-in models and for anyone's.
 
-In a plugin's own tests::
+In a plugin's own tests, one test a proof::
 
     import pytest
     from seqbench import conformance
     from my_plugin import card
 
-    @pytest.mark.parametrize("options", conformance.cases(card), ids=str)
-    def test_card(options):
-        conformance.check_all(card, options)
+    @pytest.mark.parametrize("proof", conformance.proofs(card), ids=str)
+    def test_conformance(proof):
+        proof()
 
-Every proof runs in float64 on a small core, so that a difference is a fault and not rounding. One that fails raises
-``ConformanceError`` with what was expected, what came, and what usually causes it.
+Every proof runs on a small core, nearly all in float64, so that a difference is a fault and not rounding. One that
+fails raises ``ConformanceError`` with what was expected, what came, what usually causes it, and the smallest case found.
 """
 
 from __future__ import annotations
@@ -20,14 +20,11 @@ from seqbench.conformance.comparing import TOLERANCE, ConformanceError
 from seqbench.conformance.core_proofs import (
     check_both_directions,
     check_causality,
-    check_determinism,
-    check_flops,
-    check_gradients,
-    check_no_global_state,
+    check_inputs_untouched,
+    check_long,
     check_padding,
     check_shapes,
     check_short,
-    check_state_dict,
     check_zero_beyond_lengths,
 )
 from seqbench.conformance.decoder_proofs import (
@@ -40,20 +37,36 @@ from seqbench.conformance.decoder_proofs import (
     check_decoder_shapes,
     check_decoder_steps,
 )
+from seqbench.conformance.number_proofs import (
+    check_backends,
+    check_device,
+    check_flops,
+    check_precision,
+    check_single_precision,
+)
 from seqbench.conformance.oracle import check_oracle, check_parameter_count
-from seqbench.conformance.run import check_all, checks
+from seqbench.conformance.proofs import Proof, check_all, checks, proofs
 from seqbench.conformance.state_proofs import check_state
-from seqbench.conformance.subjects import LAYERS, TRAIN_LENGTH, D, Subject, cases, subjects
+from seqbench.conformance.subjects import D, Sizes, Subject, cases, subjects
+from seqbench.conformance.training_proofs import (
+    check_determinism,
+    check_gradients,
+    check_learns,
+    check_no_global_state,
+    check_parameters,
+    check_state_dict,
+)
 
 __all__ = [
-    "LAYERS",
     "TOLERANCE",
-    "TRAIN_LENGTH",
     "ConformanceError",
     "D",
+    "Proof",
+    "Sizes",
     "Subject",
     "cases",
     "check_all",
+    "check_backends",
     "check_both_directions",
     "check_causality",
     "check_decoder_alignment",
@@ -65,17 +78,25 @@ __all__ = [
     "check_decoder_shapes",
     "check_decoder_steps",
     "check_determinism",
+    "check_device",
     "check_flops",
     "check_gradients",
+    "check_inputs_untouched",
+    "check_learns",
+    "check_long",
     "check_no_global_state",
     "check_oracle",
     "check_padding",
     "check_parameter_count",
+    "check_parameters",
+    "check_precision",
     "check_shapes",
     "check_short",
+    "check_single_precision",
     "check_state",
     "check_state_dict",
     "check_zero_beyond_lengths",
     "checks",
+    "proofs",
     "subjects",
 ]

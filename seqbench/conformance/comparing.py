@@ -20,13 +20,17 @@ TOLERANCE = 1e-9
 
 
 class ConformanceError(SeqbenchError):
-    """A model does not do what its card or the interface promises."""
+    """A plugin does not do what its card or the interface promises; ``what`` is the thing that was compared."""
+
+    def __init__(self, message: str, what: str = "") -> None:
+        self.what = what
+        super().__init__(message)
 
 
 def error_of(who: object, what: str, expected: object, got: object, cause: str) -> ConformanceError:
     """What is raised: who failed in what, and what usually causes it."""
     hint = f" Usual cause: {cause}." if cause else ""
-    return ConformanceError(f"{who}: {what}: expected {expected}, got {got}.{hint}")
+    return ConformanceError(f"{who}: {what}: expected {expected}, got {got}.{hint}", what)
 
 
 def equal(who: object, what: str, got: object, want: object, cause: str) -> None:

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.autograd.gradcheck import gradcheck
 
-from seqbench.api import CoreSpec, Memory
+from seqbench.api import Memory
 from seqbench.conformance.comparing import close, counted_flops, equal, error_of, normal, same_tree, seeded
-from seqbench.conformance.subjects import LAYERS, TRAIN_LENGTH, D, Lengths, Subject, beyond, inputs
+from seqbench.conformance.subjects import Lengths, Subject, beyond
 from seqbench.registry import resolve
 from seqbench.states import leaves, map_leaves
 
@@ -42,7 +42,7 @@ def decoder_checks(subject: Subject) -> list[Callable[[Subject], None]]:
 def check_decoder_shapes(subject: Subject) -> None:
     """Shapes and types for a whole target; started with capacity 0, it returns no state; the memory is read."""
     B, U, S = 3, 6, 4
-    decoder, x, memory = _decoder(subject), inputs(B, U), _memory(B, S)
+    decoder, x, memory = _decoder(subject), subject.inputs(B, U), _memory(B, S)
     y, state = decoder(x, decoder.start(memory, 0))
     equal(subject, "shape of a decoder's y", tuple(y.shape), (B, U, decoder.output_size), "output_size is the width")
     equal(subject, "dtype of a decoder's y", y.dtype, x.dtype, "a tensor is made with torch's default dtype")
@@ -55,7 +55,7 @@ def check_decoder_shapes(subject: Subject) -> None:
 def check_decoder_padding(subject: Subject) -> None:
     """A row of a batch with ragged sources and targets gives what it gives alone; beyond its length ``y`` is 0."""
     lengths, target_lengths = (4, 6, 1), (5, 2, 3)
-    decoder, x, memory = _decoder(subject), inputs(3, 5), _memory(3, 6, lengths)
+    decoder, x, memory = _decoder(subject), subject.inputs(3, 5), _memory(3, 6, lengths)
     x[beyond(target_lengths, 5)] = 1e3
     y, _ = decoder(x, decoder.start(memory, 0), torch.tensor(target_lengths))
     cause = "padding or another row enters, of the source or of the target"
@@ -70,10 +70,10 @@ def check_decoder_padding(subject: Subject) -> None:
 def check_decoder_causality(subject: Subject) -> None:
     """A later target token changes nothing before it."""
     U = 6
-    decoder, x, memory = _decoder(subject), inputs(2, U), _memory(2, 4)
+    decoder, x, memory = _decoder(subject), subject.inputs(2, U), _memory(2, 4)
     y, _ = decoder(x, decoder.start(memory, 0))
     for u in (0, U // 2):
-        changed = torch.cat([x[:, : u + 1], inputs(2, U - u - 1, seed=u + 9)], dim=1)
+        changed = torch.cat([x[:, : u + 1], subject.inputs(2, U - u - 1, seed=u + 9)], dim=1)
         got, _ = decoder(changed, decoder.start(memory, 0))
         what = f"a decoder's y up to step {u} with another future"
         close(subject, what, got[:, : u + 1], y[:, : u + 1], "the decoder looks ahead in the target")
@@ -82,7 +82,7 @@ def check_decoder_causality(subject: Subject) -> None:
 def check_decoder_steps(subject: Subject) -> None:
     """Single steps and chunks equal the whole target; the memory part of the state stays as it is."""
     B, U, S = 3, 6, 5
-    decoder, x, memory = _decoder(subject), inputs(B, U), _memory(B, S, (5, 2, 4))
+    decoder, x, memory = _decoder(subject), subject.inputs(B, U), _memory(B, S, (5, 2, 4))
     whole, _ = decoder(x, decoder.start(memory, 0))
     for chunk in (0, 2):
         state = decoder.start(memory, U)
@@ -104,7 +104,7 @@ def check_decoder_steps(subject: Subject) -> None:
 def check_decoder_reordering(subject: Subject) -> None:
     """The rows of the own part can be reordered among equal sources, as a beam search does."""
     U, half, order = 6, 3, torch.tensor([2, 0, 0])
-    decoder, x = _decoder(subject), inputs(3, U)
+    decoder, x = _decoder(subject), subject.inputs(3, U)
     one = _memory(1, 4)
     memory = Memory(one.outputs.expand(3, -1, -1), None, one.summary.expand(3, -1))
     whole, _ = decoder(torch.cat([x[order, :half], x[:, half:]], dim=1), decoder.start(memory, 0))
@@ -118,7 +118,7 @@ def check_decoder_reordering(subject: Subject) -> None:
 def check_decoder_alignment(subject: Subject) -> None:
     """``explain``'s alignment, if there is one: weights, each row sums to 1, 0 where there is no source."""
     lengths, U, S = (4, 6, 1), 5, 6
-    decoder, x, memory = _decoder(subject).eval(), inputs(3, U), _memory(3, S, lengths)
+    decoder, x, memory = _decoder(subject).eval(), subject.inputs(3, U), _memory(3, S, lengths)
     with torch.no_grad():
         weights = decoder.explain(x, decoder.start(memory, 0)).get("alignment")
     if weights is None:
@@ -134,7 +134,7 @@ def check_decoder_gradients(subject: Subject) -> None:
     """The derivatives in the target, the memory and every parameter equal finite differences."""
     decoder, target_lengths = _decoder(subject), torch.tensor([4, 2])
     lengths = torch.tensor([3, 2])
-    x, memory = inputs(2, 4).requires_grad_(), _memory(2, 3, (3, 2))
+    x, memory = subject.inputs(2, 4).requires_grad_(), _memory(2, 3, (3, 2))
     outputs, summary = memory.outputs.requires_grad_(), memory.summary.requires_grad_()
 
     def run(*_: Tensor) -> Tensor:
@@ -158,7 +158,7 @@ def check_decoder_flops(subject: Subject) -> None:
     if subject.backend != "torch" and "torch" not in subject.card.decoders:
         return
     for B, U, S in ((1, 3, 5), (2, 6, 4)):
-        decoder, x, memory = _decoder(subject).eval(), inputs(B, U), _memory(B, S)
+        decoder, x, memory = _decoder(subject).eval(), subject.inputs(B, U), _memory(B, S)
         if subject.backend == "torch":
             counted = counted_flops(lambda d=decoder, x=x, m=memory: d(x, d.start(m, 0)))
         else:
@@ -172,9 +172,9 @@ def check_decoder_flops(subject: Subject) -> None:
 
 def _decoder(subject: Subject) -> Any:
     """A float64 decoder in training mode, without dropout."""
-    spec = CoreSpec(D, subject.width, LAYERS, train_length=TRAIN_LENGTH, memory_size=M)
     with seeded(0):
-        return resolve(subject.card.decoders[subject.backend])(spec, subject.options).double()
+        factory = resolve(subject.card.decoders[subject.backend])
+        return factory(subject.spec(memory_size=M), subject.options).double()
 
 
 def _memory(B: int, S: int, lengths: Lengths | None = None, seed: int = 3) -> Memory:

@@ -2,27 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from seqbench.conformance.comparing import close, equal, same_tree
-from seqbench.conformance.subjects import D, Lengths, Subject, inputs
+from seqbench.conformance.subjects import Lengths, Subject
 from seqbench.states import leaves, map_leaves
 
 
 def check_state(subject: Subject) -> None:
     """Whole sequence = chunks = single steps, whatever the lengths of the chunks, row by row."""
-    B, T = 3, 9
-    core, x = subject.core(), inputs(B, T)
+    core, x = subject.core(), subject.inputs()
     whole, _ = core(x)
-    _check_state_form(subject, core, B, T)
-    for splits in ([(4,) * B, (5,) * B], [(2, 1, 4), (3, 2, 1), (1, 4, 2)], [(1,) * B, (3, 5, 1), (2, 2, 6)]):
+    _check_state_form(subject, core, *x.shape[:2])
+    for splits in _splits(*x.shape[:2]):
         _check_chunks(subject, core, x, whole, splits)
     _check_steps(subject, core, x, whole)
     _check_reordering(subject, core, x, whole)
+
+
+def _splits(B: int, T: int) -> Iterator[list[Lengths]]:
+    """Ways to cut ``T`` steps: the lengths of each chunk's rows; even ones first, then each row cut elsewhere."""
+    yield [(T,) * B]
+    if T > 1:
+        yield [(T // 2,) * B, (T - T // 2,) * B]
+    if T > 2:
+        first = tuple(1 + row % (T - 2) for row in range(B))
+        second = tuple(1 + (2 * row) % (T - a - 1) for row, a in enumerate(first))
+        yield [first, second, tuple(T - a - b for a, b in zip(first, second, strict=True))]
+        middle = tuple(1 + (row + 1) % (T - 2) for row in range(B))
+        yield [(1,) * B, middle, tuple(T - 1 - a for a in middle)]
 
 
 def _check_state_form(subject: Subject, core: Any, B: int, T: int) -> None:
@@ -40,7 +52,7 @@ def _check_chunks(subject: Subject, core: Any, x: Tensor, whole: Tensor, splits:
     state, done = core.initial_state(B, x.shape[1]), [0] * B
     for lengths in splits:
         T = max(lengths)
-        chunk = torch.full((B, T, D), 1e3, dtype=x.dtype)
+        chunk = torch.full((B, T, x.shape[2]), 1e3, dtype=x.dtype)
         for row, n in enumerate(lengths):
             chunk[row, :n] = x[row, done[row] : done[row] + n]
         ragged = min(lengths) < T
@@ -59,7 +71,7 @@ def _check_chunks(subject: Subject, core: Any, x: Tensor, whole: Tensor, splits:
 def _check_steps(subject: Subject, core: Any, x: Tensor, whole: Tensor) -> None:
     """Single steps, from the start and after a chunk."""
     B, T, _ = x.shape
-    for chunk in (0, 3):
+    for chunk in (0, T // 3):
         state = core.initial_state(B, T)
         if chunk:
             _, state = core(x[:, :chunk], state)
@@ -73,7 +85,10 @@ def _check_steps(subject: Subject, core: Any, x: Tensor, whole: Tensor) -> None:
 
 def _check_reordering(subject: Subject, core: Any, x: Tensor, whole: Tensor) -> None:
     """Rows of the state can be reordered, as beam search does, with no model code."""
-    order, half = torch.tensor([2, 0, 0]), 4
-    _, state = core(x[:, :half], core.initial_state(*x.shape[:2]))
+    B, T, _ = x.shape
+    order, half = torch.tensor([B - 1, *[0] * (B - 1)]), T // 2
+    if not half:
+        return
+    _, state = core(x[:, :half], core.initial_state(B, T))
     y, _ = core(x[order, half:], map_leaves(lambda leaf: leaf[order], state))
     close(subject, "y after reordering the rows of the state", y, whole[order, half:], "a leaf mixes rows")

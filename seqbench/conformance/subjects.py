@@ -1,9 +1,9 @@
-"""What is tested: a model in a setting."""
+"""What is tested: a model in a setting, and how large."""
 
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -14,10 +14,40 @@ from seqbench.conformance.comparing import ConformanceError, normal, seeded
 from seqbench.errors import SeqbenchError
 from seqbench.registry import resolve
 
-D, LAYERS, TRAIN_LENGTH = 5, 2, 16
-"""Input width, layers and training length of the cores that are tested."""
-
 Lengths = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How large the cores and inputs of a proof are: small, so that a failure can be read.
+
+    Attributes:
+        B: sequences in a batch.
+        T: steps of a sequence.
+        long: steps of a long one.
+        D: input width.
+        H: the least width; the next multiple that the card allows is taken.
+        L: layers.
+    """
+
+    B: int = 3
+    T: int = 8
+    long: int = 300
+    D: int = 5
+    H: int = 6
+    L: int = 2
+
+    def __str__(self) -> str:
+        return ", ".join(f"{f.name}={getattr(self, f.name)}" for f in dataclasses.fields(self) if f.name != "long")
+
+    @property
+    def lengths(self) -> Lengths:
+        """Of a ragged batch: half of the steps, all of them, one."""
+        return (max(1, self.T // 2), self.T, 1)[: self.B]
+
+
+D = Sizes.D
+"""Input width of the cores that are tested."""
 
 
 @dataclass(frozen=True)
@@ -29,12 +59,14 @@ class Subject:
         options: an instance of ``card.options``.
         causal: the direction asked of the core (``CoreSpec.causal``).
         backend: a key of ``card.cores``.
+        sizes: of cores and inputs.
     """
 
     card: Model
     options: Any
     causal: bool = True
     backend: str = "torch"
+    sizes: Sizes = field(default_factory=Sizes)
 
     def __str__(self) -> str:
         direction = "causal" if self.causal else "bidirectional"
@@ -42,20 +74,29 @@ class Subject:
 
     @property
     def width(self) -> int:
-        """A small legal width, other than ``D``."""
+        """A small legal width, other than the inputs' where sizes are the usual ones."""
         multiple = self.card.width_multiple(self.options)
-        return multiple * -(-6 // multiple)
+        return multiple * -(-self.sizes.H // multiple)
 
     @property
     def has_state(self) -> bool:
         """Whether the core promises a state and single steps here."""
         return self.causal and "step" in self.card.can
 
-    def core(self, seed: int = 0, dropout: float = 0.0) -> Any:
+    def spec(self, dropout: float = 0.0, train_length: int = 16, memory_size: int = 0) -> CoreSpec:
+        """What is asked of a core here."""
+        s = self.sizes
+        return CoreSpec(s.D, self.width, s.L, self.causal, dropout, max(train_length, s.T), memory_size)
+
+    def core(self, seed: int = 0, dropout: float = 0.0, train_length: int = 16) -> Any:
         """A float64 core in training mode (where a dependence on the batch shows), its parameters from ``seed``."""
-        spec = CoreSpec(D, self.width, LAYERS, self.causal, dropout, TRAIN_LENGTH)
         with seeded(seed):
-            return resolve(self.card.cores[self.backend])(spec, self.options).double()
+            return resolve(self.card.cores[self.backend])(self.spec(dropout, train_length), self.options).double()
+
+    def inputs(self, B: int | None = None, T: int | None = None, seed: int = 0) -> Tensor:
+        """``x (B, T, D)``, normal."""
+        s = self.sizes
+        return normal((s.B if B is None else B, s.T if T is None else T, s.D), seed)
 
 
 def cases(card: Model) -> list[Any]:
@@ -98,11 +139,6 @@ def subjects(card: Model, options: Any = None, backend: str = "torch") -> list[S
     if not found:
         raise ConformanceError(f"{card.name}: expected 'causal' or 'bidirectional' among can, got {sorted(card.can)}")
     return found
-
-
-def inputs(B: int, T: int, seed: int = 0) -> Tensor:
-    """``x (B, T, D)``."""
-    return normal((B, T, D), seed)
 
 
 def beyond(lengths: Lengths, T: int) -> Tensor:

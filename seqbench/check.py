@@ -1,0 +1,204 @@
+"""``seqbench check``: the proofs about installed plugins, each model and backend in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from seqbench.errors import UnknownName, UsageError
+from seqbench.process import run_in_child
+from seqbench.registry import LIMIT, Registry, Source
+
+HEAVY = ("torch", "numpy", "numba", "scipy", "pandas", "matplotlib", "seaborn")
+"""What the import of a card must not load: ``seqbench list`` would wait for it."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is proved in one process.
+
+    Attributes:
+        kind: ``"model"``, ``"task"`` or ``"card"`` (the import of all cards of a plugin).
+        name: of the model or task; of a card, of its distribution or file.
+        backend: of a model; else empty.
+        source: the plugin.
+    """
+
+    kind: str
+    name: str
+    backend: str
+    source: Source
+
+    def __str__(self) -> str:
+        return " ".join(filter(None, (self.name, self.backend)))
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A proof that fails.
+
+    Attributes:
+        proof: its name.
+        message: what was expected, what came, and what usually causes it; in the first setting that fails.
+        settings: how many settings it fails in.
+    """
+
+    proof: str
+    message: str
+    settings: int
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the proofs said of one subject.
+
+    Attributes:
+        subject: of whom.
+        proofs: how many were run.
+        failures: those that fail.
+        seconds: how long it took, compiling included.
+    """
+
+    subject: Subject
+    proofs: int
+    failures: tuple[Failure, ...] = ()
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asks for.
+
+    Attributes:
+        names: of models and tasks; none: all.
+        backends: of the models; none: all that they declare.
+        proofs: names of proofs; none: all that apply.
+        files: plugin files.
+        jobs: processes at a time.
+        limit: seconds for each process.
+    """
+
+    names: Sequence[str] = ()
+    backends: Sequence[str] = ()
+    proofs: Sequence[str] = ()
+    files: Sequence[str] = ()
+    jobs: int = 1
+    limit: float = 600.0
+
+
+def subjects_of(request: Request, cards: Registry) -> list[Subject]:
+    """What there is to prove, the cards of each plugin first.
+
+    Raises:
+        UsageError: a name is neither a model nor a task, or no model has such a backend.
+    """
+    names = request.names or [*cards.models, *cards.tasks]
+    found = []
+    for name in names:
+        kinds = [kind for kind, known in (("model", cards.models), ("task", cards.tasks)) if name in known]
+        if not kinds:
+            raise UnknownName("model or task", name, [*cards.models, *cards.tasks])
+        found += [subject for kind in kinds for subject in _of_card(kind, name, request, cards)]
+    if request.backends and not any(subject.backend for subject in found):
+        known = {backend for name in names if name in cards.models for backend in cards.models[name].cores}
+        raise UnknownName("backend", request.backends[0], known)
+    sources = dict.fromkeys(subject.source for subject in found)
+    return [*(Subject("card", source.distribution, "", source) for source in sources), *found]
+
+
+def brought_by(files: Sequence[str], cards: Registry) -> list[str]:
+    """The models and tasks that plugin files bring."""
+    return [name for (kind, name), source in cards.origin.items()
+            if kind in ("model", "task") and source.distribution in map(str, files)]  # fmt: skip
+
+
+def _of_card(kind: str, name: str, request: Request, cards: Registry) -> Iterator[Subject]:
+    source = cards.origin[kind, name]
+    if kind == "task":
+        if not request.backends:
+            yield Subject(kind, name, "", source)
+        return
+    for backend in cards.models[name].cores:
+        if not request.backends or backend in request.backends:
+            yield Subject(kind, name, backend, source)
+
+
+def check(request: Request, cards: Registry, tell: Callable[[Verdict], None]) -> bool:
+    """Run the proofs, ``request.jobs`` processes at a time; whether all hold.
+
+    Args:
+        request: what is asked for.
+        cards: the plugins.
+        tell: is given each verdict, in order.
+
+    Raises:
+        UsageError: the request names something that is not there.
+    """
+    subjects = subjects_of(request, cards)
+    ran, fine = 0, True
+    with tempfile.TemporaryDirectory(prefix="seqbench-") as scratch, ThreadPoolExecutor(max(1, request.jobs)) as pool:
+        logs = [Path(scratch) / f"{number}.log" for number in range(len(subjects))]
+        for verdict in pool.map(lambda subject, log: _supervised(subject, request, log), subjects, logs):
+            ran += verdict.proofs
+            fine = fine and not verdict.failures
+            if verdict.proofs or verdict.failures:
+                tell(verdict)
+    if not ran and fine:
+        raise UsageError(f"No proof called {' or '.join(request.proofs)} applies here; leave out --proof to see all.")
+    return fine
+
+
+def _supervised(subject: Subject, request: Request, log: Path) -> Verdict:
+    """The verdict, whatever the plugin's code does to its process."""
+    start = time.monotonic()
+    if subject.kind == "card":
+        return _light(subject, request, start)
+    arguments = (subject, tuple(request.proofs), tuple(request.files))
+    outcome = run_in_child("seqbench.prove:prove", arguments, log, request.limit)
+    seconds = time.monotonic() - start
+    if outcome.kind == "returned":
+        proofs, failures = outcome.answer
+        return Verdict(subject, proofs, failures, seconds)
+    how = f"was killed after {request.limit:g} s" if outcome.kind == "timeout" else f"left with {outcome.exitcode}"
+    said = " ".join(log.read_text(encoding="utf-8", errors="replace").split()[-40:]) if log.exists() else ""
+    message = (
+        f"{subject.source}: expected all proofs to end, the process {how}.{f' Its last words: {said}' * bool(said)}"
+    )
+    return Verdict(subject, 1, (Failure("process", message, 1),), seconds)
+
+
+def _light(subject: Subject, request: Request, start: float) -> Verdict:
+    """Whether the cards of a plugin load without anything heavy, in a fresh interpreter."""
+    if request.proofs and "light" not in request.proofs:
+        return Verdict(subject, 0)
+    source = subject.source
+    files = [path for path in request.files if str(path) == source.distribution]
+    code = (
+        "import sys; from seqbench import registry; "
+        f"registry.load({files!r}); print(*[m for m in {HEAVY!r} if m in sys.modules])"
+    )
+    environment = {**os.environ, LIMIT: "" if files else source.distribution}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=request.limit,
+        check=False,
+    )
+    loaded = done.stdout.split() or done.stderr.split()[-20:] * bool(done.returncode)
+    failures = ()
+    if loaded:
+        message = (
+            f"{source}: modules that the import of its cards loads: expected none of {', '.join(HEAVY)}, got "
+            f"{' '.join(loaded)}. Usual cause: a card imports its core; name it as text, 'package.module:Core'."
+        )
+        failures = (Failure("light", message, 1),)
+    return Verdict(subject, 1, failures, time.monotonic() - start)
