@@ -168,9 +168,8 @@ def _supervised(subject: Subject, request: Request, log: Path) -> Verdict:
         return Verdict(subject, proofs, failures, seconds)
     how = f"was killed after {request.limit:g} s" if outcome.kind == "timeout" else f"left with {outcome.exitcode}"
     said = " ".join(log.read_text(encoding="utf-8", errors="replace").split()[-40:]) if log.exists() else ""
-    message = (
-        f"{subject.source}: expected all proofs to end, the process {how}.{f' Its last words: {said}' * bool(said)}"
-    )
+    words = f" Its last words: {said}" if said else ""
+    message = f"{subject.source}: expected all proofs to end, the process {how}.{words}"
     return Verdict(subject, 1, (Failure("process", message, 1),), seconds)
 
 
@@ -185,16 +184,12 @@ def _light(subject: Subject, request: Request, start: float) -> Verdict:
         f"registry.load({files!r}); print(*[m for m in {HEAVY!r} if m in sys.modules])"
     )
     environment = {**os.environ, LIMIT: "" if files else source.distribution}
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        env=environment,
-        timeout=request.limit,
-        check=False,
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(  # noqa: S603 - our own code, file names quoted by repr
+        command, capture_output=True, text=True, env=environment, timeout=request.limit, check=False
     )
     loaded = done.stdout.split() or done.stderr.split()[-20:] * bool(done.returncode)
-    failures = ()
+    failures: tuple[Failure, ...] = ()
     if loaded:
         message = (
             f"{source}: modules that the import of its cards loads: expected none of {', '.join(HEAVY)}, got "

@@ -11,7 +11,7 @@ In a plugin's own tests, one test a proof::
         proof()
 
 Every proof runs on a small core, nearly all in float64, so that a difference is a fault and not rounding. One that
-fails raises ``ConformanceError`` with what was expected, what came, what usually causes it, and the smallest case found.
+fails raises ``ConformanceError``: what was expected, what came, what usually causes it, and the smallest case found.
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ def check_long(subject: Subject) -> None:
         cause = "the core looks ahead at this length only: a dilation, a block or a mask that is off by one"
         for n in sorted({n for k in range(9) for n in (2**k - 1, 2**k, 2**k + 1) if 1 <= n < T}):
             close(subject, f"y of the first {n} of {T} steps alone", core(x[:, :n])[0], y[:, :n], cause)
-        for rows in torch.arange(T - 1).split(32):  # few at a time: attention keeps (rows, T, T)
+        for rows in torch.arange(T - 1).tensor_split(-(-(T - 1) // 32)):  # few at a time: attention keeps (rows, T, T)
             future = torch.arange(T) > rows.unsqueeze(1)  # (rows, T)
             other = torch.where(future.unsqueeze(-1), subject.inputs(B=len(rows), T=T, seed=1), x)
             got = core(other)[0].masked_fill(future.unsqueeze(-1), 0.0)

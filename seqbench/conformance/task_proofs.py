@@ -20,7 +20,7 @@ from seqbench.api import Batch, CoreSpec, Form, Model, Task, TaskCard, Tokens
 from seqbench.assemble import build, core_spec
 from seqbench.backends.torch_recurrent import RecurrentCore, RecurrentLayer
 from seqbench.conformance.comparing import close, equal, error_of, seeded
-from seqbench.losses import loss_of, targets_of
+from seqbench.losses import Loss, loss_of, targets_of
 from seqbench.predict import NetworkPredictor
 from seqbench.registry import resolve
 
@@ -176,44 +176,33 @@ def check_task_batches(subject: TaskSubject) -> None:
 
 def check_task_order(subject: TaskSubject) -> None:
     """Batches follow from the generator that is handed in; validation and test are the same in every pass."""
-    before = random.getstate(), np.random.get_state()[1].tolist(), torch.random.get_rng_state().tolist()
+    before = _generators()
+    first, again, other = (_digest(subject, "train", seed) for seed in (0, 0, 1))
     cause = "draw from rng and from nothing else; keep no position between calls"
-    equal(subject, "training batches of one seed", _digest(subject, "train", 0), _digest(subject, "train", 0), cause)
-    same = _digest(subject, "train", 0) == _digest(subject, "train", 1)
-    equal(subject, "another seed gives the same training batches", same, False, "the order ignores rng")
-    for split in ("valid", "test"):
-        cause = "the sequences of a fixed split must not depend on rng"
-        equal(subject, f"{split} in another pass", _digest(subject, split, 0), _digest(subject, split, 1), cause)
-    cause = "a test set that was trained on, or chosen by, says nothing"
-    equal(
-        subject,
-        "valid and test are the same",
-        _digest(subject, "valid", 0) == _digest(subject, "test", 0),
-        False,
-        cause,
-    )
-    after = random.getstate(), np.random.get_state()[1].tolist(), torch.random.get_rng_state().tolist()
-    equal(subject, "the global generators are untouched", before == after, True, "use the rng that is handed in")
+    equal(subject, "training batches of one seed are the same", first == again, True, cause)
+    equal(subject, "training batches of another seed are others", first != other, True, "the order ignores rng")
+    valid, test = ([_digest(subject, split, seed) for seed in (0, 1)] for split in ("valid", "test"))
+    cause = "the sequences of a fixed split must not depend on rng"
+    equal(subject, "validation is the same in every pass", valid[0] == valid[1], True, cause)
+    equal(subject, "the test is the same in every pass", test[0] == test[1], True, cause)
+    cause = "a test set by which checkpoints are chosen says nothing"
+    equal(subject, "the test is not the validation", valid[0] != test[0], True, cause)
+    equal(subject, "the global generators are untouched", _generators() == before, True, "use the rng that is given")
 
 
 def check_task_loss(subject: TaskSubject) -> None:
-    """The loss is a finite sum over the batch with a gradient: that of two batches is their sum."""
+    """The loss is a finite sum over the targets, with a gradient: twice the batch costs twice as much."""
     loss, network = loss_of(subject.task, subject.form), subject.network()
-    first, second = subject.batches("train", count=2)
-    sums = []
-    for batch in (first, second):
-        value = loss(network.outputs(batch), targets_of(batch, subject.form, torch.device("cpu")))
-        equal(subject, "shape of the loss", tuple(value.shape), (), "return one number, the sum over all targets")
-        equal(subject, "the loss is finite", bool(value.isfinite()), True, "")
-        sums.append(value)
-    gradient = torch.autograd.grad(torch.stack(sums).sum(), list(network.parameters()), allow_unused=True)
+    batch = subject.batches("train", count=1)[0]
+    value = _loss(subject, loss, network, batch)
+    equal(subject, "shape of the loss", tuple(value.shape), (), "return one number, the sum over all targets")
+    equal(subject, "the loss is finite", bool(value.isfinite()), True, "")
+    gradient = torch.autograd.grad(value, list(network.parameters()), allow_unused=True, retain_graph=True)
     moved = any(g is not None and bool(g.abs().max() > 0) for g in gradient)
     equal(subject, "the loss has a gradient", moved, True, "it is computed outside torch, or detached")
-    if first.x.shape == second.x.shape and first.lengths is None:
-        both = Batch(*(None if getattr(first, f.name) is None else
-                       np.concatenate([getattr(first, f.name), getattr(second, f.name)]) for f in fields(Batch)))  # fmt: skip
-        got = loss(network.outputs(both), targets_of(both, subject.form, torch.device("cpu")))
-        close(subject, "loss of two batches in one", got, sums[0] + sums[1], "a mean instead of a sum", tolerance=1e-4)
+    arrays = {name: None if array is None else np.concatenate([array, array]) for name, array in vars(batch).items()}
+    got = _loss(subject, loss, network, Batch(**arrays))
+    close(subject, "loss of a batch that holds each sequence twice", got, 2 * value, "a mean instead of a sum", 1e-4)
 
 
 def check_task_evaluate(subject: TaskSubject) -> None:
@@ -323,6 +312,16 @@ def _within(subject: TaskSubject, what: str, values: np.ndarray, count: int) -> 
     fine = values.size > 0 and values.min() >= 0 and values.max() < count
     span = f"{values.min()}..{values.max()}" if values.size else "nothing"
     equal(subject, what, span if not fine else f"0..{count - 1}", f"0..{count - 1}", "a token more than was counted")
+
+
+def _loss(subject: TaskSubject, loss: Loss, network: Any, batch: Batch) -> Tensor:
+    return loss(network.outputs(batch), targets_of(batch, subject.form, torch.device("cpu")))
+
+
+def _generators() -> list[Any]:
+    """The state of the generators that everybody shares."""
+    kind, keys, *rest = np.random.get_state()
+    return [random.getstate(), kind, np.asarray(keys).tolist(), *rest, torch.random.get_rng_state().tolist()]
 
 
 def _digest(subject: TaskSubject, split: str, seed: int) -> list[bytes]:

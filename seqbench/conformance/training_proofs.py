@@ -126,7 +126,7 @@ def check_learns(subject: Subject) -> None:
     for _ in range(150):
         loss = nn.functional.cross_entropy(head(core(x)[0]).flatten(0, 1), labels.flatten())
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         if float(loss.detach()) < LEARNT:
             return
