@@ -9,7 +9,7 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-from seqbench.api import Defaults, Model, TaskCard
+from seqbench.api import CoreSpec, Defaults, Model, TaskCard
 from seqbench.errors import PluginError
 from seqbench.options import bounds
 from seqbench.registry import Source
@@ -21,10 +21,21 @@ def describe_model(card: Model, source: Source) -> str:
         f"{card.name}: {card.summary}",
         _indented(card.equations.strip("\n")),
         _options(card.options, "plus width, layers and dropout, which every model has"),
-        f"Can: {', '.join(sorted(card.can))}\nBackends: {', '.join(card.cores)}",
+        f"Can: {', '.join(sorted(card.can))}\nBackends: {', '.join(card.cores)}{_parameters(card)}",
         f"Source: {card.citation}\nPlugin: {source}",
     ]
     return "\n\n".join(filter(None, parts))
+
+
+def _parameters(card: Model) -> str:
+    """How many a usual core has, where the card says it."""
+    if card.parameters is None:
+        return ""
+    options = card.options()
+    H = card.width_multiple(options) * -(-64 // card.width_multiple(options))
+    layers = card.default_layers(options, 128)
+    count = card.parameters(CoreSpec(H, H, layers, "causal" in card.can), options)
+    return f"\nParameters: {count:,} in a core of width {H} on inputs of that width, {layers} layer{'s' * (layers > 1)}"
 
 
 def describe_code(card: Model) -> str:

@@ -1,9 +1,12 @@
 """Each proof catches the fault it is there for: cores that are broken on purpose."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -35,6 +38,7 @@ class Sound(nn.Module):
         for t, m_t in enumerate(self.mixed(x, lengths).unbind(1)):
             h = h / 2 + m_t
             within = torch.full((B,), True) if lengths is None else t < lengths
+            within = within.to(x.device)
             after = torch.where(within.unsqueeze(1), h, after)
             hs.append(torch.where(within.unsqueeze(1), h, torch.zeros_like(h)))
         return torch.stack(hs, dim=1), None if state is None else after
@@ -48,7 +52,7 @@ class Sound(nn.Module):
         return h, h
 
     def summary(self, y: Tensor, lengths: Tensor | None) -> Tensor:
-        return y[:, -1] if lengths is None else y[torch.arange(len(y)), lengths - 1]
+        return y[:, -1] if lengths is None else y[torch.arange(len(y)), lengths.to(y.device) - 1]
 
     def flops(self, B: int, T: int) -> int:
         return 2 * B * T * self.linear.in_features * self.output_size
@@ -252,9 +256,197 @@ class Raises(Sound):
         raise RuntimeError("no summary today")
 
 
+class LooksAheadAtLast(Sound):
+    """A dilation of 128 that reaches one step too far: short sequences never see it."""
+
+    def mixed(self, x: Tensor, lengths: Tensor | None) -> Tensor:
+        m = super().mixed(x, lengths)
+        later = nn.functional.pad(m[:, 129:], (0, 0, 0, min(129, m.shape[1])))
+        return m + torch.cat([later[:, : m.shape[1] - 128] * 0, later[:, :128]], dim=1)[:, : m.shape[1]]
+
+
+class LeakyConvolution(Sound):
+    """Padded on both sides instead of on the left alone."""
+
+    def __init__(self, spec: CoreSpec, options: Any) -> None:
+        super().__init__(spec, options)
+        self.convolution = nn.Conv1d(spec.width, spec.width, 3, padding=1)
+
+    def mixed(self, x: Tensor, lengths: Tensor | None) -> Tensor:
+        return self.convolution(super().mixed(x, lengths).mT).mT
+
+
+class MaskOffByOne(Sound):
+    """Attention whose mask begins one step late."""
+
+    def mixed(self, x: Tensor, lengths: Tensor | None) -> Tensor:
+        m = super().mixed(x, lengths)
+        ahead = torch.ones(x.shape[1], x.shape[1], device=x.device).triu(2).bool()
+        return (m @ m.mT).masked_fill(ahead, -torch.inf).softmax(-1) @ m
+
+
+class ChangesItsInput(Sound):
+    def mixed(self, x: Tensor, lengths: Tensor | None) -> Tensor:
+        if not x.requires_grad:
+            x.mul_(0.5)
+        return super().mixed(x, lengths)
+
+
+class DropoutNeverEnds(Sound):
+    def __init__(self, spec: CoreSpec, options: Any) -> None:
+        super().__init__(spec, options)
+        self.rate = spec.dropout
+
+    def mixed(self, x: Tensor, lengths: Tensor | None) -> Tensor:
+        return nn.functional.dropout(super().mixed(x, lengths), self.rate)
+
+
+class BiasWithoutGradient(Sound):
+    """A hand-written backward that forgets the bias."""
+
+    class Linear(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+            ctx.save_for_backward(x, weight)
+            return x @ weight.mT + bias
+
+        @staticmethod
+        def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor, None]:
+            x, weight = ctx.saved_tensors
+            return dy @ weight, dy.flatten(0, 1).mT @ x.flatten(0, 1), None
+
+    def mixed(self, x: Tensor, lengths: Tensor | None) -> Tensor:
+        return self.Linear.apply(x, self.linear.weight, self.linear.bias).tanh()
+
+
+class CastsOnTheWay(Sound):
+    def mixed(self, x: Tensor, lengths: Tensor | None) -> Tensor:
+        return super().mixed(x, lengths).float().to(x.dtype)
+
+
+class HalfPrecision(Sound):
+    """Exact in float64, rough in float32: a fast path that only real use takes."""
+
+    def mixed(self, x: Tensor, lengths: Tensor | None) -> Tensor:
+        m = super().mixed(x, lengths)
+        return m.bfloat16().float() if m.dtype == torch.float32 else m
+
+
+class SeedsTheGenerator(Sound):
+    def __init__(self, spec: CoreSpec, options: Any) -> None:
+        super().__init__(spec, options)
+        torch.manual_seed(0)
+
+
+class DrawsFromNumpy(Sound):
+    def __init__(self, spec: CoreSpec, options: Any) -> None:
+        super().__init__(spec, options)
+        np.random.rand()
+
+
+class HasAnIdleParameter(Sound):
+    def __init__(self, spec: CoreSpec, options: Any) -> None:
+        super().__init__(spec, options)
+        self.idle = nn.Parameter(torch.rand(3))
+
+
+class MakesParametersLate(Sound):
+    def mixed(self, x: Tensor, lengths: Tensor | None) -> Tensor:
+        if not hasattr(self, "late"):
+            self.late = nn.Parameter(torch.ones((), dtype=x.dtype))
+        return super().mixed(x, lengths) * self.late
+
+
+class StaysOnTheCpu(Sound):
+    def mixed(self, x: Tensor, lengths: Tensor | None) -> Tensor:
+        return super().mixed(x, lengths) + torch.zeros(self.output_size, device="cpu")
+
+
+class Saturated(Sound):
+    """So large a start that tanh has no slope left."""
+
+    def __init__(self, spec: CoreSpec, options: Any) -> None:
+        super().__init__(spec, options)
+        with torch.no_grad():
+            self.linear.weight.mul_(100)
+            self.linear.bias.mul_(1000)
+
+    def mixed(self, x: Tensor, lengths: Tensor | None) -> Tensor:
+        return super().mixed(x, lengths) * 1e-3
+
+
+class Gated(Sound):
+    """A correct core with two gates: ``h = z h + (1 - z) n``."""
+
+    def __init__(self, spec: CoreSpec, options: Any) -> None:
+        super().__init__(spec, options)
+        self.gates = nn.Linear(spec.input_size, 2 * spec.width)
+
+    def mixed(self, x: Tensor, lengths: Tensor | None) -> Tensor:
+        z, n = self.gates(x).chunk(2, dim=-1)
+        return self.linear(x).tanh() * self.blend(z.sigmoid(), n.tanh())
+
+    def blend(self, z: Tensor, n: Tensor) -> Tensor:
+        return 1 - z + z * n
+
+    @torch.no_grad()
+    def step(self, x_t: Tensor, state: Any) -> tuple[Tensor, Any]:
+        h = state / 2 + self.mixed(x_t.unsqueeze(1), None).squeeze(1)
+        return h, h
+
+    def flops(self, B: int, T: int) -> int:
+        return 3 * super().flops(B, T)
+
+
+class UpdateGateSwapped(Gated):
+    def blend(self, z: Tensor, n: Tensor) -> Tensor:
+        return super().blend(1 - z, n)
+
+
+class GatesInAnotherOrder(Gated):
+    def mixed(self, x: Tensor, lengths: Tensor | None) -> Tensor:
+        n, z = self.gates(x).chunk(2, dim=-1)
+        return self.linear(x).tanh() * self.blend(z.sigmoid(), n.tanh())
+
+
+class StartsElsewhere(Gated):
+    """The same layers, made in another order: other numbers from one seed."""
+
+    def __init__(self, spec: CoreSpec, options: Any) -> None:
+        nn.Linear(1, 1)
+        super().__init__(spec, options)
+
+
+class OtherNames(Gated):
+    def __init__(self, spec: CoreSpec, options: Any) -> None:
+        super().__init__(spec, options)
+        self.gate, self.gates = self.gates, None
+
+    def mixed(self, x: Tensor, lengths: Tensor | None) -> Tensor:
+        z, n = self.gate(x).chunk(2, dim=-1)
+        return self.linear(x).tanh() * self.blend(z.sigmoid(), n.tanh())
+
+
+def declared(spec: CoreSpec, _options: Any) -> int:
+    return spec.input_size * spec.width  # the bias is missing
+
+
 def card_of(core: type[nn.Module], can: tuple[str, ...] = ("causal", "step")) -> Model:
     factory = f"{HERE}:{core.__name__}"
-    return Model("broken", "s", "c", {"torch": factory}, can=frozenset(can), state_is_summary=True)
+    cores = {"torch": factory} if not issubclass(core, Gated) else {"torch": f"{HERE}:Gated", "other": factory}
+    formula = declared if core is Miscounted else None
+    return Model("broken", "s", "c", cores, can=frozenset(can), state_is_summary=True, parameters=formula)
+
+
+class Miscounted(Sound):
+    """Its card's formula is wrong."""
+
+
+def subject_of(core: type[nn.Module]) -> conformance.Subject:
+    """On the backend that is broken."""
+    card = card_of(core)
+    (subject,) = conformance.subjects(card, backend=list(card.cores)[-1])
+    return subject
 
 
 @pytest.fixture(autouse=True)
@@ -265,55 +457,97 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def test_a_sound_core_passes() -> None:
-    conformance.check_all(card_of(Sound))
+@pytest.mark.parametrize("core", [Sound, Gated])
+def test_a_sound_core_passes(core: type[nn.Module]) -> None:
+    card = card_of(core)
+    for proof in conformance.proofs(card):
+        proof()
 
 
+# What is broken, the proof that is there for it, what is broken in words, what the proof says.
 FAULTS = [
-    (LooksAhead, "check_causality", "with another future: expected equal .* the core looks ahead"),
-    (LeaksPadding, "check_zero_beyond_lengths", "gradient of x beyond lengths: .* padding is read"),
-    (LeaksPadding, "check_padding", "row 0 in a batch, against alone: .* padding or another row enters"),
-    (ReadsTheBatch, "check_padding", "against alone: .* batch statistics"),
-    (SummarisesPadding, "check_padding", "summary of row 0 in a batch, against alone"),
-    (SpeaksBeyondTheEnd, "check_zero_beyond_lengths", "y beyond lengths: .* got max abs error 1.0e-06"),
-    (ForgetsItsState, "check_state", "in chunks .* the state is not carried on"),
-    (StateOfThePadding, "check_state", "in chunks .* not from the last valid step"),
-    (ConsumesItsState, "check_state", "the state given to a call, afterwards: .* only step may consume it"),
-    (AlwaysReturnsState, "check_shapes", "state of a call without state: expected None"),
-    (StepDiffers, "check_state", "step 0 after a chunk of 0, against the whole sequence"),
-    (StepRecords, "check_state", "step has a gradient: expected False, got True"),
-    (MixesRows, "check_state", "after reordering the rows of the state: .* a leaf mixes rows"),
-    (BatchComesSecond, "check_state", "first axis of every leaf"),
-    (StateGrows, "check_state", "size of the state for another capacity: .* state_is_summary"),
-    (WrongFlops, "check_flops", r"flops\(B=1, T=3\): expected 180, got 90"),
-    (WrongDerivative, "check_gradients", "expected those of finite differences"),
-    (CutsTheState, "check_gradients", "expected those of finite differences"),
-    (KeepsAPrivateNumber, "check_state_dict", "after loading the state_dict"),
-    (OwnSeed, "check_determinism", "another seed gives other parameters: expected True"),
-    (NeverTheSame, "check_determinism", "a second call in evaluation mode"),
-    (DropsInEvaluation, "check_determinism", "evaluation mode with dropout"),
-    (ChangesThreads, "check_no_global_state", "torch's global settings"),
-    (DrawsNumbers, "check_no_global_state", "the random generator is untouched"),
-    (WrongWidth, "check_shapes", "shape of y: expected"),
-    (SinglePrecision, "check_shapes", "dtype of y: expected torch.float64, got torch.float32"),
-    (ReadsTheLength, "check_short", "y for B = T = 1: .* reads the length"),
+    (LooksAhead, "check_causality", "reads the next step", "with another future: .* the core looks ahead"),
+    (LeakyConvolution, "check_causality", "convolution padded on both sides", "with another future: .* wrong side"),
+    (MaskOffByOne, "check_causality", "attention mask off by one", "with another future: .* a missing mask"),
+    (LooksAheadAtLast, "check_long", "a dilation of 128 one step too far", "off by one"),
+    (LeaksPadding, "check_zero_beyond_lengths", "a mean over padding", "gradient of x beyond lengths: .* is read"),
+    (SpeaksBeyondTheEnd, "check_zero_beyond_lengths", "output not masked", "y beyond lengths: .* 1.0e-06"),
+    (LeaksPadding, "check_padding", "a mean over padding", "row 0 in a batch, against alone: .* another row enters"),
+    (ReadsTheBatch, "check_padding", "batch normalisation", "against alone: .* batch statistics"),
+    (SummarisesPadding, "check_padding", "a summary over padding", "summary of row 0 in a batch, against alone"),
+    (ForgetsItsState, "check_state", "state not carried on", "in chunks .* the state is not carried on"),
+    (StateOfThePadding, "check_state", "state of the last padded step", "in chunks .* not from the last valid step"),
+    (ConsumesItsState, "check_state", "state changed by a call", "the state given to a call, .* only step may"),
+    (StepDiffers, "check_state", "step computes something else", "step 0 after a chunk of 0, against the whole"),
+    (StepRecords, "check_state", "state of a step not detached", "step has a gradient: expected False, got True"),
+    (MixesRows, "check_state", "state that knows its row", "after reordering the rows of the state: .* mixes rows"),
+    (BatchComesSecond, "check_state", "state with the batch second", "first axis of every leaf"),
+    (StateGrows, "check_state", "growing state called a summary", "size of the state for another capacity"),
+    (AlwaysReturnsState, "check_shapes", "state out, none in", "state of a call without state: expected None"),
+    (WrongWidth, "check_shapes", "output narrower than said", "shape of y: expected"),
+    (SinglePrecision, "check_shapes", "float32 comes out of float64", "dtype of y: expected torch.float64"),
+    (ReadsTheLength, "check_short", "scaled by the length", "y for B = T = 1: .* reads the length"),
+    (ChangesItsInput, "check_inputs_untouched", "input changed in place", "x after a call: .* in place"),
+    (WrongDerivative, "check_gradients", "a wrong derivative", "expected those of finite differences"),
+    (BiasWithoutGradient, "check_gradients", "gradient of one bias missing", "expected those of finite differences"),
+    (CutsTheState, "check_gradients", "gradient cut at the state", "expected those of finite differences"),
+    (Miscounted, "check_parameters", "parameter count misdeclared", r"counts them .*: expected \d+, got \d+"),
+    (HasAnIdleParameter, "check_parameters", "a parameter that nothing reads", "idle moves the output"),
+    (MakesParametersLate, "check_parameters", "parameters made when first used", "parameters after the first call"),
+    (KeepsAPrivateNumber, "check_state_dict", "a number outside the state_dict", "after loading the state_dict"),
+    (OwnSeed, "check_determinism", "a start that ignores the seed", "another seed gives other parameters"),
+    (NeverTheSame, "check_determinism", "noise in evaluation", "a second call in evaluation mode"),
+    (DropoutNeverEnds, "check_determinism", "dropout left on in evaluation", "a second call in evaluation mode"),
+    (DropsInEvaluation, "check_determinism", "scaled by the dropout", "evaluation mode with dropout"),
+    (ChangesThreads, "check_no_global_state", "threads set for everyone", "torch's global settings"),
+    (DrawsNumbers, "check_no_global_state", "random numbers in evaluation", "the random generator is untouched"),
+    (SeedsTheGenerator, "check_no_global_state", "generator seeded", "after building depend on the seed"),
+    (DrawsFromNumpy, "check_no_global_state", "numpy's generator used", "generators of numpy and Python"),
+    (Saturated, "check_learns", "saturated from the start", "loss on 8 random labels"),
+    (CastsOnTheWay, "check_precision", "cast to float32 and back", "y changes by about 1e-11"),
+    (HalfPrecision, "check_single_precision", "half precision on the fast path", "y in float32: .* approximation"),
+    (UpdateGateSwapped, "check_backends", "update gate swapped in one backend", "y, against torch: .* order of the"),
+    (GatesInAnotherOrder, "check_backends", "wrong gate order in one backend", "y, against torch: .* order of the"),
+    (StartsElsewhere, "check_backends", "another start in one backend", "from the same seed, against torch"),
+    (OtherNames, "check_backends", "state_dict of one backend alone", "names and shapes of the state_dict"),
+    (StaysOnTheCpu, "check_device", "a tensor made on the CPU", "all tensors there"),
+    (WrongFlops, "check_flops", "half of the operations", r"flops\(B=1, T=3\): expected 6, got 3"),
 ]
+IDS = [f"{core.__name__}-{check}" for core, check, _, _ in FAULTS]
 
 
-@pytest.mark.parametrize(("core", "check", "message"), FAULTS, ids=lambda v: getattr(v, "__name__", None))
-def test_a_planted_fault_is_caught(core: type[nn.Module], check: str, message: str) -> None:
-    (subject,) = conformance.subjects(card_of(core))
-    with pytest.raises(ConformanceError, match=message):
-        getattr(conformance, check)(subject)
+@pytest.mark.parametrize(("core", "check", "what", "message"), FAULTS, ids=IDS)
+def test_a_planted_fault_is_caught(core: type[nn.Module], check: str, what: str, message: str) -> None:
+    """By the proof that is meant for it, with a smallest case."""
+    proof = conformance.Proof(subject_of(core), getattr(conformance, check))
+    with pytest.raises(ConformanceError, match=message) as caught:
+        proof()
+    told = r"^broken \((torch|other), causal, .*Smallest case found: B=\d, T=\d, D=\d, H=\d, L=\d\.$"
+    assert re.search(told, str(caught.value))
     torch.set_num_threads(1)
-    with pytest.raises(ConformanceError, match=r"^broken \(torch, causal, "):
-        conformance.check_all(card_of(core))
+
+
+@pytest.mark.parametrize("core", [SpeaksBeyondTheEnd, ForgetsItsState, UpdateGateSwapped])
+def test_a_broken_core_does_not_pass_as_a_whole(core: type[nn.Module]) -> None:
+    subject = subject_of(core)
+    with pytest.raises(ConformanceError, match=r"^broken \((torch|other), causal, "):
+        conformance.check_all(subject.card, backend=subject.backend)
+
+
+def test_the_smallest_case_is_one_that_fails_and_what_is_smaller_does_not() -> None:
+    """The reach of 128 steps needs more than 128 of them."""
+    proof = conformance.Proof(subject_of(LooksAheadAtLast), conformance.check_long)
+    with pytest.raises(ConformanceError) as caught:
+        proof()
+    assert "of 300 steps alone" in str(caught.value), "128 steps and fewer have been tried, and hold"
+    with pytest.raises(ConformanceError, match=r"Smallest case found: B=1, T=2, D=1, H=1, L=1\."):
+        conformance.Proof(subject_of(LooksAhead), conformance.check_causality)()
 
 
 def test_a_core_that_raises_fails() -> None:
     class_of_error = r"check_shapes: expected no exception, got RuntimeError: .* does not keep to the interface"
     with pytest.raises(ConformanceError, match=class_of_error):
-        conformance.check_all(card_of(Raises))
+        conformance.Proof(subject_of(Raises), conformance.check_shapes)()
 
 
 def test_a_false_claim_to_read_both_ways_is_caught() -> None:
@@ -324,13 +558,19 @@ def test_a_false_claim_to_read_both_ways_is_caught() -> None:
 
 def test_every_proof_of_the_module_is_run() -> None:
     """A proof that nobody runs proves nothing; those with other arguments are for a plugin's own tests."""
-    (subject,) = conformance.subjects(card_of(Sound))
-    (both,) = conformance.subjects(card_of(Sound, ("bidirectional",)))
-    run = {c.__name__ for c in [*conformance.checks(subject), *conformance.checks(both)]}
+    settings = [subject_of(Sound), subject_of(Gated), *conformance.subjects(card_of(Sound, ("bidirectional",)))]
+    run = {check.__name__ for subject in settings for check in conformance.checks(subject)}
     all_proofs = {name for name in vars(conformance) if name.startswith("check_") and "decoder" not in name}
     assert all_proofs - run == {"check_all", "check_oracle", "check_parameter_count"}
-    assert run >= {check for _, check, _ in FAULTS}
-    assert {check for _, check, _ in FAULTS} == run - {"check_both_directions"}
+    assert {check for _, check, _, _ in FAULTS} == run - {"check_both_directions"}
+
+
+def test_the_documentation_names_every_proof_and_every_fault() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "conformance.md").read_text(encoding="utf-8")
+    assert [row for _, check, what, _ in FAULTS
+            if f"| {what} | `{check.removeprefix('check_')}` |" not in page and (row := what)] == []  # fmt: skip
+    proofs = {name.removeprefix("check_") for name in vars(conformance) if name.startswith("check_")}
+    assert {p for p in proofs - {"all", "oracle", "parameter_count"} if f"\n- `{p}`: " not in page} == set()
 
 
 def test_parameter_count() -> None:

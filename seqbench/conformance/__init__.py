@@ -29,6 +29,7 @@ from seqbench.conformance.core_proofs import (
 )
 from seqbench.conformance.decoder_proofs import (
     check_decoder_alignment,
+    check_decoder_backends,
     check_decoder_causality,
     check_decoder_flops,
     check_decoder_gradients,
@@ -48,6 +49,7 @@ from seqbench.conformance.oracle import check_oracle, check_parameter_count
 from seqbench.conformance.proofs import Proof, check_all, checks, proofs
 from seqbench.conformance.state_proofs import check_state
 from seqbench.conformance.subjects import D, Sizes, Subject, cases, subjects
+from seqbench.conformance.task_proofs import TaskProof, TaskSubject, task_proofs
 from seqbench.conformance.training_proofs import (
     check_determinism,
     check_gradients,
@@ -64,12 +66,15 @@ __all__ = [
     "Proof",
     "Sizes",
     "Subject",
+    "TaskProof",
+    "TaskSubject",
     "cases",
     "check_all",
     "check_backends",
     "check_both_directions",
     "check_causality",
     "check_decoder_alignment",
+    "check_decoder_backends",
     "check_decoder_causality",
     "check_decoder_flops",
     "check_decoder_gradients",
@@ -99,4 +104,5 @@ __all__ = [
     "checks",
     "proofs",
     "subjects",
+    "task_proofs",
 ]

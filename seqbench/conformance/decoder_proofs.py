@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.autograd.gradcheck import gradcheck
 
 from seqbench.api import Memory
-from seqbench.conformance.comparing import close, counted_flops, equal, error_of, normal, same_tree, seeded
+from seqbench.conformance.comparing import close, counted_flops, equal, error_of, gradients, normal, same_tree, seeded
 from seqbench.conformance.subjects import Lengths, Subject, beyond
 from seqbench.registry import resolve
 from seqbench.states import leaves, map_leaves
@@ -32,6 +32,7 @@ def decoder_checks(subject: Subject) -> list[Callable[[Subject], None]]:
         check_decoder_reordering,
         check_decoder_alignment,
         check_decoder_gradients,
+        *([check_decoder_backends] if subject.backend != "torch" and "torch" in subject.card.decoders else []),
         check_decoder_flops,
     ]
 
@@ -148,6 +149,25 @@ def check_decoder_gradients(subject: Subject) -> None:
         message = " ".join(str(error).split())[:400]
         cause = "a hand-written backward is wrong, or a tensor is detached"
         raise error_of(subject, "gradients of the decoder", "those of finite differences", message, cause) from error
+
+
+def check_decoder_backends(subject: Subject) -> None:
+    """A decoder of a backend beside torch has torch's numbers in float64, gradients included, on torch's parameters."""
+    theirs, ours = _decoder(replace(subject, backend="torch")), _decoder(subject)
+    ours.load_state_dict(theirs.state_dict())
+    lengths, target_lengths = (4, 6, 1), torch.tensor((5, 2, 3))
+    x = subject.inputs(3, 5).requires_grad_()
+    results = []
+    for decoder in (ours, theirs):
+        memory = _memory(3, 6, lengths)
+        outputs, summary = memory.outputs.requires_grad_(), memory.summary.requires_grad_()
+        y, _ = decoder(x, decoder.start(Memory(outputs, memory.lengths, summary), 0), target_lengths)
+        learned = {"x": x, "the memory": outputs, "its summary": summary, **dict(decoder.named_parameters())}
+        found = gradients((y * normal(y.shape, 1)).sum(), list(learned.values()))
+        results.append({"y": y, **{f"gradient of {n}": g for n, g in zip(learned, found, strict=True)}})
+    cause = "the definitions differ: a mask, a scale, a bias, the layout of a matrix; or a derivative of one is wrong"
+    for name, value in results[0].items():
+        close(subject, f"a decoder's {name}, against torch", value, results[1][name], cause)
 
 
 def check_decoder_flops(subject: Subject) -> None:

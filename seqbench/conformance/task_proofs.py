@@ -200,7 +200,9 @@ def check_task_loss(subject: TaskSubject) -> None:
     gradient = torch.autograd.grad(value, list(network.parameters()), allow_unused=True, retain_graph=True)
     moved = any(g is not None and bool(g.abs().max() > 0) for g in gradient)
     equal(subject, "the loss has a gradient", moved, True, "it is computed outside torch, or detached")
-    arrays = {name: None if array is None else np.concatenate([array, array]) for name, array in vars(batch).items()}
+    arrays: dict[str, Any] = {
+        name: None if array is None else np.concatenate([array, array]) for name, array in vars(batch).items()
+    }
     got = _loss(subject, loss, network, Batch(**arrays))
     close(subject, "loss of a batch that holds each sequence twice", got, 2 * value, "a mean instead of a sum", 1e-4)
 

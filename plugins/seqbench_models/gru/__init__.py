@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from seqbench.api import Model, option
+from seqbench.api import CoreSpec, Model, option
+from seqbench_models.counting import recurrent_parameters
 
 EQUATIONS = """
 r_t = sigmoid(W_r x_t + U_r h_{t-1} + b_r)                  reset gate
@@ -23,6 +24,11 @@ class Options:
     reset_after: bool = option(True, "apply the reset gate after the recurrent product, as torch and cuDNN do")
 
 
+def parameters(spec: CoreSpec, options: Options) -> int:
+    """Of a core: 3 gates, with one bias each or two."""
+    return recurrent_parameters(spec, 3, 2 if options.reset_after else 1)
+
+
 card = Model(
     name="gru",
     summary="The gated recurrent unit: one state, moved towards a candidate by an update gate.",
@@ -38,4 +44,5 @@ card = Model(
     state_is_summary=True,
     recurrence="seqbench_models.gru.cell:recurrence",
     code=("seqbench_models.gru.cell", "seqbench.backends.kernels.plain"),
+    parameters=parameters,
 )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from seqbench.api import Model, option
+from seqbench.api import CoreSpec, Model, option
+from seqbench_models.counting import recurrent_parameters
 
 EQUATIONS = """
 s_t = W_s x_t + U_s h_{t-1} + b_s                                     forget gate, before its sigmoid
@@ -29,6 +30,11 @@ def advice(options: Options, layers: int, train_length: int) -> str | None:  # n
     return f"forget bias starts from the task's length, {train_length} (chrono); lstm[chrono=true] starts likewise"
 
 
+def parameters(spec: CoreSpec, _options: Options) -> int:
+    """Of a core: 2 gates, with one bias each."""
+    return recurrent_parameters(spec, 2, 1)
+
+
 card = Model(
     name="janet",
     summary="JANET: an LSTM with nothing left but its forget gate.",
@@ -48,4 +54,5 @@ card = Model(
     recurrence="seqbench_models.janet.cell:recurrence",
     code=("seqbench_models.janet.cell", "seqbench.backends.kernels.plain"),
     advice=advice,
+    parameters=parameters,
 )

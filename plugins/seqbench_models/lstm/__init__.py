@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
-from seqbench.api import Model, UsageError, option
+from seqbench.api import CoreSpec, Model, UsageError, option
+from seqbench_models.counting import recurrent_parameters
 
 EQUATIONS = """
 i_t = sigmoid(W_i x_t + U_i h_{t-1} + b_i)          input gate
@@ -39,6 +40,11 @@ class Options:
             )
 
 
+def parameters(spec: CoreSpec, _options: Options) -> int:
+    """Of a core: 4 gates, with two biases each as in torch."""
+    return recurrent_parameters(spec, 4, 2)
+
+
 card = Model(
     name="lstm",
     summary="Long short-term memory: a cell that is kept, written and read through three gates.",
@@ -58,4 +64,5 @@ card = Model(
     state_is_summary=True,
     recurrence="seqbench_models.lstm.cell:recurrence",
     code=("seqbench_models.lstm.cell", "seqbench.backends.kernels.plain"),
+    parameters=parameters,
 )

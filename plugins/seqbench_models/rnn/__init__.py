@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from seqbench.api import Model, option
+from seqbench.api import CoreSpec, Model, option
+from seqbench_models.counting import recurrent_parameters
 
 EQUATIONS = """
 h_t = tanh(W x_t + U h_{t-1} + b)          h_0 = 0, y_t = h_t
@@ -17,6 +18,11 @@ class Options:
     """The options of ``rnn``."""
 
     nonlinearity: str = option("tanh", "the function of the hidden units", choices=("tanh", "relu"))
+
+
+def parameters(spec: CoreSpec, _options: Options) -> int:
+    """Of a core: 1 gate, with two biases each as in torch."""
+    return recurrent_parameters(spec, 1, 2)
 
 
 card = Model(
@@ -34,4 +40,5 @@ card = Model(
     state_is_summary=True,
     recurrence="seqbench_models.rnn.cell:recurrence",
     code=("seqbench_models.rnn.cell", "seqbench.backends.kernels.plain"),
+    parameters=parameters,
 )

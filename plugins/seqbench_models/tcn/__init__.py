@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
-from seqbench.api import Model, option
+from seqbench.api import CoreSpec, Model, option
 
 EQUATIONS = """
 block i = 0 .. L-1, dilation d = 2^i, kernel K:
@@ -47,6 +48,17 @@ def advice(options: Options, layers: int, train_length: int) -> str | None:
     return f"receptive field {field} covers the task's {train_length} steps"
 
 
+def parameters(spec: CoreSpec, options: Options) -> int:
+    """Of a core: two convolutions a block, norms beside them, and a 1x1 convolution where the widths differ."""
+    sizes = [spec.input_size] + [spec.width] * (spec.layers - 1) + [options.last_channels or spec.width]
+    stack = 0
+    for inputs, outputs in itertools.pairwise(sizes):
+        extra = outputs * (2 if options.weight_norm else 1)  # the bias and the norms
+        stack += outputs * options.kernel * (inputs + outputs) + 2 * extra
+        stack += outputs * (inputs + 1) if inputs != outputs else 0
+    return stack if spec.causal else 2 * stack
+
+
 card = Model(
     name="tcn",
     summary="Temporal convolutional network: residual blocks of causal convolutions whose dilation doubles.",
@@ -65,5 +77,6 @@ card = Model(
     code=("seqbench.backends.kernels.plain_convolution",),
     fine="last_channels",
     layers=default_layers,
+    parameters=parameters,
     advice=advice,
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from seqbench.api import Model, option
+from seqbench.api import CoreSpec, Model, option
 
 EQUATIONS = """
 x_t <- scale x_t + p_t                             scale = sqrt(H) with embedding_scale=true, else 1
@@ -39,6 +39,16 @@ def width_multiple(options: Options) -> int:
     return math.lcm(options.heads, 2)
 
 
+def parameters(spec: CoreSpec, options: Options) -> int:
+    """Of a core: attention, feed-forward and two layer norms a layer, and what stands before and behind them."""
+    D, H, F = spec.input_size, spec.width, options.feed_forward or 4 * spec.width
+    layer = 4 * (H * H + H) + (2 * H * F + F + H) + 2 * 2 * H
+    front = D * H + H if D != H else 0
+    places = spec.train_length * H if options.positions == "learned" else 0
+    last = 2 * H if options.norm == "pre" else 0
+    return front + places + spec.layers * layer + last
+
+
 card = Model(
     name="transformer",
     summary="The Transformer: every step attends to all steps before it (or to all), many heads at once.",
@@ -63,4 +73,5 @@ card = Model(
     width_multiple=width_multiple,
     fine="feed_forward",
     layers=2,
+    parameters=parameters,
 )
