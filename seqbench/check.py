@@ -25,8 +25,8 @@ class Subject:
     """What is proved in one process.
 
     Attributes:
-        kind: ``"model"``, ``"task"`` or ``"card"`` (the import of all cards of a plugin).
-        name: of the model or task; of a card, of its distribution or file.
+        kind: ``"model"``, ``"task"`` or ``"card"`` (the import of all cards of an installed plugin).
+        name: of the model or task; of a card, of its distribution.
         backend: of a model; else empty.
         source: the plugin.
     """
@@ -109,7 +109,7 @@ def subjects_of(request: Request, cards: Registry) -> list[Subject]:
     if request.backends and not any(subject.backend for subject in found):
         known = {backend for name in names if name in cards.models for backend in cards.models[name].cores}
         raise UnknownName("backend", request.backends[0], known)
-    sources = dict.fromkeys(subject.source for subject in found)
+    sources = dict.fromkeys(s.source for s in found if s.source.distribution not in map(str, request.files))
     return [*(Subject("card", source.distribution, "", source) for source in sources), *found]
 
 
@@ -178,14 +178,11 @@ def _light(subject: Subject, request: Request, start: float) -> Verdict:
     if request.proofs and "light" not in request.proofs:
         return Verdict(subject, 0)
     source = subject.source
-    files = [path for path in request.files if str(path) == source.distribution]
-    code = (
-        "import sys; from seqbench import registry; "
-        f"registry.load({files!r}); print(*[m for m in {HEAVY!r} if m in sys.modules])"
-    )
-    environment = {**os.environ, LIMIT: "" if files else source.distribution}
+    look = f"print(*[m for m in {HEAVY!r} if m in sys.modules])"
+    code = f"import sys; from seqbench import registry; registry.load(); {look}"
+    environment = {**os.environ, LIMIT: source.distribution}
     command = [sys.executable, "-c", code]
-    done = subprocess.run(  # noqa: S603 - our own code, file names quoted by repr
+    done = subprocess.run(  # noqa: S603 - our own code
         command, capture_output=True, text=True, env=environment, timeout=request.limit, check=False
     )
     loaded = done.stdout.split() or done.stderr.split()[-20:] * bool(done.returncode)

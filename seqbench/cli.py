@@ -442,7 +442,29 @@ def verify(run_folder: Path, trial: str | None, no_replay: bool, jobs: int | Non
     sys.exit(OK if stands else TRIAL_FAILED)
 
 
-# --- check -----------------------------------------------------------------------------------------
+# --- new, check -----------------------------------------------------------------------------------------
+
+
+@cli.command()
+@click.argument("kind", type=click.Choice(["model", "task"]))
+@click.argument("name")
+@click.option("--single-file", is_flag=True, help="One file for --plugin instead of a package.")
+@click.option("-o", "--output", default=".", type=click.Path(path_type=Path), help="Where to put it. Default: here.")
+def new(kind: str, name: str, single_file: bool, output: Path) -> None:
+    """Write a plugin that works as it stands, to be changed into your own.
+
+    NAME is the name of the new model or task: lower case, words joined by '-'. docs/plugins.md goes on from there.
+    """
+    from seqbench.scaffold import new_file, new_package
+
+    path = (new_file if single_file else new_package)(kind, name, output, _registry())
+    click.echo(f"{path} is a {kind} that works. Next:")
+    plugin = f" --plugin {path}" if single_file else ""
+    if not single_file:
+        click.echo(f"  python -m pip install -e {path}")
+    click.echo(f"  seqbench check {name}{plugin}")
+    chosen = f"--task copy --model {name} --model gru" if kind == "model" else f"--task {name}"
+    click.echo(f"  seqbench run {chosen}{plugin}")
 
 
 @cli.command()

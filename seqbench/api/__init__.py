@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import pluggy
 
-from seqbench.api.checks import RESERVED_OPTIONS
+from seqbench.api.checks import API_VERSION, RESERVED_OPTIONS
 from seqbench.api.data import DataFile, DataFiles, Dataset, Defaults
 from seqbench.api.forms import Batch, Decoded, DecoderForm, Form, Prediction, Predictor, Tokens, Vectors
 from seqbench.api.models import Core, CoreSpec, Decoder, Memory, Model, NoOptions, State, option
@@ -19,6 +19,7 @@ from seqbench.api.tasks import Metric, Reference, Task, TaskCard
 from seqbench.errors import DataError, PluginError, Refused, SeqbenchError, UsageError
 
 __all__ = [
+    "API_VERSION",
     "RESERVED_OPTIONS",
     "Batch",
     "Block",

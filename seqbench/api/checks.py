@@ -9,6 +9,9 @@ from typing import Any
 
 from seqbench.errors import PluginError
 
+API_VERSION = "1.0"
+"""Of ``seqbench.api``. The second number grows with what is added, the first with what is taken away or changed."""
+
 NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 MODULE = re.compile(r"[A-Za-z_][\w.]*")
 FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
@@ -34,6 +37,18 @@ def check_factory(owner: str, factory: str) -> None:
 def check_module(owner: str, module: str) -> None:
     """A module reads ``package.module``."""
     check(MODULE.fullmatch(module) is not None, f"{owner}: {module!r} must read 'package.module'")
+
+
+def check_api(owner: str, stated: str) -> None:
+    """A card that states the version it was written for gets that one, or a later one with the same first number."""
+    if not stated:
+        return
+    fine = re.fullmatch(r"[0-9]+\.[0-9]+", stated) is not None
+    check(fine, f"{owner}: api={stated!r} must read like {API_VERSION!r}; leave it out to state nothing")
+    (major, minor), (ours, least) = (map(int, version.split(".")) for version in (stated, API_VERSION))
+    needs = f"{owner} is written for version {stated} of seqbench.api, and this is {API_VERSION}"
+    check(major <= ours and (major < ours or minor <= least), f"{needs}: install a newer seqbench")
+    check(major == ours, f"{needs}: install a newer version of the plugin, or an older seqbench")
 
 
 RESERVED_OPTIONS = frozenset({"width", "layers", "dropout"})

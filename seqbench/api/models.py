@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, Union
 
-from seqbench.api.checks import check, check_factory, check_module, check_name, check_options
+from seqbench.api.checks import check, check_api, check_factory, check_module, check_name, check_options
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -175,6 +175,7 @@ class Model:
             compared with what is counted by ``seqbench check``.
         advice: ``(options, layers, train_length) -> str | None``: a remark about this setting, shown beside the
             model's row (a receptive field shorter than the task, say); starts with ``"warning: "`` if it matters.
+        api: the ``API_VERSION`` that the card was written for; empty: not stated.
     """
 
     name: str
@@ -193,6 +194,7 @@ class Model:
     layers: int | Callable[[Any, int], int] = 1
     parameters: Callable[[CoreSpec, Any], int] | None = None
     advice: Callable[[Any, int, int], str | None] | None = None
+    api: str = ""
 
     def __post_init__(self) -> None:
         """Check the card.
@@ -201,6 +203,7 @@ class Model:
             PluginError: a field is not of the form above.
         """
         check_name("model", self.name)
+        check_api(f"model {self.name!r}", self.api)
         check(bool(self.cores), f"model {self.name!r} names no core: give cores={{'torch': 'module:Class'}}")
         check("auto" not in self.cores, f"model {self.name!r}: no backend can be called 'auto', which chooses one")
         for backend, factory in [*self.cores.items(), *self.decoders.items()]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from seqbench.api.checks import check_factory, check_name
+from seqbench.api.checks import check_api, check_factory, check_name
 
 if TYPE_CHECKING:
     import numpy as np
@@ -73,12 +73,14 @@ class SectionCard:
             when a report is written; must not need torch.
         across: it looks at the task under all the options and datasets of the run at once, instead of one by one, and
             stands behind the last of them.
+        api: the ``API_VERSION`` that the card was written for; empty: not stated.
     """
 
     name: str
     task: str
     factory: str
     across: bool = False
+    api: str = ""
 
     def __post_init__(self) -> None:
         """Check the card.
@@ -87,6 +89,7 @@ class SectionCard:
             PluginError: a field is not of the form above.
         """
         check_name("section", self.name)
+        check_api(f"section {self.name!r}", self.api)
         check_factory(f"section {self.name!r}", self.factory)
 
 

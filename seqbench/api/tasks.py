@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from seqbench.api.checks import check, check_factory, check_name, check_options
+from seqbench.api.checks import check, check_api, check_factory, check_name, check_options
 from seqbench.api.data import DataFiles, Dataset, Defaults
 from seqbench.api.forms import Batch, Form, Predictor
 from seqbench.api.models import NoOptions
@@ -69,6 +69,7 @@ class TaskCard:
         options: a frozen dataclass of ``option(...)`` fields.
         defaults: the protocol where neither the user nor the dataset says anything.
         citation: where the task comes from.
+        api: the ``API_VERSION`` that the card was written for; empty: not stated.
     """
 
     name: str
@@ -80,6 +81,7 @@ class TaskCard:
     options: type[Any] = NoOptions
     defaults: Defaults = field(default_factory=Defaults)
     citation: str = ""
+    api: str = ""
 
     def __post_init__(self) -> None:
         """Check the card.
@@ -88,6 +90,7 @@ class TaskCard:
             PluginError: a field is not of the form above.
         """
         check_name("task", self.name)
+        check_api(f"task {self.name!r}", self.api)
         check_factory(f"task {self.name!r}", self.factory)
         check(bool(self.metrics), f"task {self.name!r} has no metric: the first metric is its score")
         check(bool(self.datasets), f"task {self.name!r} has no dataset: the first one is its default")

@@ -114,7 +114,7 @@ def check_no_global_state(subject: Subject) -> None:
 
 
 def check_learns(subject: Subject) -> None:
-    """A core with a linear layer on top learns one batch of random labels by heart, and every parameter takes part."""
+    """A core with a linear layer on top learns one batch of random labels by heart."""
     wide = Subject(subject.card, subject.options, subject.causal, subject.backend, Sizes(B=2, T=4, D=8, H=32, L=1))
     with seeded(0):
         core = resolve(wide.card.cores[wide.backend])(wide.spec(), wide.options).double()
