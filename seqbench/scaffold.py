@@ -16,6 +16,9 @@ SUMMARIES = {
     "model": "A recurrent network whose units keep a learned share of their past.",
     "task": "Is the number of ones so far odd?",
 }
+WIDTH = 88
+"""Of a line of imports, as most formatters have it."""
+
 CODE = {"model": "torch_core.py", "task": "task.py"}
 
 
@@ -112,7 +115,7 @@ def _joined(card: str, code: str) -> str:
         [line for line in lines if re.match(r"(import|from) (numpy|torch)\b", line)],
         _merged([line for line in lines if line.startswith("from seqbench")]),
     ]
-    imports = "\n\n".join("\n".join(sorted(group)) for group in groups if group)
+    imports = "\n\n".join("\n".join(sorted(group, key=_modules_first)) for group in groups if group)
     return f"{description}\n\n{imports}\n\n\n{code_rest}\n\n{card_rest}"
 
 
@@ -129,7 +132,17 @@ def _merged(lines: list[str]) -> list[str]:
     for line in lines:
         module, _, names = line.partition(" import ")
         found.setdefault(module, set()).update(names.split(", "))
-    return [f"{module} import {', '.join(sorted(names, key=_as_sorted))}" for module, names in found.items()]
+    return [_import(module, sorted(names, key=_as_sorted)) for module, names in found.items()]
+
+
+def _import(module: str, names: list[str]) -> str:
+    line = f"{module} import {', '.join(names)}"
+    return line if len(line) <= WIDTH else "\n".join([f"{module} import (", *(f"    {n}," for n in names), ")"])
+
+
+def _modules_first(line: str) -> tuple[bool, str]:
+    """``import x`` stands before ``from x import y``."""
+    return line.startswith("from"), line
 
 
 def _as_sorted(name: str) -> tuple[int, str]:

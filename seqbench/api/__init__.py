@@ -8,6 +8,9 @@ core, ``H`` hidden width, ``M`` width of a memory, ``V`` vocabulary, ``N`` heads
 
 from __future__ import annotations
 
+import warnings
+from typing import Any
+
 import pluggy
 
 from seqbench.api.checks import API_VERSION, RESERVED_OPTIONS
@@ -59,3 +62,15 @@ __all__ = [
 ]
 
 hookimpl = pluggy.HookimplMarker("seqbench")
+
+RENAMED: dict[str, str] = {}
+"""Names that will go, and what to use instead: they stay for at least one version of the second number."""
+
+
+def __getattr__(name: str) -> Any:
+    """What had this name before, with a warning to whoever asks for it."""
+    if name not in RENAMED:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    new = RENAMED[name]
+    warnings.warn(f"seqbench.api.{name} will go; use seqbench.api.{new}", DeprecationWarning, stacklevel=2)
+    return globals()[new]
