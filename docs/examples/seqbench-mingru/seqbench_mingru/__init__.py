@@ -36,7 +36,7 @@ class Options:
 
     candidate: str = option(
         "positive",
-        "positive: through g, as in all of the paper's experiments; linear: as in its first definition",
+        "positive: through g, as in the paper's log-space form; linear: as in its first definition",
         choices=("positive", "linear"),
     )
     chrono: bool = option(
