@@ -47,7 +47,7 @@ MQAR = TaskCard(
     ),
     select="loss",
     options=Options,
-    defaults=Defaults(parameters=50_000, steps=2000, batch=64, lr=3e-3),
+    defaults=Defaults(parameters=50_000, steps=1000, batch=64, lr=3e-3),
     citation="Arora, S., Eyuboglu, S., Timalsina, A., Johnson, I., Poli, M., Zou, J., Rudra, A., Ré, C. (2023). "
     "Zoology: Measuring and improving recall in efficient language models. arXiv:2312.04927",
 )

@@ -9,9 +9,10 @@ Two pairs in a sequence of length 16, with keys 0..4 and values 5..9 (``.`` is a
 
 The form of Arora et al. (2023), section 4 and appendix, and of their code. The keys of a sequence all differ, and so
 do its values. The ``n`` queries take ``n`` of the even places behind the pairs, drawn without replacement, place
-``k = 1, 2, ...`` with a weight of ``k ** (power - 1)``: soon as a rule, as words come back in a text, and earlier ones
-for the first pairs. All other places hold tokens drawn from the whole vocabulary, keys too, which nobody asks for. Only
-queries count in the loss. (What differs from their code: they have a token 0 that is no key, and a fixed training set.)
+``k = 1, 2, ...`` with a weight of ``k ** (power - 1)``: soon as a rule, as words come back in a text, and sooner for
+the first pairs than for the last. All other places hold tokens drawn from the whole vocabulary, keys too, which nobody
+asks for. Only queries count in the loss. (What differs from their code: they have a token 0 that is no key, and a fixed
+training set.)
 
 The answer follows from what has been read, so the optimum is 100 %. A guess among all values is right in ``2 /
 vocabulary`` of the queries and costs ``ln(vocabulary / 2)``; a guess among those that the sequence has shown, in ``1 /
