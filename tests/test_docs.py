@@ -18,7 +18,8 @@ from seqbench.cli import cli
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
+DOCUMENTS += sorted([*(ROOT / "docs").glob("*.md"), *(ROOT / "docs" / "examples").glob("*/README.md")])
 
 
 def block(marker: str, document: str = README) -> str:

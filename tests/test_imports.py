@@ -19,6 +19,7 @@ import seqbench_tasks
 ROOT = Path(seqbench.__file__).parent
 MODELS = Path(seqbench_models.__file__).parent
 TASKS = Path(seqbench_tasks.__file__).parent
+EXAMPLES = Path(__file__).parent.parent / "docs" / "examples"
 HEAVY = {"torch", "numpy", "numba", "pandas", "scipy", "matplotlib", "seaborn"}
 
 # What each part of the harness may import of the harness; a folder stands for all of its modules. Imports inside
@@ -214,6 +215,16 @@ def forbidden_in_tasks(name: str, source: str) -> set[str]:
     return {m for m in found if not any(m == r or m.startswith(r + ".") for r in roots)}
 
 
+def forbidden_in_examples(name: str, source: str) -> set[str]:
+    """What a stranger's package may import of ours: the interface; in a core, what docs/backends.md calls public."""
+    core, test = name.endswith("_core"), name.rpartition("/")[2].startswith("test_")
+    layers = {"seqbench.backends.torch_recurrent", "seqbench.backends.torch_sequence"}
+    roots = {"seqbench.api"} | (layers if core else set()) | ({"seqbench.conformance"} if test else set())
+    found = {i.module for i in imports_of(source)}
+    ours = {m for m in found if m.partition(".")[0] in {"seqbench", "seqbench_models", "seqbench_tasks"}}
+    return {m for m in ours if not any(m == r or m.startswith(r + ".") for r in roots)}
+
+
 def heavy_card(name: str, source: str) -> set[str]:
     """Cards and what collects them are imported by ``seqbench list``."""
     light = part_of(name) == "cards" or name.rpartition("/")[2] == "__init__"
@@ -233,6 +244,8 @@ CHECKS: dict[str, tuple[Path, Callable[[str, str], set[str]]]] = {
     "imports of tasks": (TASKS, forbidden_in_tasks),
     "heavy task cards": (TASKS, heavy_card),
     "clocks of tasks": (TASKS, forbidden_clocks),
+    "imports of examples": (EXAMPLES, forbidden_in_examples),
+    "heavy example cards": (EXAMPLES, heavy_card),
 }
 
 
@@ -291,6 +304,13 @@ PLANTED = [
      {"seqbench.backends.numba_recurrent"}),
     (torch_in_streams, "backends/kernels/gemm", "from torch import nn", {"torch"}),
     (forbidden_in_tasks, "copy_memory", "from seqbench.network import Network", {"seqbench.network.Network"}),
+    (forbidden_in_examples, "a/a/torch_core", "from seqbench.backends import numba_arrays",
+     {"seqbench.backends.numba_arrays"}),
+    (forbidden_in_examples, "a/a/task", "from seqbench.backends.torch_sequence import valid",
+     {"seqbench.backends.torch_sequence"}),
+    (forbidden_in_examples, "a/a/task", "from seqbench import conformance", {"seqbench.conformance"}),
+    (forbidden_in_examples, "a/a/report", "from seqbench_tasks.report_style import figure",
+     {"seqbench_tasks.report_style"}),
     (heavy_card, "lstm/__init__", "import torch", {"torch"}),
     (heavy_card, "cards", "import numpy", {"numpy"}),
 ]  # fmt: skip
@@ -315,6 +335,8 @@ ALLOWED = [
     (forbidden_in_plugins, "lstm/cell", "from seqbench.backends.kernels.cells import Cell"),
     (torch_in_streams, "lstm/cell", "from seqbench.backends.recurrence import Recurrence"),
     (torch_in_streams, "backends/numba_recurrent", "import torch"),
+    (forbidden_in_examples, "a/a/torch_core", "from seqbench.backends.torch_recurrent import RecurrentLayer"),
+    (forbidden_in_examples, "a/tests/test_a", "from seqbench import conformance"),
     (heavy_card, "copy_memory", "import numpy"),
 ]  # fmt: skip
 
