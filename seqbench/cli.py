@@ -104,6 +104,7 @@ def _registry(plugins: Sequence[str] = ()) -> Registry:
     "--data-dir", type=click.Path(), help="Where downloaded datasets lie. Default: SEQBENCH_DATA or the cache."
 )
 @click.option("--plugin", multiple=True, type=click.Path(), help="A Python file with a plugin. Repeatable.")
+@click.option("--events", multiple=True, help="Tell this listener of training events: tensorboard. Repeatable.")
 @click.option("--out", type=click.Path(), help="Folder for the run's own folder. Default: results.")
 @click.option("--dry-run", is_flag=True, help="Print the trials and their sizes; train nothing.")
 @click.option("--resume", "resumed", type=click.Path(path_type=Path), help="Finish an interrupted run.")
@@ -451,6 +452,7 @@ def list_(plugin: tuple[str, ...]) -> None:
     cards = _registry(plugin)
     groups = {"Models": [("model", m.name, m.summary) for m in cards.models.values()]}
     groups["Tasks"] = [("task", t.name, t.summary) for t in cards.tasks.values()]
+    groups["Listeners to training events"] = [("listener", c.name, c.summary) for c in cards.listeners.values()]
     for title, rows in groups.items():
         click.echo(f"{title}:")
         for kind, name, summary in rows:

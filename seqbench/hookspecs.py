@@ -22,3 +22,8 @@ def register_tasks(register: Register) -> None:
 @hookspec
 def register_sections(register: Register) -> None:
     """Add report sections: call ``register.section(card)`` for each."""
+
+
+@hookspec
+def register_listeners(register: Register) -> None:
+    """Add listeners to training events: call ``register.listener(card)`` for each."""

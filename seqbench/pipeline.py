@@ -19,7 +19,7 @@ from seqbench.registry import Registry
 from seqbench.report.collect import read_run
 from seqbench.results import Results
 from seqbench.rounds import next_look
-from seqbench.spec import RunSpec, Trial, parse_seeds, spec_from_mapping, spec_to_toml
+from seqbench.spec import RunSpec, Trial, parse_seeds, spec_from_mapping, spec_to_toml, trial_to_dict
 from seqbench.store import RunFolder, write_text
 from seqbench.tuning import check_tuning, settled, tuning_trials
 
@@ -62,6 +62,7 @@ def make_plan(spec: RunSpec, cards: Registry) -> Plan:
     spec = with_absolute_paths(spec)
     plugins = registry.fingerprints(spec.plugin)
     rows = rows_of(spec, cards)
+    check_listeners(spec, cards)
     if spec.tune:
         check_tuning(spec, {row.training.lr for row in rows})
     files = obtain_data(rows, cards, spec.data_dir)
@@ -83,6 +84,21 @@ def check_threads(threads: int) -> None:
 
     if threads > usable_cores():
         raise UsageError(f"--threads is {threads}; this machine has {usable_cores()} usable cores.")
+
+
+def check_listeners(spec: RunSpec, cards: Registry) -> None:
+    """Make sure that whoever is to be told of training events can be.
+
+    Raises:
+        UsageError: a listener is unknown, or what it needs is not installed.
+    """
+    for name in spec.events:
+        cards.listener(name)
+    if not spec.events:
+        return
+    error = in_torch_child("seqbench.listeners:check", (spec.events, spec.plugin), "Importing the listeners")
+    if error:
+        raise UsageError(error)
 
 
 def with_absolute_paths(spec: RunSpec) -> RunSpec:
@@ -116,18 +132,18 @@ def ask_torch(rows: Sequence[Row], spec: RunSpec) -> Answer:
     return answer
 
 
-def in_torch_child(function: str, arguments: tuple[Any, ...]) -> Any:
-    """What a function that sizes models returns; in a child process, since it imports torch.
+def in_torch_child(function: str, arguments: tuple[Any, ...], doing: str = "Sizing the models") -> Any:
+    """What a function returns; in a child process, since it imports torch.
 
     Raises:
-        SeqbenchError: the child died.
+        SeqbenchError: the child died; ``doing`` begins the message.
     """
     with tempfile.TemporaryDirectory(prefix="seqbench-") as scratch:
         log = Path(scratch) / "sizing.log"
         outcome = run_in_child(function, arguments, log, limit=600)
         if outcome.kind != "returned":
             tail = log.read_text(encoding="utf-8", errors="replace")[-2000:] if log.exists() else ""
-            raise SeqbenchError(f"Sizing the models failed ({outcome.kind}, exit code {outcome.exitcode}):\n{tail}")
+            raise SeqbenchError(f"{doing} failed ({outcome.kind}, exit code {outcome.exitcode}):\n{tail}")
     return outcome.answer
 
 
@@ -148,7 +164,7 @@ def start(plan: Plan, cards: Registry, watch: Watch = _silent, say: Say = lambda
             "seqbench": __version__,
             "created": now.isoformat(timespec="seconds"),
             "spec": asdict(plan.spec),
-            "trials": [asdict(trial) for trial in plan.trials],
+            "trials": [trial_to_dict(trial) for trial in plan.trials],
             "warnings": plan.warnings,
             "environment": environment_of(plan.trials, plan.torch, cards),
             "data": plan.files,
@@ -189,6 +205,7 @@ def resume(path: Path, cards: Registry, watch: Watch = _silent, say: Say = lambd
     if waiting:  # what is missing here must stop us now, not become a row for each trial
         registry.check_unchanged(waiting[0].plugins)
         obtain_data(waiting, cards, spec.data_dir)
+        check_listeners(spec, cards)
         _note_environment(folder, stored, environment_of(trials, ask_torch((), spec).torch or {}, cards), say)
     return _run(folder, spec, cards, watch)
 
@@ -228,7 +245,7 @@ def _phases(folder: RunFolder, spec: RunSpec, cards: Registry) -> Iterator[list[
     else:
         yield folder.trials()
     while spec.until_decided and (more := _next_round(folder, spec, cards)):
-        folder.write_run(folder.run() | {"trials": [asdict(trial) for trial in (*folder.trials(), *more)]})
+        folder.write_run(folder.run() | {"trials": [trial_to_dict(trial) for trial in (*folder.trials(), *more)]})
         yield more
 
 
@@ -258,7 +275,7 @@ def _settle(folder: RunFolder, spec: RunSpec, task: str) -> None:
     places = [n for n, trial in enumerate(trials) if trial.purpose == "score" and trial.task_label == task]
     for place, trial in zip(places, settled([trials[n] for n in places], records), strict=True):
         trials[place] = with_known_steps(trial, spec.steps)
-    folder.write_run(stored | {"trials": [asdict(trial) for trial in trials], "settled": [*done, task]})
+    folder.write_run(stored | {"trials": [trial_to_dict(trial) for trial in trials], "settled": [*done, task]})
 
 
 def _write_replay(folder: RunFolder, spec: RunSpec) -> None:

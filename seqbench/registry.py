@@ -18,13 +18,15 @@ from typing import Any, TypeVar
 import pluggy
 
 from seqbench import hookspecs
-from seqbench.api import Model, SectionCard, TaskCard
+from seqbench.api import ListenerCard, Model, SectionCard, TaskCard
 from seqbench.errors import PluginError, UnknownName, UsageError
 
 GROUP = "seqbench"
 LIMIT = "SEQBENCH_PLUGINS"
+HOOKS = tuple(name for name in vars(hookspecs) if name.startswith("register_"))
+"""In the order in which they are called: that of their definition."""
 
-Card = TypeVar("Card", Model, TaskCard, SectionCard)
+Card = TypeVar("Card", Model, TaskCard, SectionCard, ListenerCard)
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ class Registry:
     models: dict[str, Model] = field(default_factory=dict)
     tasks: dict[str, TaskCard] = field(default_factory=dict)
     sections: dict[str, SectionCard] = field(default_factory=dict)
+    listeners: dict[str, ListenerCard] = field(default_factory=dict)
     broken: list[Broken] = field(default_factory=list)
     origin: dict[tuple[str, str], Source] = field(default_factory=dict)
 
@@ -75,6 +78,14 @@ class Registry:
             UnknownName: no plugin registers it.
         """
         return self._find("task", self.tasks, name)
+
+    def listener(self, name: str) -> ListenerCard:
+        """The card of the listener of that name.
+
+        Raises:
+            UnknownName: no plugin registers it.
+        """
+        return self._find("listener", self.listeners, name)
 
     def _find(self, kind: str, cards: dict[str, Card], name: str) -> Card:
         if name not in cards:
@@ -102,6 +113,9 @@ class _Collector:
 
     def section(self, card: SectionCard) -> None:
         self._add("section", SectionCard, self._registry.sections, card)
+
+    def listener(self, card: ListenerCard) -> None:
+        self._add("listener", ListenerCard, self._registry.listeners, card)
 
     def _add(self, kind: str, wanted: type[Any], cards: dict[str, Any], card: Any) -> None:
         if not isinstance(card, wanted):
@@ -206,8 +220,8 @@ def _call_hooks(plugin: object, collector: _Collector) -> None:
     manager.check_pending()
     if not manager.get_hookcallers(plugin):
         raise PluginError("it implements no hook; decorate a register_... function with seqbench.api.hookimpl")
-    for hook in (manager.hook.register_models, manager.hook.register_tasks, manager.hook.register_sections):
-        hook(register=collector)
+    for name in HOOKS:
+        getattr(manager.hook, name)(register=collector)
 
 
 def _import_file(path: Path) -> ModuleType:

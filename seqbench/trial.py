@@ -6,7 +6,7 @@ import json
 import math
 import os
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -18,6 +18,7 @@ from seqbench import data, registry
 from seqbench.api import Batch, Form, Model, Task, TaskCard
 from seqbench.assemble import AnyNetwork, build, core_spec, count
 from seqbench.errors import Diverged, PluginError, Refused, SeqbenchError
+from seqbench.listeners import Listeners
 from seqbench.losses import loss_of
 from seqbench.measure.clock import Stopwatch, per_second
 from seqbench.measure.memory import PeakMemory
@@ -36,6 +37,7 @@ Arrays: TypeAlias = dict[str, np.ndarray]
 class Cast:
     """The parts of a trial, found by their names."""
 
+    cards: registry.Registry
     card: Model
     task_card: TaskCard
     task: Task
@@ -48,16 +50,20 @@ def run_trial(trial: Trial, folder: RunFolder) -> None:
 
     Runs in a process of its own: it sets torch's threads and random state.
     """
+    listeners = Listeners(trial.device)
     with Stopwatch() as watch:
         try:
-            record = _run(trial, folder)
+            record = _run(trial, folder, listeners)
         except Exception as error:  # noqa: BLE001 - a stranger's code may raise anything; the run goes on
             record = failure(trial, error)
     record["speed"] = {**record.get("speed", {}), "seconds": watch.seconds}
+    listeners.finished(record)
+    if listeners.faults:
+        record["events"] = listeners.faults
     folder.write_record(trial.id, record)
 
 
-def _run(trial: Trial, folder: RunFolder) -> dict[str, Any]:
+def _run(trial: Trial, folder: RunFolder, listeners: Listeners) -> dict[str, Any]:
     device = prepare_process(trial)
     cast = find(trial)
     memory = PeakMemory(device)
@@ -70,8 +76,9 @@ def _run(trial: Trial, folder: RunFolder) -> dict[str, Any]:
     compiled = first_step(problem, trial.training, training_batches(trial, cast))
     untrained, unprobed = ({}, []) if trial.purpose == "tuning" else _probe(trial, cast.task, predict, "untrained")
     steps = _steps(trial, folder, problem, cast)
+    listeners.start(cast.cards, trial, steps, folder)
     memory.restart()  # neither that step nor timing the budget is part of training
-    trained = _train(trial, cast, problem, predict, steps)
+    trained = _train(trial, cast, problem, predict, _Told(steps, listeners))
     record = record_of(trial, status="ok", **known) | _training_part(trained, steps, compiled, network)
     if trial.purpose == "tuning":  # the test is not for choosing: it has not been looked at
         assert_threads(trial)
@@ -123,16 +130,31 @@ def _known_before_training(cast: Cast, network: AnyNetwork) -> dict[str, Any]:
     }
 
 
-def _train(trial: Trial, cast: Cast, problem: Problem, predict: NetworkPredictor, steps: int) -> Trained:
+@dataclass(frozen=True)
+class _Told:
+    """Writes into the log how far the training is, and passes on what happens."""
+
+    steps: int
+    listeners: Listeners
+
+    def trained(self, step: int, values: Mapping[str, float]) -> None:
+        print(f"{STEP} {step}/{self.steps} loss {values['loss']:.4f}", flush=True)  # noqa: T201 - into the log
+        self.listeners.trained(step, values)
+
+    def validated(self, step: int, metrics: Mapping[str, float]) -> None:
+        self.listeners.validated(step, metrics)
+
+
+def _train(trial: Trial, cast: Cast, problem: Problem, predict: NetworkPredictor, told: _Told) -> Trained:
     torch.manual_seed(torch_seed(trial.seed, "dropout"))
     return fit(
         problem,
         trial.training,
-        steps,
+        told.steps,
         training_batches(trial, cast),
         lambda: evaluate(cast, predict, "valid")[0],
         cast.task_card.metric(cast.task_card.select),
-        lambda step, value: print(f"{STEP} {step}/{steps} loss {value:.4f}", flush=True),  # noqa: T201 - into the log
+        told,
     )
 
 
@@ -174,7 +196,7 @@ def find(trial: Trial) -> Cast:
     task_card, card = cards.task(trial.task), cards.model(trial.model)
     task, form = prepare_task(task_card, trial.task_options, trial.dataset, trial.data_dir)
     options = build_options(card.options, trial.model_options, f"model {card.name!r}")
-    return Cast(card, task_card, task, form, options)
+    return Cast(cards, card, task_card, task, form, options)
 
 
 def prepare_task(card: TaskCard, options: Any, dataset: str, data_dir: str | None) -> tuple[Task, Form]:

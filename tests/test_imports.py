@@ -15,10 +15,12 @@ import pytest
 import seqbench
 import seqbench_models
 import seqbench_tasks
+import seqbench_tensorboard
 
 ROOT = Path(seqbench.__file__).parent
 MODELS = Path(seqbench_models.__file__).parent
 TASKS = Path(seqbench_tasks.__file__).parent
+TENSORBOARD = Path(seqbench_tensorboard.__file__).parent
 HEAVY = {"torch", "numpy", "numba", "pandas", "scipy", "matplotlib", "seaborn"}
 
 # What each part of the harness may import of the harness; a folder stands for all of its modules. Imports inside
@@ -60,7 +62,8 @@ GRAPH = {
     "predict": "api assemble encoder_decoder errors losses measure network sampling search",
     "measure": "api garbage",
     "train": "api assemble errors losses measure network predict spec",
-    "trial": "api assemble data errors losses measure options predict registry spec store streams train",
+    "listeners": "api errors registry spec store",
+    "trial": "api assemble data errors listeners losses measure options predict registry spec store streams train",
     "budget": "api assemble quantities",
     "sizing": "api assemble budget errors measure options plan quantities registry spec streams trial",
     "process": "registry",
@@ -91,6 +94,7 @@ MAY_BE_HEAVY = {
     "bridge": "torch",
     "encoder_decoder": "torch",
     "search": "torch",
+    "listeners": "torch",
     "losses": "torch",
     "measure": "torch",
     "network": "torch",
@@ -177,7 +181,7 @@ def forbidden_heavy(name: str, source: str) -> set[str]:
 
 def forbidden_strangers(name: str, source: str) -> set[str]:
     """The harness reaches plugins and tasks through entry points alone, and nobody imports results or tests."""
-    banned = {"seqbench_models", "seqbench_tasks", "tests", "plugins", "tasks"}
+    banned = {"seqbench_models", "seqbench_tasks", "seqbench_tensorboard", "tests", "plugins", "tasks"}
     return {i.module.partition(".")[0] for i in imports_of(source)} & banned
 
 
@@ -214,6 +218,13 @@ def forbidden_in_tasks(name: str, source: str) -> set[str]:
     return {m for m in found if not any(m == r or m.startswith(r + ".") for r in roots)}
 
 
+def forbidden_in_tensorboard(name: str, source: str) -> set[str]:
+    """It is a stranger's plugin that we happen to ship."""
+    roots = {"seqbench.api", "seqbench_tensorboard"}
+    found = {i.module for i in imports_of(source) if i.module.startswith("seqbench")}
+    return {m for m in found if not any(m == r or m.startswith(r + ".") for r in roots)}
+
+
 def heavy_card(name: str, source: str) -> set[str]:
     """Cards and what collects them are imported by ``seqbench list``."""
     light = part_of(name) == "cards" or name.rpartition("/")[2] == "__init__"
@@ -233,6 +244,8 @@ CHECKS: dict[str, tuple[Path, Callable[[str, str], set[str]]]] = {
     "imports of tasks": (TASKS, forbidden_in_tasks),
     "heavy task cards": (TASKS, heavy_card),
     "clocks of tasks": (TASKS, forbidden_clocks),
+    "imports of tensorboard": (TENSORBOARD, forbidden_in_tensorboard),
+    "heavy card of tensorboard": (TENSORBOARD, heavy_card),
 }
 
 
@@ -240,7 +253,7 @@ CHECKS: dict[str, tuple[Path, Callable[[str, str], set[str]]]] = {
 def test_the_source_keeps_the_rules(check: str) -> None:
     root, forbidden = CHECKS[check]
     files = sorted(root.rglob("*.py"))
-    assert len(files) > 3
+    assert len(files) >= 3
     found = {name_of(f, root): forbidden(name_of(f, root), f.read_text(encoding="utf-8")) for f in files}
     assert {name: bad for name, bad in found.items() if bad} == {}
 
@@ -291,6 +304,7 @@ PLANTED = [
      {"seqbench.backends.numba_recurrent"}),
     (torch_in_streams, "backends/kernels/gemm", "from torch import nn", {"torch"}),
     (forbidden_in_tasks, "copy_memory", "from seqbench.network import Network", {"seqbench.network.Network"}),
+    (forbidden_in_tensorboard, "listener", "from seqbench.spec import Trial", {"seqbench.spec.Trial"}),
     (heavy_card, "lstm/__init__", "import torch", {"torch"}),
     (heavy_card, "cards", "import numpy", {"numpy"}),
 ]  # fmt: skip

@@ -18,7 +18,8 @@ from seqbench.registry import Registry, load, resolve
 
 BUILT_IN = set(load().models)
 HEAD = (
-    "from seqbench.api import Model, SectionCard, hookimpl\ndef card(n): return Model(n, 's', 'c', {'torch': 'a:B'})\n"
+    "from seqbench.api import ListenerCard, Model, SectionCard, hookimpl\n"
+    "def card(n): return Model(n, 's', 'c', {'torch': 'a:B'})\n"
 )
 HOOK = HEAD + "@hookimpl\ndef register_models(register):\n    "
 GOOD = HOOK + "register.model(card('stranger'))\n"
@@ -59,6 +60,18 @@ BROKEN = {
         HOOK + "register.model(Model('x', 's', 'c', {'torch': 'a:B'}, options=dict))",
         "options must be a frozen dataclass of option(...) fields",
     ),
+    "has a bad listener": (
+        HOOK + "register.listener(ListenerCard('My Ears', 's', 'a:b'))",
+        "listener name 'My Ears' must be lower case",
+    ),
+    "registers a listener's factory": (
+        HOOK + "register.listener('a:b')",
+        "register.listener wants a seqbench.api.ListenerCard, got str",
+    ),
+    "takes a listener's name": (
+        HOOK + "register.listener(ListenerCard('tensorboard', 's', 'a:b'))",
+        "listener 'tensorboard' is already registered by seqbench ",
+    ),
     "fails after its first card": (TWO_HOOKS, "register.section wants a seqbench.api.SectionCard, got str"),
 }
 numbers = itertools.count()
@@ -97,7 +110,7 @@ def test_the_built_in_cards_enter_by_the_same_door(cards: Registry) -> None:
     entries = {
         e.name: e.value for e in importlib.metadata.distribution("seqbench").entry_points.select(group="seqbench")
     }
-    assert entries == {"models": "seqbench_models", "tasks": "seqbench_tasks"}
+    assert entries == {"models": "seqbench_models", "tasks": "seqbench_tasks", "tensorboard": "seqbench_tensorboard"}
     assert str(cards.origin["model", "lstm"]) == f"seqbench {importlib.metadata.version('seqbench')}"
 
 

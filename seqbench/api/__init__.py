@@ -13,8 +13,10 @@ import pluggy
 from seqbench.api.checks import RESERVED_OPTIONS
 from seqbench.api.data import DataFile, DataFiles, Dataset, Defaults
 from seqbench.api.forms import Batch, Decoded, DecoderForm, Form, Prediction, Predictor, Tokens, Vectors
+from seqbench.api.listeners import Listener, ListenerCard, TrialStart
 from seqbench.api.models import Core, CoreSpec, Decoder, Memory, Model, NoOptions, State, option
-from seqbench.api.report import Block, Register, Section, SectionCard, TrialView
+from seqbench.api.register import Register
+from seqbench.api.report import Block, Section, SectionCard, TrialView
 from seqbench.api.tasks import Metric, Reference, Task, TaskCard
 from seqbench.errors import DataError, PluginError, Refused, SeqbenchError, UsageError
 
@@ -33,6 +35,8 @@ __all__ = [
     "DecoderForm",
     "Defaults",
     "Form",
+    "Listener",
+    "ListenerCard",
     "Memory",
     "Metric",
     "Model",
@@ -50,6 +54,7 @@ __all__ = [
     "Task",
     "TaskCard",
     "Tokens",
+    "TrialStart",
     "TrialView",
     "UsageError",
     "Vectors",

@@ -1,0 +1,19 @@
+"""TensorBoard: the curves of a run as event files. Importing this loads neither torch nor tensorboard."""
+
+from __future__ import annotations
+
+from seqbench.api import ListenerCard, Register, hookimpl
+
+__all__ = ["register_listeners"]
+
+
+@hookimpl
+def register_listeners(register: Register) -> None:
+    """Add the listener."""
+    register.listener(
+        ListenerCard(
+            name="tensorboard",
+            summary="Event files for TensorBoard, below events/tensorboard in the run's folder.",
+            factory="seqbench_tensorboard.listener:TensorBoard",
+        )
+    )

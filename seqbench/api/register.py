@@ -1,0 +1,27 @@
+"""What a registering hook is given."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from seqbench.api.listeners import ListenerCard
+    from seqbench.api.models import Model
+    from seqbench.api.report import SectionCard
+    from seqbench.api.tasks import TaskCard
+
+
+class Register(Protocol):
+    """What a registering hook is given."""
+
+    def model(self, card: Model) -> None:
+        """Add a model."""
+
+    def task(self, card: TaskCard) -> None:
+        """Add a task."""
+
+    def section(self, card: SectionCard) -> None:
+        """Add a section to the report."""
+
+    def listener(self, card: ListenerCard) -> None:
+        """Add a listener to training events."""
