@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from seqbench.executors.local import Observer
     from seqbench.pipeline import Plan
-    from seqbench.registry import Registry
+    from seqbench.registry import Registry, Source
     from seqbench.results import Results
     from seqbench.spec import Trial
     from seqbench.speed.spec import SpeedSpec
@@ -456,13 +456,17 @@ def list_(plugin: tuple[str, ...]) -> None:
     for title, rows in groups.items():
         click.echo(f"{title}:")
         for kind, name, summary in rows:
-            origin = cards.origin[kind, name]
-            from_ = "" if origin.distribution == "seqbench" else f"  [{origin}]"
-            click.echo(f"  {name:<14} {summary}{from_}")
+            click.echo(f"  {name:<14} {summary}{_from(cards.origin[kind, name])}")
     click.echo("Datasets:")
     for task in cards.tasks.values():
         for dataset in task.datasets:
-            click.echo(f"  {task.name + '/' + dataset.name:<22} {dataset.summary}")
+            name = f"{task.name}/{dataset.name}"
+            origin = cards.origin.get(("dataset", name), cards.origin["task", task.name])
+            click.echo(f"  {name:<22} {dataset.summary}{_from(origin)}")
+
+
+def _from(origin: Source) -> str:
+    return "" if origin.distribution == "seqbench" else f"  [{origin}]"
 
 
 @cli.command()
@@ -481,7 +485,7 @@ def info(name: str, code: bool, plugin: tuple[str, ...]) -> None:
     elif name in cards.tasks:
         if code:
             raise UsageError(f"{name} is a task; --code shows the code of models.")
-        click.echo(describe_task(cards.tasks[name], cards.origin["task", name]))
+        click.echo(describe_task(cards.tasks[name], cards.origin))
     else:
         raise UnknownName("model or task", name, [*cards.models, *cards.tasks])
 

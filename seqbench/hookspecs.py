@@ -25,5 +25,10 @@ def register_sections(register: Register) -> None:
 
 
 @hookspec
+def register_datasets(register: Register) -> None:
+    """Add datasets to tasks: call ``register.dataset(card)`` for each."""
+
+
+@hookspec
 def register_listeners(register: Register) -> None:
     """Add listeners to training events: call ``register.listener(card)`` for each."""

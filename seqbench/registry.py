@@ -10,7 +10,7 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import pluggy
 
 from seqbench import hookspecs
-from seqbench.api import ListenerCard, Model, SectionCard, TaskCard
+from seqbench.api import DatasetCard, ListenerCard, Model, SectionCard, TaskCard
 from seqbench.errors import PluginError, UnknownName, UsageError
 
 GROUP = "seqbench"
@@ -26,7 +26,7 @@ LIMIT = "SEQBENCH_PLUGINS"
 HOOKS = tuple(name for name in vars(hookspecs) if name.startswith("register_"))
 """In the order in which they are called: that of their definition."""
 
-Card = TypeVar("Card", Model, TaskCard, SectionCard, ListenerCard)
+Card = TypeVar("Card", Model, TaskCard, SectionCard, DatasetCard, ListenerCard)
 
 
 @dataclass(frozen=True)
@@ -54,11 +54,15 @@ class Broken:
 
 @dataclass
 class Registry:
-    """All cards that loaded, and what did not load."""
+    """All cards that loaded, and what did not load.
+
+    ``datasets`` are those that a ``DatasetCard`` brought, by ``"task/dataset"``; they are among their task's too.
+    """
 
     models: dict[str, Model] = field(default_factory=dict)
     tasks: dict[str, TaskCard] = field(default_factory=dict)
     sections: dict[str, SectionCard] = field(default_factory=dict)
+    datasets: dict[str, DatasetCard] = field(default_factory=dict)
     listeners: dict[str, ListenerCard] = field(default_factory=dict)
     broken: list[Broken] = field(default_factory=list)
     origin: dict[tuple[str, str], Source] = field(default_factory=dict)
@@ -114,6 +118,9 @@ class _Collector:
     def section(self, card: SectionCard) -> None:
         self._add("section", SectionCard, self._registry.sections, card)
 
+    def dataset(self, card: DatasetCard) -> None:
+        self._add("dataset", DatasetCard, self._registry.datasets, card)
+
     def listener(self, card: ListenerCard) -> None:
         self._add("listener", ListenerCard, self._registry.listeners, card)
 
@@ -146,11 +153,13 @@ def load(files: Sequence[str | Path] = (), *, strict: bool = False) -> Registry:
     registry = Registry()
     for entry, source in _entry_points():
         _load_one(registry, source, entry.load)
+    _join_datasets(registry)
     if strict and registry.broken:
         raise UsageError("; ".join(map(str, registry.broken)))
     for path in files:
         before = len(registry.broken)
         _load_one(registry, Source(Path(path).name, str(path), ""), lambda path=path: _import_file(Path(path)))
+        _join_datasets(registry)
         if len(registry.broken) > before:
             raise UsageError(str(registry.broken[-1]))
     return registry
@@ -211,6 +220,29 @@ def _load_one(registry: Registry, source: Source, imported: Any) -> None:
         registry.broken.append(Broken(source, " ".join(f"{type(error).__name__}: {error}".split())))
     else:
         collector.commit()
+
+
+def _join_datasets(registry: Registry) -> None:
+    """Put datasets behind their tasks' own, once the tasks are there; one that fits none is reported and dropped."""
+    for name, card in list(registry.datasets.items()):
+        task = registry.tasks.get(card.task)
+        if task is not None and task.dataset(card.dataset.name) is card.dataset:
+            continue  # it was there before
+        fault = _misfit(card, task, registry)
+        if fault or task is None:
+            del registry.datasets[name]
+            registry.broken.append(Broken(registry.origin.pop(("dataset", name)), f"PluginError: {fault}"))
+        else:
+            registry.tasks[task.name] = replace(task, datasets=(*task.datasets, card.dataset))
+
+
+def _misfit(card: DatasetCard, task: TaskCard | None, registry: Registry) -> str:
+    """Why a dataset cannot be had of its task; "" if it can."""
+    if task is None:
+        return f"dataset {card.name!r}: there is no task {card.task!r}"
+    if task.dataset(card.dataset.name) is not None:
+        return f"dataset {card.name!r} is already registered by {registry.origin['task', task.name]}"
+    return "" if task.takes else f"dataset {card.name!r}: task {task.name!r} takes no datasets of other plugins"
 
 
 def _call_hooks(plugin: object, collector: _Collector) -> None:

@@ -7,9 +7,9 @@ import math
 import os
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
@@ -29,6 +29,9 @@ from seqbench.spec import FIRST_STEP, STEP, Trial, record_of
 from seqbench.store import RunFolder
 from seqbench.streams import stream, torch_seed
 from seqbench.train import Problem, Trained, first_step, fit, steps_in
+
+if TYPE_CHECKING:
+    from seqbench.plan import Row
 
 Arrays: TypeAlias = dict[str, np.ndarray]
 
@@ -194,22 +197,42 @@ def find(trial: Trial) -> Cast:
     registry.check_unchanged(trial.plugins)
     cards = registry.load(list(trial.plugins))
     task_card, card = cards.task(trial.task), cards.model(trial.model)
-    task, form = prepare_task(task_card, trial.task_options, trial.dataset, trial.data_dir)
+    task, form = prepare_task(cards, trial, trial.data_dir)
     options = build_options(card.options, trial.model_options, f"model {card.name!r}")
     return Cast(cards, card, task_card, task, form, options)
 
 
-def prepare_task(card: TaskCard, options: Any, dataset: str, data_dir: str | None) -> tuple[Task, Form]:
-    """Build a task and load its data.
+def prepare_task(cards: registry.Registry, user: Trial | Row, data_dir: str | None) -> tuple[Task, Form]:
+    """Build the task of a trial, or of the row that it is of, and load its data.
 
     Raises:
         DataError: a file of the dataset is missing or damaged.
     """
-    task: Task = registry.resolve(card.factory)(build_options(card.options, options, f"task {card.name!r}"))
-    found = card.dataset(dataset)
+    card = cards.task(user.task)
+    task: Task = registry.resolve(card.factory)(build_options(card.options, user.task_options, f"task {card.name!r}"))
+    found = card.dataset(user.dataset)
     if found is None:
-        raise Refused(f"task {card.name} has no dataset {dataset!r}")
-    return task, task.prepare(dataset, data.locate(found, None if data_dir is None else Path(data_dir)))
+        raise Refused(f"task {card.name} has no dataset {user.dataset!r}")
+    files = data.locate(found, None if data_dir is None else Path(data_dir))
+    return task, task.prepare(user.dataset, replace(files, provide=_provider(cards, f"{card.name}/{user.dataset}")))
+
+
+def _provider(cards: registry.Registry, name: str) -> Callable[[data.Files], Any] | None:
+    """What gives the content of a dataset that a card brought; a fault in it is said to be that plugin's."""
+    card = cards.datasets.get(name)
+    if card is None:
+        return None
+    factory, origin = card.factory, cards.origin["dataset", name]
+
+    def provide(files: data.Files) -> Any:
+        try:
+            return registry.resolve(factory)(files)
+        except SeqbenchError:
+            raise
+        except Exception as error:
+            raise PluginError(f"dataset {name} of {origin}: {type(error).__name__}: {error}") from error
+
+    return provide
 
 
 def make_network(trial: Trial, cast: Cast) -> AnyNetwork:

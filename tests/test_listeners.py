@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +13,7 @@ import pytest
 import seqbench
 from seqbench.errors import SpecError, UnknownName, UsageError
 from seqbench.listeners import Listeners, check
+from seqbench.pipeline import resume
 from seqbench.registry import Registry, Source, load
 from seqbench.report.collect import read_run
 from seqbench.report.messages import notes
@@ -119,9 +118,7 @@ def test_the_spec_file_and_resume_name_the_listeners(heard: RunFolder, tmp_path:
     kept = diary(folder, first)
     (folder.path / "trials" / f"{second.id}.json").unlink()  # as if it had been interrupted, its files half written
     (folder.path / "events" / "diary" / second.id / "half").touch()
-    command = [sys.executable, "-m", "seqbench", "run", "--resume", str(folder.path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
-    assert done.returncode == 0, done.stderr
+    assert resume(folder.path, load([PLUGIN])).ok
     assert diary(folder, first) == kept
     assert [what for what, _, _ in diary(folder, second)].count("started") == 1
     assert [path.name for path in (folder.path / "events" / "diary" / second.id).iterdir()] == ["diary.jsonl"]
@@ -211,16 +208,10 @@ def test_tensorboard_reads_back_the_curves(tmp_path: Path) -> None:
     assert (test.step, test.value) == (30, pytest.approx(record["score"], rel=1e-6))
 
 
-def test_without_the_extra_a_line_says_what_to_install(tmp_path: Path) -> None:
-    away = tmp_path / "away" / "tensorboard"
-    away.mkdir(parents=True)
-    (away / "__init__.py").write_text("raise ModuleNotFoundError('No module named tensorboard')", encoding="utf-8")
-    path = os.pathsep.join([str(away.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
-    command = [sys.executable, "-m", "seqbench", "run", "--task", "copy[T=5]", "--events", "tensorboard"]
-    done = subprocess.run(
-        [*command, "--out", str(tmp_path / "out")],
-        env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, timeout=240, check=False,
-    )  # fmt: skip
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.splitlines()[-1].endswith("pip install 'seqbench[tensorboard]'.")
-    assert not (tmp_path / "out").exists()
+def test_without_the_extra_a_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    for module in ("event_file", "listener"):
+        monkeypatch.delitem(sys.modules, f"seqbench_tensorboard.{module}", raising=False)
+    said = check(["tensorboard"], [])
+    assert said.startswith("TensorBoard's event files need the package tensorboard (")
+    assert said.endswith("): pip install 'seqbench[tensorboard]'.")

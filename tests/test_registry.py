@@ -18,7 +18,8 @@ from seqbench.registry import Registry, load, resolve
 
 BUILT_IN = set(load().models)
 HEAD = (
-    "from seqbench.api import ListenerCard, Model, SectionCard, hookimpl\n"
+    "from seqbench.api import Dataset, DatasetCard, ListenerCard, Model, SectionCard, hookimpl\n"
+    "def data(task, name): return DatasetCard(task, Dataset(name, 's'), 'a:b')\n"
     "def card(n): return Model(n, 's', 'c', {'torch': 'a:B'})\n"
 )
 HOOK = HEAD + "@hookimpl\ndef register_models(register):\n    "
@@ -71,6 +72,26 @@ BROKEN = {
     "takes a listener's name": (
         HOOK + "register.listener(ListenerCard('tensorboard', 's', 'a:b'))",
         "listener 'tensorboard' is already registered by seqbench ",
+    ),
+    "registers a dataset without a card": (
+        HOOK + "register.dataset(Dataset('x', 's'))",
+        "register.dataset wants a seqbench.api.DatasetCard, got Dataset",
+    ),
+    "takes a dataset's name": (
+        HOOK + "register.dataset(data('char-lm', 'shakespeare'))",
+        "dataset 'char-lm/shakespeare' is already registered by seqbench ",
+    ),
+    "takes the name of a task's own dataset": (
+        HOOK + "register.dataset(data('char-lm', 'embedded'))",
+        "dataset 'char-lm/embedded' is already registered by seqbench ",
+    ),
+    "brings data to a task that takes none": (
+        HOOK + "register.dataset(data('copy', 'mine'))",
+        "dataset 'copy/mine': task 'copy' takes no datasets of other plugins",
+    ),
+    "brings data to nobody": (
+        HOOK + "register.dataset(data('chess', 'mine'))",
+        "dataset 'chess/mine': there is no task 'chess'",
     ),
     "fails after its first card": (TWO_HOOKS, "register.section wants a seqbench.api.SectionCard, got str"),
 }
@@ -136,6 +157,8 @@ def test_a_plugin_that_is_broken_is_reported_and_nothing_else_suffers(install: C
     assert found.models["lstm"].summary.startswith("Long short-term memory")
     assert "copy" in found.tasks
     assert "late" not in found.sections
+    assert set(found.datasets) == {"char-lm/shakespeare", "char-lm/machado", "sentiment/sst2", "sentiment/mr"}
+    assert [dataset.name for dataset in found.tasks["copy"].datasets] == ["embedded"]
     with pytest.raises(UsageError, match="broken plugin 'plug' of bad"):
         load(strict=True)
 
@@ -199,6 +222,17 @@ def test_the_command_line_reports_and_goes_on_or_stops(tmp_path: Path, install: 
     done = subprocess.run(strict, capture_output=True, text=True, env=environment, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("seqbench: broken plugin 'plug' of bad 1.2: ModuleNotFoundError")
+
+
+def test_a_dataset_may_come_before_its_task(install: Callable[..., str]) -> None:
+    """Distributions are loaded in the order of their names; what is asked for stands behind the task's own."""
+    install("aardvark", HOOK + "register.dataset(data('parity', 'mine'))")
+    task = (Path(__file__).parent / "plugins" / "parity.py").read_text(encoding="utf-8")
+    install("zebra", task.replace("Options, small)", "Options, small, takes='a list')"))
+    found = load()
+    assert found.broken == []
+    assert [dataset.name for dataset in found.tasks["parity"].datasets] == ["embedded", "mine"]
+    assert str(found.origin["dataset", "parity/mine"]) == "aardvark 1.2"
 
 
 # --- single files ---------------------------------------------------------------------------------------

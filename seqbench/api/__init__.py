@@ -11,7 +11,7 @@ from __future__ import annotations
 import pluggy
 
 from seqbench.api.checks import RESERVED_OPTIONS
-from seqbench.api.data import DataFile, DataFiles, Dataset, Defaults
+from seqbench.api.data import DataFile, DataFiles, Dataset, DatasetCard, Defaults
 from seqbench.api.forms import Batch, Decoded, DecoderForm, Form, Prediction, Predictor, Tokens, Vectors
 from seqbench.api.listeners import Listener, ListenerCard, TrialStart
 from seqbench.api.models import Core, CoreSpec, Decoder, Memory, Model, NoOptions, State, option
@@ -30,6 +30,7 @@ __all__ = [
     "DataFile",
     "DataFiles",
     "Dataset",
+    "DatasetCard",
     "Decoded",
     "Decoder",
     "DecoderForm",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from seqbench.api.data import DatasetCard
     from seqbench.api.listeners import ListenerCard
     from seqbench.api.models import Model
     from seqbench.api.report import SectionCard
@@ -22,6 +23,9 @@ class Register(Protocol):
 
     def section(self, card: SectionCard) -> None:
         """Add a section to the report."""
+
+    def dataset(self, card: DatasetCard) -> None:
+        """Add a dataset to a task."""
 
     def listener(self, card: ListenerCard) -> None:
         """Add a listener to training events."""

@@ -69,6 +69,8 @@ class TaskCard:
         options: a frozen dataclass of ``option(...)`` fields.
         defaults: the protocol where neither the user nor the dataset says anything.
         citation: where the task comes from.
+        takes: what ``DataFiles.content`` must give where another plugin brings a dataset (``DatasetCard``), as in
+            ``"a list of sentences"``; "": the task takes none.
     """
 
     name: str
@@ -80,6 +82,7 @@ class TaskCard:
     options: type[Any] = NoOptions
     defaults: Defaults = field(default_factory=Defaults)
     citation: str = ""
+    takes: str = ""
 
     def __post_init__(self) -> None:
         """Check the card.
