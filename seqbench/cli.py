@@ -10,6 +10,7 @@ import click
 
 from seqbench import __version__
 from seqbench.errors import SeqbenchError, UnknownName, UsageError
+from seqbench.plugin_commands import PluginCommand, commands_of, fault
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from seqbench.store import RunFolder
 
 OK, TRIAL_FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
-RUN_FOLDER = "seqbench.run_folder"
+RUN_FOLDER, ADDED = "seqbench.run_folder", "seqbench.added_commands"
 
 
 class Commands(click.Group):
@@ -47,11 +48,36 @@ class Commands(click.Group):
             more = f"; finished trials are safe, go on with: seqbench run --resume {folder}" if folder else ""
             click.echo(f"seqbench: interrupted{more}", err=True)
             sys.exit(INTERRUPTED)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception as error:
+            command = self.get_command(ctx, ctx.invoked_subcommand or "")
+            if not isinstance(command, PluginCommand):
+                raise  # a fault of our own: all of the traceback is wanted
+            click.echo(f"seqbench: {command} failed: {fault(error)}", err=True)
+            sys.exit(USAGE)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Our own and those of plugins."""
+        return sorted([*super().list_commands(ctx), *self._added(ctx)])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """One of our own, for which no plugin is loaded, else one of a plugin."""
+        return super().get_command(ctx, cmd_name) or self._added(ctx).get(cmd_name)
+
+    def _added(self, ctx: click.Context) -> dict[str, PluginCommand]:
+        from seqbench.registry import load
+
+        if ADDED not in ctx.meta:
+            cards = load(strict=bool(ctx.params.get("strict_plugins")))
+            ctx.meta[ADDED] = commands_of(cards), " ".join(f"({broken})" for broken in cards.broken)
+        added: dict[str, PluginCommand] = ctx.meta[ADDED][0]
+        return added
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         """Find the command, or the nearest name."""
         if args and self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
-            raise UnknownName("command", args[0], self.list_commands(ctx))
+            raise UnknownName("command", args[0], self.list_commands(ctx), ctx.meta[ADDED][1])
         return super().resolve_command(ctx, args)
 
 
@@ -448,11 +474,12 @@ def verify(run_folder: Path, trial: str | None, no_replay: bool, jobs: int | Non
 @cli.command("list")
 @click.option("--plugin", multiple=True, type=click.Path(), help="A Python file with a plugin. Repeatable.")
 def list_(plugin: tuple[str, ...]) -> None:
-    """Show the models, tasks and datasets that are installed."""
+    """Show what is installed: models, tasks, datasets and what else plugins bring."""
     cards = _registry(plugin)
     groups = {"Models": [("model", m.name, m.summary) for m in cards.models.values()]}
     groups["Tasks"] = [("task", t.name, t.summary) for t in cards.tasks.values()]
     groups["Listeners to training events"] = [("listener", c.name, c.summary) for c in cards.listeners.values()]
+    groups["Commands of plugins"] = [("command", c.name, c.summary) for c in cards.commands.values()]
     for title, rows in groups.items():
         click.echo(f"{title}:")
         for kind, name, summary in rows:

@@ -32,3 +32,8 @@ def register_datasets(register: Register) -> None:
 @hookspec
 def register_listeners(register: Register) -> None:
     """Add listeners to training events: call ``register.listener(card)`` for each."""
+
+
+@hookspec
+def register_commands(register: Register) -> None:
+    """Add subcommands to ``seqbench``: call ``register.command(card)`` for each."""

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import pluggy
 
 from seqbench import hookspecs
-from seqbench.api import DatasetCard, ListenerCard, Model, SectionCard, TaskCard
+from seqbench.api import CommandCard, DatasetCard, ListenerCard, Model, SectionCard, TaskCard
 from seqbench.errors import PluginError, UnknownName, UsageError
 
 GROUP = "seqbench"
@@ -26,7 +26,7 @@ LIMIT = "SEQBENCH_PLUGINS"
 HOOKS = tuple(name for name in vars(hookspecs) if name.startswith("register_"))
 """In the order in which they are called: that of their definition."""
 
-Card = TypeVar("Card", Model, TaskCard, SectionCard, DatasetCard, ListenerCard)
+Card = TypeVar("Card", Model, TaskCard, SectionCard, DatasetCard, ListenerCard, CommandCard)
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,7 @@ class Registry:
     sections: dict[str, SectionCard] = field(default_factory=dict)
     datasets: dict[str, DatasetCard] = field(default_factory=dict)
     listeners: dict[str, ListenerCard] = field(default_factory=dict)
+    commands: dict[str, CommandCard] = field(default_factory=dict)
     broken: list[Broken] = field(default_factory=list)
     origin: dict[tuple[str, str], Source] = field(default_factory=dict)
 
@@ -123,6 +124,9 @@ class _Collector:
 
     def listener(self, card: ListenerCard) -> None:
         self._add("listener", ListenerCard, self._registry.listeners, card)
+
+    def command(self, card: CommandCard) -> None:
+        self._add("command", CommandCard, self._registry.commands, card)
 
     def _add(self, kind: str, wanted: type[Any], cards: dict[str, Any], card: Any) -> None:
         if not isinstance(card, wanted):

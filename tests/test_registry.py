@@ -18,7 +18,7 @@ from seqbench.registry import Registry, load, resolve
 
 BUILT_IN = set(load().models)
 HEAD = (
-    "from seqbench.api import Dataset, DatasetCard, ListenerCard, Model, SectionCard, hookimpl\n"
+    "from seqbench.api import CommandCard, Dataset, DatasetCard, ListenerCard, Model, SectionCard, hookimpl\n"
     "def data(task, name): return DatasetCard(task, Dataset(name, 's'), 'a:b')\n"
     "def card(n): return Model(n, 's', 'c', {'torch': 'a:B'})\n"
 )
@@ -73,6 +73,18 @@ BROKEN = {
         HOOK + "register.listener(ListenerCard('tensorboard', 's', 'a:b'))",
         "listener 'tensorboard' is already registered by seqbench ",
     ),
+    "registers a function as a command": (
+        HOOK + "register.command(print)",
+        "register.command wants a seqbench.api.CommandCard, got builtin_function_or_method",
+    ),
+    "takes a command of ours": (
+        HOOK + "register.command(CommandCard('run', 's', 'a:b'))",
+        "command 'run' is seqbench's own; choose another name",
+    ),
+    "takes a plugin's command": (
+        HOOK + "register.command(CommandCard('tensorboard', 's', 'a:b'))",
+        "command 'tensorboard' is already registered by seqbench ",
+    ),
     "registers a dataset without a card": (
         HOOK + "register.dataset(Dataset('x', 's'))",
         "register.dataset wants a seqbench.api.DatasetCard, got Dataset",
@@ -96,25 +108,6 @@ BROKEN = {
     "fails after its first card": (TWO_HOOKS, "register.section wants a seqbench.api.SectionCard, got str"),
 }
 numbers = itertools.count()
-
-
-@pytest.fixture
-def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
-    """``install("bad", code)``: a distribution of that name, version 1.2, whose only plugin is ``code``."""
-    monkeypatch.syspath_prepend(tmp_path)
-
-    def make(name: str, code: str, metadata: bool = True) -> str:
-        module = f"stranger_{next(numbers)}"
-        (tmp_path / f"{module}.py").write_text(code, encoding="utf-8")
-        info = tmp_path / f"{name}-1.2.dist-info"
-        info.mkdir()
-        if metadata:
-            (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.2\n", encoding="utf-8")
-        (info / "entry_points.txt").write_text(f"[seqbench]\nplug = {module}\n", encoding="utf-8")
-        importlib.invalidate_caches()
-        return module
-
-    return make
 
 
 def names(found: Registry) -> set[str]:

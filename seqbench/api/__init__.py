@@ -11,6 +11,7 @@ from __future__ import annotations
 import pluggy
 
 from seqbench.api.checks import RESERVED_OPTIONS
+from seqbench.api.commands import CommandCard
 from seqbench.api.data import DataFile, DataFiles, Dataset, DatasetCard, Defaults
 from seqbench.api.forms import Batch, Decoded, DecoderForm, Form, Prediction, Predictor, Tokens, Vectors
 from seqbench.api.listeners import Listener, ListenerCard, TrialStart
@@ -24,6 +25,7 @@ __all__ = [
     "RESERVED_OPTIONS",
     "Batch",
     "Block",
+    "CommandCard",
     "Core",
     "CoreSpec",
     "DataError",

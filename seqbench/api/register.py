@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from seqbench.api.commands import CommandCard
     from seqbench.api.data import DatasetCard
     from seqbench.api.listeners import ListenerCard
     from seqbench.api.models import Model
@@ -29,3 +30,6 @@ class Register(Protocol):
 
     def listener(self, card: ListenerCard) -> None:
         """Add a listener to training events."""
+
+    def command(self, card: CommandCard) -> None:
+        """Add a subcommand to ``seqbench``."""
