@@ -15,7 +15,7 @@ from seqbench.plugin_commands import PluginCommand, commands_of, fault
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from seqbench.executors.local import Observer
+    from seqbench.api import Observer
     from seqbench.pipeline import Plan
     from seqbench.registry import Registry, Source
     from seqbench.results import Results
@@ -131,6 +131,7 @@ def _registry(plugins: Sequence[str] = ()) -> Registry:
 )
 @click.option("--plugin", multiple=True, type=click.Path(), help="A Python file with a plugin. Repeatable.")
 @click.option("--events", multiple=True, help="Tell this listener of training events: tensorboard. Repeatable.")
+@click.option("--executor", help="What runs the trials. Default: local, this machine.")
 @click.option("--out", type=click.Path(), help="Folder for the run's own folder. Default: results.")
 @click.option("--dry-run", is_flag=True, help="Print the trials and their sizes; train nothing.")
 @click.option("--resume", "resumed", type=click.Path(path_type=Path), help="Finish an interrupted run.")
@@ -479,6 +480,7 @@ def list_(plugin: tuple[str, ...]) -> None:
     groups = {"Models": [("model", m.name, m.summary) for m in cards.models.values()]}
     groups["Tasks"] = [("task", t.name, t.summary) for t in cards.tasks.values()]
     groups["Listeners to training events"] = [("listener", c.name, c.summary) for c in cards.listeners.values()]
+    groups["Executors"] = [("executor", c.name, c.summary) for c in cards.executors.values()]
     groups["Commands of plugins"] = [("command", c.name, c.summary) for c in cards.commands.values()]
     for title, rows in groups.items():
         click.echo(f"{title}:")

@@ -35,5 +35,10 @@ def register_listeners(register: Register) -> None:
 
 
 @hookspec
+def register_executors(register: Register) -> None:
+    """Add ways to run trials: call ``register.executor(card)`` for each."""
+
+
+@hookspec
 def register_commands(register: Register) -> None:
     """Add subcommands to ``seqbench``: call ``register.command(card)`` for each."""

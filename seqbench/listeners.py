@@ -12,7 +12,7 @@ import torch
 
 from seqbench import registry
 from seqbench.api import Listener, PluginError, TrialStart
-from seqbench.errors import UsageError
+from seqbench.errors import UsageError, one_line
 from seqbench.registry import Registry
 from seqbench.spec import Trial, trial_to_dict
 from seqbench.store import RunFolder, strict
@@ -39,8 +39,8 @@ def _blamed(whose: str) -> Iterator[None]:
     except UsageError:
         raise
     except (Exception, SystemExit) as error:
-        said = str(error) if isinstance(error, PluginError) else f"{type(error).__name__}: {error}"
-        raise UsageError(f"{whose} cannot be had: {' '.join(said.split())}; leave it out of --events") from error
+        said = str(error) if isinstance(error, PluginError) else one_line(error)
+        raise UsageError(f"{whose} cannot be had: {said}; leave it out of --events") from error
 
 
 class Listeners:
@@ -86,8 +86,8 @@ class Listeners:
         except (Exception, SystemExit) as error:  # noqa: BLE001 - a stranger's code may raise anything
             traceback.print_exception(error)  # into the trial's log
             self._there.pop(name, None)
-            said = " ".join(f"{type(error).__name__}: {error}".split())
-            self.faults.append(f"warning: listener {name!r} of {self._origin[name]} was dropped at {when}: {said}")
+            whose = f"listener {name!r} of {self._origin[name]}"
+            self.faults.append(f"warning: {whose} was dropped at {when}: {one_line(error)}")
 
 
 def _start_of(trial: Trial, steps: int, folder: Path) -> TrialStart:

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from seqbench import __version__, data, registry
+from seqbench.api import Observer
 from seqbench.errors import SeqbenchError, UsageError
-from seqbench.executors.local import Observer, Silent, run_local
+from seqbench.executors.chosen import chosen
+from seqbench.executors.local import Silent
 from seqbench.plan import Answer, Row, rows_of, trials_of, warnings_of, with_known_steps
 from seqbench.process import run_in_child
 from seqbench.registry import Registry
@@ -62,6 +64,7 @@ def make_plan(spec: RunSpec, cards: Registry) -> Plan:
     spec = with_absolute_paths(spec)
     plugins = registry.fingerprints(spec.plugin)
     rows = rows_of(spec, cards)
+    chosen(spec.executor, cards)
     check_listeners(spec, cards)
     if spec.tune:
         check_tuning(spec, {row.training.lr for row in rows})
@@ -225,11 +228,12 @@ def _note_environment(folder: RunFolder, stored: dict[str, Any], now: Mapping[st
 
 
 def _run(folder: RunFolder, spec: RunSpec, cards: Registry, watch: Watch) -> Results:
+    execute = chosen(spec.executor, cards)
     with folder.locked():
         _write_replay(folder, spec)
         for trials in _phases(folder, spec, cards):
             with watch(trials, folder) as observer:
-                run_local(trials, folder, jobs_for(spec, trials[0].device), spec.timeout, observer)
+                execute(trials, folder, jobs_for(spec, trials[0].device), spec.timeout, observer)
         _write_replay(folder, spec)
     results = Results(folder, cards)
     results.write_report()

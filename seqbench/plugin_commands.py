@@ -10,7 +10,7 @@ import click
 
 from seqbench import registry
 from seqbench.api import CommandCard
-from seqbench.errors import PluginError, SeqbenchError
+from seqbench.errors import PluginError, SeqbenchError, one_line
 from seqbench.registry import Registry, Source
 
 
@@ -54,4 +54,4 @@ def commands_of(cards: Registry) -> dict[str, PluginCommand]:
 def fault(error: BaseException) -> str:
     """``ValueError: no such thing (my_command.py, line 12)``, in one line."""
     last = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{' '.join(f'{type(error).__name__}: {error}'.split())} ({Path(last.filename).name}, line {last.lineno})"
+    return f"{one_line(error)} ({Path(last.filename).name}, line {last.lineno})"

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import pluggy
 
 from seqbench import hookspecs
-from seqbench.api import CommandCard, DatasetCard, ListenerCard, Model, SectionCard, TaskCard
+from seqbench.api import CommandCard, DatasetCard, ExecutorCard, ListenerCard, Model, SectionCard, TaskCard
 from seqbench.errors import PluginError, UnknownName, UsageError
 
 GROUP = "seqbench"
@@ -26,7 +26,7 @@ LIMIT = "SEQBENCH_PLUGINS"
 HOOKS = tuple(name for name in vars(hookspecs) if name.startswith("register_"))
 """In the order in which they are called: that of their definition."""
 
-Card = TypeVar("Card", Model, TaskCard, SectionCard, DatasetCard, ListenerCard, CommandCard)
+Card = TypeVar("Card", Model, TaskCard, SectionCard, DatasetCard, ListenerCard, ExecutorCard, CommandCard)
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,7 @@ class Registry:
     sections: dict[str, SectionCard] = field(default_factory=dict)
     datasets: dict[str, DatasetCard] = field(default_factory=dict)
     listeners: dict[str, ListenerCard] = field(default_factory=dict)
+    executors: dict[str, ExecutorCard] = field(default_factory=dict)
     commands: dict[str, CommandCard] = field(default_factory=dict)
     broken: list[Broken] = field(default_factory=list)
     origin: dict[tuple[str, str], Source] = field(default_factory=dict)
@@ -92,10 +93,18 @@ class Registry:
         """
         return self._find("listener", self.listeners, name)
 
+    def executor(self, name: str) -> ExecutorCard:
+        """The card of the executor of that name.
+
+        Raises:
+            UnknownName: no plugin registers it.
+        """
+        return self._find("executor", self.executors, name)
+
     def _find(self, kind: str, cards: dict[str, Card], name: str) -> Card:
         if name not in cards:
-            hint = f"({'; '.join(map(str, self.broken))})" if self.broken else ""
-            raise UnknownName(kind, name, cards, hint)
+            why = [*map(str, self.broken), *([f"{LIMIT} is {os.environ[LIMIT]!r}"] if LIMIT in os.environ else [])]
+            raise UnknownName(kind, name, cards, f"({'; '.join(why)})" if why else "")
         return cards[name]
 
     def sections_of(self, task: str) -> list[SectionCard]:
@@ -124,6 +133,9 @@ class _Collector:
 
     def listener(self, card: ListenerCard) -> None:
         self._add("listener", ListenerCard, self._registry.listeners, card)
+
+    def executor(self, card: ExecutorCard) -> None:
+        self._add("executor", ExecutorCard, self._registry.executors, card)
 
     def command(self, card: CommandCard) -> None:
         self._add("command", CommandCard, self._registry.commands, card)

@@ -111,6 +111,7 @@ class RunSpec:
         data_dir: where downloaded datasets lie; None: SEQBENCH_DATA, then the cache.
         plugin: single Python files with plugins.
         events: listeners that are told of training events, by name.
+        executor: what runs the trials, by name.
         out: the folder in which the run gets its own folder.
         steps: row id to number of steps, where an earlier run turned seconds into steps (a replay).
     """
@@ -135,6 +136,7 @@ class RunSpec:
     data_dir: str | None = None
     plugin: tuple[str, ...] = ()
     events: tuple[str, ...] = ()
+    executor: str = "local"
     out: str = "results"
     steps: Mapping[str, int] = field(default_factory=dict)
 

@@ -134,7 +134,7 @@ def test_the_environment_names_whose_dataset_was_used(found: Registry, example_t
 def test_info_says_whose_a_dataset_is_and_what_a_task_takes(found: Registry) -> None:
     text = describe_task(found.task("char-lm"), found.origin)
     assert "  whole: Made up: whole. (terms: nobody's) [reader 1.2]\n" in text
-    assert "MIT\n" in text, "nothing beside our own"
+    assert "says MIT)\n" in text, "nothing beside our own"
     assert f"Datasets of other plugins give {found.task('char-lm').takes}." in text
     assert "Datasets of other plugins" not in describe_task(found.task("copy"), found.origin)
 

@@ -31,6 +31,7 @@ GRAPH = {
     "errors": "",
     "api": "api errors",
     "hookspecs": "api",
+    "builtin": "api",
     "registry": "api errors hookspecs",
     "options": "errors",
     "quantities": "errors",
@@ -67,12 +68,12 @@ GRAPH = {
     "budget": "api assemble quantities",
     "sizing": "api assemble budget errors measure options plan quantities registry spec streams trial",
     "process": "registry",
-    "executors": "executors process spec store",
+    "executors": "api errors executors process registry spec store",
     "progress": "executors spec store tuning",
     "report": "api environment errors frame garbage quantities registry report rounds spec stats store tuning verdicts",
     "results": "api errors frame registry report spec stats store verdicts",
     "pipeline": (
-        "__init__ data environment errors executors plan process registry report results rounds spec store tuning"
+        "__init__ api data environment errors executors plan process registry report results rounds spec store tuning"
     ),
     "speed": (
         "__init__ api assemble encoder_decoder environment errors executors frame losses measure network options "

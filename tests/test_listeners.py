@@ -105,10 +105,17 @@ def test_each_fault_is_a_note_that_names_whose_it_is(heard: RunFolder) -> None:
     assert "a planted fault" in heard.log_path(record["id"]).read_text(encoding="utf-8")
 
 
-def test_a_replay_hears_nobody_and_finds_the_same_bits(heard: RunFolder) -> None:
+def test_a_replay_finds_the_same_bits(heard: RunFolder) -> None:
     findings = []
     assert verify(heard, Request(), findings.append), findings
     assert [finding.verdict for finding in findings] == ["bit-equal"]
+
+
+def test_a_replay_has_no_listeners(heard: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    replayed: list[Trial] = []
+    monkeypatch.setattr("seqbench.verify.run_local", lambda trials, *rest: replayed.extend(trials))
+    verify(heard, Request(), lambda finding: None)
+    assert [trial.events for trial in replayed] == [()]
 
 
 def test_the_spec_file_and_resume_name_the_listeners(heard: RunFolder, tmp_path: Path) -> None:

@@ -18,7 +18,8 @@ from seqbench.registry import Registry, load, resolve
 
 BUILT_IN = set(load().models)
 HEAD = (
-    "from seqbench.api import CommandCard, Dataset, DatasetCard, ListenerCard, Model, SectionCard, hookimpl\n"
+    "from seqbench.api import CommandCard, Dataset, DatasetCard, ExecutorCard, ListenerCard\n"
+    "from seqbench.api import Model, SectionCard, hookimpl\n"
     "def data(task, name): return DatasetCard(task, Dataset(name, 's'), 'a:b')\n"
     "def card(n): return Model(n, 's', 'c', {'torch': 'a:B'})\n"
 )
@@ -73,6 +74,14 @@ BROKEN = {
         HOOK + "register.listener(ListenerCard('tensorboard', 's', 'a:b'))",
         "listener 'tensorboard' is already registered by seqbench ",
     ),
+    "registers a function as an executor": (
+        HOOK + "register.executor(print)",
+        "register.executor wants a seqbench.api.ExecutorCard, got builtin_function_or_method",
+    ),
+    "takes an executor's name": (
+        HOOK + "register.executor(ExecutorCard('local', 's', 'a:b'))",
+        "executor 'local' is already registered by seqbench ",
+    ),
     "registers a function as a command": (
         HOOK + "register.command(print)",
         "register.command wants a seqbench.api.CommandCard, got builtin_function_or_method",
@@ -124,7 +133,12 @@ def test_the_built_in_cards_enter_by_the_same_door(cards: Registry) -> None:
     entries = {
         e.name: e.value for e in importlib.metadata.distribution("seqbench").entry_points.select(group="seqbench")
     }
-    assert entries == {"models": "seqbench_models", "tasks": "seqbench_tasks", "tensorboard": "seqbench_tensorboard"}
+    assert entries == {
+        "harness": "seqbench.builtin",
+        "models": "seqbench_models",
+        "tasks": "seqbench_tasks",
+        "tensorboard": "seqbench_tensorboard",
+    }
     assert str(cards.origin["model", "lstm"]) == f"seqbench {importlib.metadata.version('seqbench')}"
 
 

@@ -13,6 +13,7 @@ import pluggy
 from seqbench.api.checks import RESERVED_OPTIONS
 from seqbench.api.commands import CommandCard
 from seqbench.api.data import DataFile, DataFiles, Dataset, DatasetCard, Defaults
+from seqbench.api.executors import Executor, ExecutorCard, Observer
 from seqbench.api.forms import Batch, Decoded, DecoderForm, Form, Prediction, Predictor, Tokens, Vectors
 from seqbench.api.listeners import Listener, ListenerCard, TrialStart
 from seqbench.api.models import Core, CoreSpec, Decoder, Memory, Model, NoOptions, State, option
@@ -37,6 +38,8 @@ __all__ = [
     "Decoder",
     "DecoderForm",
     "Defaults",
+    "Executor",
+    "ExecutorCard",
     "Form",
     "Listener",
     "ListenerCard",
@@ -44,6 +47,7 @@ __all__ = [
     "Metric",
     "Model",
     "NoOptions",
+    "Observer",
     "PluginError",
     "Prediction",
     "Predictor",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from seqbench.api.commands import CommandCard
     from seqbench.api.data import DatasetCard
+    from seqbench.api.executors import ExecutorCard
     from seqbench.api.listeners import ListenerCard
     from seqbench.api.models import Model
     from seqbench.api.report import SectionCard
@@ -30,6 +31,9 @@ class Register(Protocol):
 
     def listener(self, card: ListenerCard) -> None:
         """Add a listener to training events."""
+
+    def executor(self, card: ExecutorCard) -> None:
+        """Add a way to run trials."""
 
     def command(self, card: CommandCard) -> None:
         """Add a subcommand to ``seqbench``."""
