@@ -10,21 +10,22 @@ import click
 
 from seqbench import __version__
 from seqbench.errors import SeqbenchError, UnknownName, UsageError
+from seqbench.plugin_commands import PluginCommand, commands_of, fault
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from seqbench.api import Observer
     from seqbench.check import Verdict
-    from seqbench.executors.local import Observer
     from seqbench.pipeline import Plan
-    from seqbench.registry import Registry
+    from seqbench.registry import Registry, Source
     from seqbench.results import Results
     from seqbench.spec import Trial
     from seqbench.speed.spec import SpeedSpec
     from seqbench.store import RunFolder
 
 OK, TRIAL_FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
-RUN_FOLDER = "seqbench.run_folder"
+RUN_FOLDER, ADDED = "seqbench.run_folder", "seqbench.added_commands"
 
 
 class Commands(click.Group):
@@ -48,11 +49,36 @@ class Commands(click.Group):
             more = f"; finished trials are safe, go on with: seqbench run --resume {folder}" if folder else ""
             click.echo(f"seqbench: interrupted{more}", err=True)
             sys.exit(INTERRUPTED)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception as error:
+            command = self.get_command(ctx, ctx.invoked_subcommand or "")
+            if not isinstance(command, PluginCommand):
+                raise  # a fault of our own: all of the traceback is wanted
+            click.echo(f"seqbench: {command} failed: {fault(error)}", err=True)
+            sys.exit(USAGE)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Our own and those of plugins."""
+        return sorted([*super().list_commands(ctx), *self._added(ctx)])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """One of our own, for which no plugin is loaded, else one of a plugin."""
+        return super().get_command(ctx, cmd_name) or self._added(ctx).get(cmd_name)
+
+    def _added(self, ctx: click.Context) -> dict[str, PluginCommand]:
+        from seqbench.registry import load
+
+        if ADDED not in ctx.meta:
+            cards = load(strict=bool(ctx.params.get("strict_plugins")))
+            ctx.meta[ADDED] = commands_of(cards), " ".join(f"({broken})" for broken in cards.broken)
+        added: dict[str, PluginCommand] = ctx.meta[ADDED][0]
+        return added
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         """Find the command, or the nearest name."""
         if args and self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
-            raise UnknownName("command", args[0], self.list_commands(ctx))
+            raise UnknownName("command", args[0], self.list_commands(ctx), ctx.meta[ADDED][1])
         return super().resolve_command(ctx, args)
 
 
@@ -105,6 +131,8 @@ def _registry(plugins: Sequence[str] = ()) -> Registry:
     "--data-dir", type=click.Path(), help="Where downloaded datasets lie. Default: SEQBENCH_DATA or the cache."
 )
 @click.option("--plugin", multiple=True, type=click.Path(), help="A Python file with a plugin. Repeatable.")
+@click.option("--events", multiple=True, help="Tell this listener of training events: tensorboard. Repeatable.")
+@click.option("--executor", help="What runs the trials. Default: local, this machine.")
 @click.option("--out", type=click.Path(), help="Folder for the run's own folder. Default: results.")
 @click.option("--dry-run", is_flag=True, help="Print the trials and their sizes; train nothing.")
 @click.option("--resume", "resumed", type=click.Path(path_type=Path), help="Finish an interrupted run.")
@@ -520,20 +548,27 @@ def _tell_verdict(verdict: Verdict) -> None:
 @cli.command("list")
 @click.option("--plugin", multiple=True, type=click.Path(), help="A Python file with a plugin. Repeatable.")
 def list_(plugin: tuple[str, ...]) -> None:
-    """Show the models, tasks and datasets that are installed."""
+    """Show what is installed: models, tasks, datasets and what else plugins bring."""
     cards = _registry(plugin)
     groups = {"Models": [("model", m.name, m.summary) for m in cards.models.values()]}
     groups["Tasks"] = [("task", t.name, t.summary) for t in cards.tasks.values()]
+    groups["Listeners to training events"] = [("listener", c.name, c.summary) for c in cards.listeners.values()]
+    groups["Executors"] = [("executor", c.name, c.summary) for c in cards.executors.values()]
+    groups["Commands of plugins"] = [("command", c.name, c.summary) for c in cards.commands.values()]
     for title, rows in groups.items():
         click.echo(f"{title}:")
         for kind, name, summary in rows:
-            origin = cards.origin[kind, name]
-            from_ = "" if origin.distribution == "seqbench" else f"  [{origin}]"
-            click.echo(f"  {name:<14} {summary}{from_}")
+            click.echo(f"  {name:<14} {summary}{_from(cards.origin[kind, name])}")
     click.echo("Datasets:")
     for task in cards.tasks.values():
         for dataset in task.datasets:
-            click.echo(f"  {task.name + '/' + dataset.name:<22} {dataset.summary}")
+            name = f"{task.name}/{dataset.name}"
+            origin = cards.origin.get(("dataset", name), cards.origin["task", task.name])
+            click.echo(f"  {name:<22} {dataset.summary}{_from(origin)}")
+
+
+def _from(origin: Source) -> str:
+    return "" if origin.distribution == "seqbench" else f"  [{origin}]"
 
 
 @cli.command()
@@ -552,7 +587,7 @@ def info(name: str, code: bool, plugin: tuple[str, ...]) -> None:
     elif name in cards.tasks:
         if code:
             raise UsageError(f"{name} is a task; --code shows the code of models.")
-        click.echo(describe_task(cards.tasks[name], cards.origin["task", name]))
+        click.echo(describe_task(cards.tasks[name], cards.origin))
     else:
         raise UnknownName("model or task", name, [*cards.models, *cards.tasks])
 

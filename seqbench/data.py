@@ -45,6 +45,17 @@ class Files:
     """Where the files of a dataset lie, each checked against its sha256, and the cache (an ``api.DataFiles``)."""
 
     paths: dict[str, Path]
+    provide: Callable[[Files], Any] | None = None
+
+    def content(self) -> Any:
+        """What the dataset's plugin makes of the files; see ``api.DataFiles``.
+
+        Raises:
+            DataError: no plugin brought this dataset to the task.
+        """
+        if self.provide is None:
+            raise DataError("The task itself reads or makes this dataset: no plugin's function gives its content.")
+        return self.provide(self)
 
     def path(self, name: str) -> Path:
         """The local path of the file that the dataset calls ``name``.

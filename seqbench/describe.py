@@ -6,10 +6,11 @@ import dataclasses
 import importlib.util
 import sys
 import textwrap
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from seqbench.api import CoreSpec, Defaults, Model, TaskCard
+from seqbench.api import CoreSpec, Dataset, Defaults, Model, TaskCard
 from seqbench.errors import PluginError
 from seqbench.options import bounds
 from seqbench.registry import Source
@@ -65,19 +66,31 @@ def _source_file(module: str) -> Path:
     return Path(origin)
 
 
-def describe_task(card: TaskCard, source: Source) -> str:
-    """Metrics, datasets, options, protocol and source of a task."""
+def describe_task(card: TaskCard, origin: Mapping[tuple[str, str], Source]) -> str:
+    """Metrics, datasets, options, protocol and source of a task; ``origin`` as the registry has it."""
+    source = origin["task", card.name]
     metrics = [f"  {m.name}{f' ({m.unit})' if m.unit else ''}: {m.summary}" for m in card.metrics]
-    datasets = [f"  {d.name}: {d.summary}" + (f" (terms: {d.licence})" if d.licence else "") for d in card.datasets]
+    datasets = [
+        f"  {_dataset(d, origin.get(('dataset', f'{card.name}/{d.name}'), source), source)}" for d in card.datasets
+    ]
+    takes = f"Datasets of other plugins give {card.takes}." if card.takes else ""
     parts = [
         f"{card.name}: {card.summary}",
         "Metrics (the first is the score):\n" + "\n".join(metrics),
         "Datasets (the first is the default):\n" + "\n".join(datasets),
+        takes,
         _options(card.options, ""),
         _protocol(card),
         f"Source: {card.citation}\nPlugin: {source}" if card.citation else f"Plugin: {source}",
     ]
     return "\n\n".join(filter(None, parts))
+
+
+def _dataset(dataset: Dataset, source: Source, task: Source) -> str:
+    terms = f" (terms: {dataset.licence})" if dataset.licence else ""
+    return f"{dataset.name}: {dataset.summary}{terms}" + (
+        "" if source.distribution == task.distribution else f" [{source}]"
+    )
 
 
 def _protocol(card: TaskCard) -> str:

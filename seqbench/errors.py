@@ -61,3 +61,8 @@ class Diverged(SeqbenchError):
     def __init__(self, step: int | None, message: str) -> None:
         self.step = step
         super().__init__(message)
+
+
+def one_line(error: BaseException) -> str:
+    """``ValueError: no such thing``: kind and message of an error that is not ours, without line ends."""
+    return " ".join(f"{type(error).__name__}: {error}".split())

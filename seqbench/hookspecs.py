@@ -22,3 +22,23 @@ def register_tasks(register: Register) -> None:
 @hookspec
 def register_sections(register: Register) -> None:
     """Add report sections: call ``register.section(card)`` for each."""
+
+
+@hookspec
+def register_datasets(register: Register) -> None:
+    """Add datasets to tasks: call ``register.dataset(card)`` for each."""
+
+
+@hookspec
+def register_listeners(register: Register) -> None:
+    """Add listeners to training events: call ``register.listener(card)`` for each."""
+
+
+@hookspec
+def register_executors(register: Register) -> None:
+    """Add ways to run trials: call ``register.executor(card)`` for each."""
+
+
+@hookspec
+def register_commands(register: Register) -> None:
+    """Add subcommands to ``seqbench``: call ``register.command(card)`` for each."""

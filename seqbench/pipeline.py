@@ -11,15 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from seqbench import __version__, data, registry
+from seqbench.api import Observer
 from seqbench.errors import SeqbenchError, UsageError
-from seqbench.executors.local import Observer, Silent, run_local
+from seqbench.executors.chosen import chosen
+from seqbench.executors.local import Silent
 from seqbench.plan import Answer, Row, rows_of, trials_of, warnings_of, with_known_steps
 from seqbench.process import run_in_child
 from seqbench.registry import Registry
 from seqbench.report.collect import read_run
 from seqbench.results import Results
 from seqbench.rounds import next_look
-from seqbench.spec import RunSpec, Trial, parse_seeds, spec_from_mapping, spec_to_toml
+from seqbench.spec import RunSpec, Trial, parse_seeds, spec_from_mapping, spec_to_toml, trial_to_dict
 from seqbench.store import RunFolder, write_text
 from seqbench.tuning import check_tuning, settled, tuning_trials
 
@@ -62,6 +64,8 @@ def make_plan(spec: RunSpec, cards: Registry) -> Plan:
     spec = with_absolute_paths(spec)
     plugins = registry.fingerprints(spec.plugin)
     rows = rows_of(spec, cards)
+    chosen(spec.executor, cards)
+    check_listeners(spec, cards)
     if spec.tune:
         check_tuning(spec, {row.training.lr for row in rows})
     files = obtain_data(rows, cards, spec.data_dir)
@@ -83,6 +87,21 @@ def check_threads(threads: int) -> None:
 
     if threads > usable_cores():
         raise UsageError(f"--threads is {threads}; this machine has {usable_cores()} usable cores.")
+
+
+def check_listeners(spec: RunSpec, cards: Registry) -> None:
+    """Make sure that whoever is to be told of training events can be.
+
+    Raises:
+        UsageError: a listener is unknown, or what it needs is not installed.
+    """
+    for name in spec.events:
+        cards.listener(name)
+    if not spec.events:
+        return
+    error = in_torch_child("seqbench.listeners:check", (spec.events, spec.plugin), "Importing the listeners")
+    if error:
+        raise UsageError(error)
 
 
 def with_absolute_paths(spec: RunSpec) -> RunSpec:
@@ -116,18 +135,18 @@ def ask_torch(rows: Sequence[Row], spec: RunSpec) -> Answer:
     return answer
 
 
-def in_torch_child(function: str, arguments: tuple[Any, ...]) -> Any:
-    """What a function that sizes models returns; in a child process, since it imports torch.
+def in_torch_child(function: str, arguments: tuple[Any, ...], doing: str = "Sizing the models") -> Any:
+    """What a function returns; in a child process, since it imports torch.
 
     Raises:
-        SeqbenchError: the child died.
+        SeqbenchError: the child died; ``doing`` begins the message.
     """
     with tempfile.TemporaryDirectory(prefix="seqbench-") as scratch:
         log = Path(scratch) / "sizing.log"
         outcome = run_in_child(function, arguments, log, limit=600)
         if outcome.kind != "returned":
             tail = log.read_text(encoding="utf-8", errors="replace")[-2000:] if log.exists() else ""
-            raise SeqbenchError(f"Sizing the models failed ({outcome.kind}, exit code {outcome.exitcode}):\n{tail}")
+            raise SeqbenchError(f"{doing} failed ({outcome.kind}, exit code {outcome.exitcode}):\n{tail}")
     return outcome.answer
 
 
@@ -148,7 +167,7 @@ def start(plan: Plan, cards: Registry, watch: Watch = _silent, say: Say = lambda
             "seqbench": __version__,
             "created": now.isoformat(timespec="seconds"),
             "spec": asdict(plan.spec),
-            "trials": [asdict(trial) for trial in plan.trials],
+            "trials": [trial_to_dict(trial) for trial in plan.trials],
             "warnings": plan.warnings,
             "environment": environment_of(plan.trials, plan.torch, cards),
             "data": plan.files,
@@ -163,6 +182,7 @@ def environment_of(trials: Sequence[Trial], torch: Mapping[str, Any], cards: Reg
     from seqbench.environment import environment
 
     used = {("task", trial.task) for trial in trials if trial.task} | {("model", trial.model) for trial in trials}
+    used |= {key for trial in trials if (key := ("dataset", f"{trial.task}/{trial.dataset}")) in cards.origin}
     strangers = {f"{kind} {name}": str(cards.origin[kind, name]) for kind, name in sorted(used)}
     strangers = {name: origin for name, origin in strangers.items() if not origin.startswith("seqbench ")}
     return {**environment(), **torch, **({"plugins": strangers} if strangers else {})}
@@ -189,6 +209,7 @@ def resume(path: Path, cards: Registry, watch: Watch = _silent, say: Say = lambd
     if waiting:  # what is missing here must stop us now, not become a row for each trial
         registry.check_unchanged(waiting[0].plugins)
         obtain_data(waiting, cards, spec.data_dir)
+        check_listeners(spec, cards)
         _note_environment(folder, stored, environment_of(trials, ask_torch((), spec).torch or {}, cards), say)
     return _run(folder, spec, cards, watch)
 
@@ -207,11 +228,12 @@ def _note_environment(folder: RunFolder, stored: dict[str, Any], now: Mapping[st
 
 
 def _run(folder: RunFolder, spec: RunSpec, cards: Registry, watch: Watch) -> Results:
+    execute = chosen(spec.executor, cards)
     with folder.locked():
         _write_replay(folder, spec)
         for trials in _phases(folder, spec, cards):
             with watch(trials, folder) as observer:
-                run_local(trials, folder, jobs_for(spec, trials[0].device), spec.timeout, observer)
+                execute(trials, folder, jobs_for(spec, trials[0].device), spec.timeout, observer)
         _write_replay(folder, spec)
     results = Results(folder, cards)
     results.write_report()
@@ -228,7 +250,7 @@ def _phases(folder: RunFolder, spec: RunSpec, cards: Registry) -> Iterator[list[
     else:
         yield folder.trials()
     while spec.until_decided and (more := _next_round(folder, spec, cards)):
-        folder.write_run(folder.run() | {"trials": [asdict(trial) for trial in (*folder.trials(), *more)]})
+        folder.write_run(folder.run() | {"trials": [trial_to_dict(trial) for trial in (*folder.trials(), *more)]})
         yield more
 
 
@@ -258,7 +280,7 @@ def _settle(folder: RunFolder, spec: RunSpec, task: str) -> None:
     places = [n for n, trial in enumerate(trials) if trial.purpose == "score" and trial.task_label == task]
     for place, trial in zip(places, settled([trials[n] for n in places], records), strict=True):
         trials[place] = with_known_steps(trial, spec.steps)
-    folder.write_run(stored | {"trials": [asdict(trial) for trial in trials], "settled": [*done, task]})
+    folder.write_run(stored | {"trials": [trial_to_dict(trial) for trial in trials], "settled": [*done, task]})
 
 
 def _write_replay(folder: RunFolder, spec: RunSpec) -> None:

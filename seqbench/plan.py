@@ -281,6 +281,7 @@ def trials_of(
             data_dir=spec.data_dir,
             advice=size.advice,
             blocked=size.blocked,
+            events=spec.events,
         )
         for place in range(len(parse_seeds(spec.seeds)))
         for row, size in zip(rows, sizes, strict=True)

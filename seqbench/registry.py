@@ -10,7 +10,7 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
@@ -18,13 +18,15 @@ from typing import Any, TypeVar
 import pluggy
 
 from seqbench import hookspecs
-from seqbench.api import Model, SectionCard, TaskCard
+from seqbench.api import CommandCard, DatasetCard, ExecutorCard, ListenerCard, Model, SectionCard, TaskCard
 from seqbench.errors import PluginError, UnknownName, UsageError
 
 GROUP = "seqbench"
 LIMIT = "SEQBENCH_PLUGINS"
+HOOKS = tuple(name for name in vars(hookspecs) if name.startswith("register_"))
+"""In the order in which they are called: that of their definition."""
 
-Card = TypeVar("Card", Model, TaskCard, SectionCard)
+Card = TypeVar("Card", Model, TaskCard, SectionCard, DatasetCard, ListenerCard, ExecutorCard, CommandCard)
 
 
 @dataclass(frozen=True)
@@ -52,11 +54,18 @@ class Broken:
 
 @dataclass
 class Registry:
-    """All cards that loaded, and what did not load."""
+    """All cards that loaded, and what did not load.
+
+    ``datasets`` are those that a ``DatasetCard`` brought, by ``"task/dataset"``; they are among their task's too.
+    """
 
     models: dict[str, Model] = field(default_factory=dict)
     tasks: dict[str, TaskCard] = field(default_factory=dict)
     sections: dict[str, SectionCard] = field(default_factory=dict)
+    datasets: dict[str, DatasetCard] = field(default_factory=dict)
+    listeners: dict[str, ListenerCard] = field(default_factory=dict)
+    executors: dict[str, ExecutorCard] = field(default_factory=dict)
+    commands: dict[str, CommandCard] = field(default_factory=dict)
     broken: list[Broken] = field(default_factory=list)
     origin: dict[tuple[str, str], Source] = field(default_factory=dict)
 
@@ -76,10 +85,26 @@ class Registry:
         """
         return self._find("task", self.tasks, name)
 
+    def listener(self, name: str) -> ListenerCard:
+        """The card of the listener of that name.
+
+        Raises:
+            UnknownName: no plugin registers it.
+        """
+        return self._find("listener", self.listeners, name)
+
+    def executor(self, name: str) -> ExecutorCard:
+        """The card of the executor of that name.
+
+        Raises:
+            UnknownName: no plugin registers it.
+        """
+        return self._find("executor", self.executors, name)
+
     def _find(self, kind: str, cards: dict[str, Card], name: str) -> Card:
         if name not in cards:
-            hint = f"({'; '.join(map(str, self.broken))})" if self.broken else ""
-            raise UnknownName(kind, name, cards, hint)
+            why = [*map(str, self.broken), *([f"{LIMIT} is {os.environ[LIMIT]!r}"] if LIMIT in os.environ else [])]
+            raise UnknownName(kind, name, cards, f"({'; '.join(why)})" if why else "")
         return cards[name]
 
     def sections_of(self, task: str) -> list[SectionCard]:
@@ -102,6 +127,18 @@ class _Collector:
 
     def section(self, card: SectionCard) -> None:
         self._add("section", SectionCard, self._registry.sections, card)
+
+    def dataset(self, card: DatasetCard) -> None:
+        self._add("dataset", DatasetCard, self._registry.datasets, card)
+
+    def listener(self, card: ListenerCard) -> None:
+        self._add("listener", ListenerCard, self._registry.listeners, card)
+
+    def executor(self, card: ExecutorCard) -> None:
+        self._add("executor", ExecutorCard, self._registry.executors, card)
+
+    def command(self, card: CommandCard) -> None:
+        self._add("command", CommandCard, self._registry.commands, card)
 
     def _add(self, kind: str, wanted: type[Any], cards: dict[str, Any], card: Any) -> None:
         if not isinstance(card, wanted):
@@ -132,11 +169,13 @@ def load(files: Sequence[str | Path] = (), *, strict: bool = False) -> Registry:
     registry = Registry()
     for entry, source in _entry_points():
         _load_one(registry, source, entry.load)
+    _join_datasets(registry)
     if strict and registry.broken:
         raise UsageError("; ".join(map(str, registry.broken)))
     for path in files:
         before = len(registry.broken)
         _load_one(registry, Source(Path(path).name, str(path), ""), lambda path=path: _import_file(Path(path)))
+        _join_datasets(registry)
         if len(registry.broken) > before:
             raise UsageError(str(registry.broken[-1]))
     return registry
@@ -199,6 +238,29 @@ def _load_one(registry: Registry, source: Source, imported: Any) -> None:
         collector.commit()
 
 
+def _join_datasets(registry: Registry) -> None:
+    """Put datasets behind their tasks' own, once the tasks are there; one that fits none is reported and dropped."""
+    for name, card in list(registry.datasets.items()):
+        task = registry.tasks.get(card.task)
+        if task is not None and task.dataset(card.dataset.name) is card.dataset:
+            continue  # it was there before
+        fault = _misfit(card, task, registry)
+        if fault or task is None:
+            del registry.datasets[name]
+            registry.broken.append(Broken(registry.origin.pop(("dataset", name)), f"PluginError: {fault}"))
+        else:
+            registry.tasks[task.name] = replace(task, datasets=(*task.datasets, card.dataset))
+
+
+def _misfit(card: DatasetCard, task: TaskCard | None, registry: Registry) -> str:
+    """Why a dataset cannot be had of its task; "" if it can."""
+    if task is None:
+        return f"dataset {card.name!r}: there is no task {card.task!r}"
+    if task.dataset(card.dataset.name) is not None:
+        return f"dataset {card.name!r} is already registered by {registry.origin['task', task.name]}"
+    return "" if task.takes else f"dataset {card.name!r}: task {task.name!r} takes no datasets of other plugins"
+
+
 def _call_hooks(plugin: object, collector: _Collector) -> None:
     manager = pluggy.PluginManager("seqbench")
     manager.add_hookspecs(hookspecs)
@@ -206,8 +268,8 @@ def _call_hooks(plugin: object, collector: _Collector) -> None:
     manager.check_pending()
     if not manager.get_hookcallers(plugin):
         raise PluginError("it implements no hook; decorate a register_... function with seqbench.api.hookimpl")
-    for hook in (manager.hook.register_models, manager.hook.register_tasks, manager.hook.register_sections):
-        hook(register=collector)
+    for name in HOOKS:
+        getattr(manager.hook, name)(register=collector)
 
 
 def _import_file(path: Path) -> ModuleType:

@@ -61,7 +61,7 @@ class Scene:
 def scene_of(row: Row, cards: registry.Registry, data_dir: str | None) -> Scene:
     """The scene of the row's task."""
     try:
-        task, form = prepare_task(cards.task(row.task), row.task_options, row.dataset, data_dir)
+        task, form = prepare_task(cards, row, data_dir)
         if row.training.budget.kind not in {"tokens", "flops"}:
             return Scene(form)
         batches = task.batches("train", row.training.batch, stream(0, "budget"))

@@ -110,6 +110,8 @@ class RunSpec:
         timeout: seconds after which a trial is killed.
         data_dir: where downloaded datasets lie; None: SEQBENCH_DATA, then the cache.
         plugin: single Python files with plugins.
+        events: listeners that are told of training events, by name.
+        executor: what runs the trials, by name.
         out: the folder in which the run gets its own folder.
         steps: row id to number of steps, where an earlier run turned seconds into steps (a replay).
     """
@@ -133,6 +135,8 @@ class RunSpec:
     timeout: float = 3600.0
     data_dir: str | None = None
     plugin: tuple[str, ...] = ()
+    events: tuple[str, ...] = ()
+    executor: str = "local"
     out: str = "results"
     steps: Mapping[str, int] = field(default_factory=dict)
 
@@ -151,6 +155,8 @@ class RunSpec:
         if AUTO in self.backend and len(self.backend) > 1:
             others = ", ".join(name for name in self.backend if name != AUTO)
             raise SpecError(f"--backend auto chooses one backend for each model; leave out {others or 'the second'}.")
+        if len(set(self.events)) < len(self.events):
+            raise SpecError(f"--events {' '.join(self.events)}: a listener is named twice.")
         first = len(parse_seeds(self.seeds))
         if self.until_decided and self.until_decided <= first:
             raise SpecError(
@@ -182,7 +188,7 @@ class RunSpec:
             raise SpecError(f"--budget {budget} does not fit into --timeout {self.timeout:g} seconds; raise --timeout.")
 
 
-_LISTS = {"task", "model", "dataset", "backend", "plugin", "tune"}
+_LISTS = {"task", "model", "dataset", "backend", "plugin", "tune", "events"}
 _ALIASES = {"tasks": "task", "models": "model", "datasets": "dataset", "backends": "backend", "plugins": "plugin"}
 
 
@@ -349,6 +355,7 @@ class Trial:
         purpose: a score, or the choice of hyper-parameters: then only validation is looked at.
         setting: what is tuned, and its value in this trial.
         parameter_tolerance: the share of ``target_parameters`` by which ``parameters`` may miss it unremarked.
+        events: the listeners that are told of it.
     """
 
     task: str
@@ -376,6 +383,7 @@ class Trial:
     purpose: Literal["score", "tuning"] = "score"
     setting: Mapping[str, float] = field(default_factory=dict)
     parameter_tolerance: float = TOLERANCE
+    events: tuple[str, ...] = ()
 
     @property
     def row_key(self) -> tuple[str, str, str]:
@@ -400,8 +408,8 @@ class Trial:
         return words.strip("-")[:80]
 
     def _numbers(self) -> dict[str, Any]:
-        """What decides the numbers: where files lie does not, what is in them does."""
-        left_out = {"data_dir", "advice", "blocked", "parameter_tolerance"}
+        """What decides the numbers: where files lie does not, what is in them does; who listens does not."""
+        left_out = {"data_dir", "advice", "blocked", "parameter_tolerance", "events"}
         plain = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in left_out}
         plain["training"] = dataclasses.asdict(self.training)  # asdict(self) would copy every option, 10,000 times
         plain["plugins"] = sorted(self.plugins.values())
@@ -416,15 +424,19 @@ def _digest(plain: Mapping[str, Any]) -> str:
 
 
 def trial_to_dict(trial: Trial) -> dict[str, Any]:
-    """Plain data, for JSON."""
-    return dataclasses.asdict(trial)
+    """Plain data, for JSON; ``events`` where there are any."""
+    plain = dataclasses.asdict(trial)
+    if not trial.events:
+        del plain["events"]  # as it was before there could be any
+    return plain
 
 
 def trial_from_dict(data: Mapping[str, Any]) -> Trial:
     """The inverse of ``trial_to_dict``."""
     training = dict(data["training"])
     training["budget"] = Budget(**training["budget"])
-    return Trial(**{**data, "training": Training(**training)})
+    events = tuple(data.get("events", ()))
+    return Trial(**{**data, "training": Training(**training), "events": events})
 
 
 def record_of(trial: Trial, **fields: Any) -> dict[str, Any]:

@@ -11,6 +11,7 @@
                              JSON): with the records, all that a report needs
       weights/<id>.npz       the best weights ("weights/<name>"); may be deleted to save space
       logs/<id>.log          what the trial printed
+      events/<listener>/<id>/  what a listener to training events (``--events``) wrote
       speed/                 what ``seqbench speed RUN`` measured
       results.csv  summary.csv  report.html  figures/   exports, made anew from the records
 """
@@ -22,6 +23,7 @@ import json
 import math
 import os
 import re
+import shutil
 import socket
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -179,6 +181,14 @@ class RunFolder:
             except OSError as error:
                 raise UsageError(f"Another seqbench is running the trials of {self.path}; wait for its end.") from error
             yield
+
+    def listener_folder(self, listener: str, trial_id: str) -> Path:
+        """A new folder for the files of a listener; what an interrupted trial left there is removed."""
+        folder = self._file(f"events/{listener}", trial_id, "")
+        if folder.exists():
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True)
+        return folder
 
     def write_run(self, data: Mapping[str, Any]) -> None:
         """Store what the run is."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from statistics import median
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -73,6 +74,16 @@ class Problem:
         return device_of(self.network)
 
 
+class Hearer(Protocol):
+    """Is told how the training goes, where the loop pauses in any case."""
+
+    def trained(self, step: int, values: Mapping[str, float]) -> None:
+        """The network has made ``step`` steps; ``values`` as ``api.Listener.trained`` has them."""
+
+    def validated(self, step: int, metrics: Mapping[str, float]) -> None:
+        """It was validated after ``step``."""
+
+
 class Stepper:
     """One training step, and nothing else: what the benchmarks compare with a hand-written loop."""
 
@@ -82,6 +93,8 @@ class Stepper:
         self._parameters = [p for p in problem.network.parameters() if p.requires_grad]
         self._device = problem.device
         self.optimizer = make_optimizer(problem.network, training)
+        self.norm = torch.zeros(())
+        """Of the last step's whole gradient, before it was clipped; it stays on the device."""
 
     def __call__(self, step: int, batch: Batch) -> Tensor:
         """Train on one batch, as step ``step`` (from 1); the mean loss stays on the device."""
@@ -92,7 +105,7 @@ class Stepper:
         loss = self._loss(outputs, targets) / targets.total
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self._parameters, self._training.clip)
+        self.norm = nn.utils.clip_grad_norm_(self._parameters, self._training.clip)
         self.optimizer.step()
         return loss.detach()
 
@@ -162,7 +175,7 @@ def fit(
     batches: Iterator[Batch],
     validate: Callable[[], dict[str, float]],
     select: Metric,
-    report: Callable[[int, float], None],
+    hearer: Hearer,
 ) -> Trained:
     """Train, and keep the weights with the best validation.
 
@@ -173,7 +186,7 @@ def fit(
         batches: endless.
         validate: all metrics on the validation set.
         select: the metric that decides.
-        report: called with step and mean loss, at each validation and now and then between.
+        hearer: told at each validation and now and then between.
 
     Raises:
         Diverged: the loss is not finite.
@@ -193,9 +206,12 @@ def fit(
         done = pause
         mean = _mean_loss(losses, done)
         _append(trained.curve.train, done, watch.seconds, {"loss": mean})
-        report(done, mean)
+        rate = learning_rate(training, done, steps)
+        values = {"loss": mean, "lr": rate, "gradient_norm": float(stepper.norm), "seconds": watch.seconds}
+        hearer.trained(done, values)
         if is_validation:
             metrics = validate()
+            hearer.validated(done, metrics)
             _append(trained.curve.valid, done, watch.seconds, metrics)
             if _better(metrics[select.name], trained.best.get(select.name), select):
                 trained.best, trained.best_step = metrics, done

@@ -6,10 +6,10 @@ import json
 import math
 import os
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from seqbench import data, registry
 from seqbench.api import Batch, Form, Model, Task, TaskCard
 from seqbench.assemble import AnyNetwork, build, core_spec, count
 from seqbench.errors import Diverged, PluginError, Refused, SeqbenchError
+from seqbench.listeners import Listeners
 from seqbench.losses import loss_of
 from seqbench.measure.clock import Stopwatch, per_second
 from seqbench.measure.memory import PeakMemory
@@ -29,6 +30,9 @@ from seqbench.store import RunFolder
 from seqbench.streams import stream, torch_seed
 from seqbench.train import Problem, Trained, first_step, fit, steps_in
 
+if TYPE_CHECKING:
+    from seqbench.plan import Row
+
 Arrays: TypeAlias = dict[str, np.ndarray]
 
 
@@ -36,6 +40,7 @@ Arrays: TypeAlias = dict[str, np.ndarray]
 class Cast:
     """The parts of a trial, found by their names."""
 
+    cards: registry.Registry
     card: Model
     task_card: TaskCard
     task: Task
@@ -48,16 +53,20 @@ def run_trial(trial: Trial, folder: RunFolder) -> None:
 
     Runs in a process of its own: it sets torch's threads and random state.
     """
+    listeners = Listeners(trial.device)
     with Stopwatch() as watch:
         try:
-            record = _run(trial, folder)
+            record = _run(trial, folder, listeners)
         except Exception as error:  # noqa: BLE001 - a stranger's code may raise anything; the run goes on
             record = failure(trial, error)
     record["speed"] = {**record.get("speed", {}), "seconds": watch.seconds}
+    listeners.finished(record)
+    if listeners.faults:
+        record["events"] = listeners.faults
     folder.write_record(trial.id, record)
 
 
-def _run(trial: Trial, folder: RunFolder) -> dict[str, Any]:
+def _run(trial: Trial, folder: RunFolder, listeners: Listeners) -> dict[str, Any]:
     device = prepare_process(trial)
     cast = find(trial)
     memory = PeakMemory(device)
@@ -70,8 +79,9 @@ def _run(trial: Trial, folder: RunFolder) -> dict[str, Any]:
     compiled = first_step(problem, trial.training, training_batches(trial, cast))
     untrained, unprobed = ({}, []) if trial.purpose == "tuning" else _probe(trial, cast.task, predict, "untrained")
     steps = _steps(trial, folder, problem, cast)
+    listeners.start(cast.cards, trial, steps, folder)
     memory.restart()  # neither that step nor timing the budget is part of training
-    trained = _train(trial, cast, problem, predict, steps)
+    trained = _train(trial, cast, problem, predict, _Told(steps, listeners))
     record = record_of(trial, status="ok", **known) | _training_part(trained, steps, compiled, network)
     if trial.purpose == "tuning":  # the test is not for choosing: it has not been looked at
         assert_threads(trial)
@@ -123,16 +133,31 @@ def _known_before_training(cast: Cast, network: AnyNetwork) -> dict[str, Any]:
     }
 
 
-def _train(trial: Trial, cast: Cast, problem: Problem, predict: NetworkPredictor, steps: int) -> Trained:
+@dataclass(frozen=True)
+class _Told:
+    """Writes into the log how far the training is, and passes on what happens."""
+
+    steps: int
+    listeners: Listeners
+
+    def trained(self, step: int, values: Mapping[str, float]) -> None:
+        print(f"{STEP} {step}/{self.steps} loss {values['loss']:.4f}", flush=True)  # noqa: T201 - into the log
+        self.listeners.trained(step, values)
+
+    def validated(self, step: int, metrics: Mapping[str, float]) -> None:
+        self.listeners.validated(step, metrics)
+
+
+def _train(trial: Trial, cast: Cast, problem: Problem, predict: NetworkPredictor, told: _Told) -> Trained:
     torch.manual_seed(torch_seed(trial.seed, "dropout"))
     return fit(
         problem,
         trial.training,
-        steps,
+        told.steps,
         training_batches(trial, cast),
         lambda: evaluate(cast, predict, "valid")[0],
         cast.task_card.metric(cast.task_card.select),
-        lambda step, value: print(f"{STEP} {step}/{steps} loss {value:.4f}", flush=True),  # noqa: T201 - into the log
+        told,
     )
 
 
@@ -172,22 +197,42 @@ def find(trial: Trial) -> Cast:
     registry.check_unchanged(trial.plugins)
     cards = registry.load(list(trial.plugins))
     task_card, card = cards.task(trial.task), cards.model(trial.model)
-    task, form = prepare_task(task_card, trial.task_options, trial.dataset, trial.data_dir)
+    task, form = prepare_task(cards, trial, trial.data_dir)
     options = build_options(card.options, trial.model_options, f"model {card.name!r}")
-    return Cast(card, task_card, task, form, options)
+    return Cast(cards, card, task_card, task, form, options)
 
 
-def prepare_task(card: TaskCard, options: Any, dataset: str, data_dir: str | None) -> tuple[Task, Form]:
-    """Build a task and load its data.
+def prepare_task(cards: registry.Registry, user: Trial | Row, data_dir: str | None) -> tuple[Task, Form]:
+    """Build the task of a trial, or of the row that it is of, and load its data.
 
     Raises:
         DataError: a file of the dataset is missing or damaged.
     """
-    task: Task = registry.resolve(card.factory)(build_options(card.options, options, f"task {card.name!r}"))
-    found = card.dataset(dataset)
+    card = cards.task(user.task)
+    task: Task = registry.resolve(card.factory)(build_options(card.options, user.task_options, f"task {card.name!r}"))
+    found = card.dataset(user.dataset)
     if found is None:
-        raise Refused(f"task {card.name} has no dataset {dataset!r}")
-    return task, task.prepare(dataset, data.locate(found, None if data_dir is None else Path(data_dir)))
+        raise Refused(f"task {card.name} has no dataset {user.dataset!r}")
+    files = data.locate(found, None if data_dir is None else Path(data_dir))
+    return task, task.prepare(user.dataset, replace(files, provide=_provider(cards, f"{card.name}/{user.dataset}")))
+
+
+def _provider(cards: registry.Registry, name: str) -> Callable[[data.Files], Any] | None:
+    """What gives the content of a dataset that a card brought; a fault in it is said to be that plugin's."""
+    card = cards.datasets.get(name)
+    if card is None:
+        return None
+    factory, origin = card.factory, cards.origin["dataset", name]
+
+    def provide(files: data.Files) -> Any:
+        try:
+            return registry.resolve(factory)(files)
+        except SeqbenchError:
+            raise
+        except Exception as error:
+            raise PluginError(f"dataset {name} of {origin}: {type(error).__name__}: {error}") from error
+
+    return provide
 
 
 def make_network(trial: Trial, cast: Cast) -> AnyNetwork:

@@ -31,8 +31,8 @@ GOOD = {BIT_EQUAL, WITHIN, INTACT, NOTHING}
 BY_CHANCE = {"timeout", "out_of_memory", "killed"}
 """Ends that hang on the clock and on what else the machine did: such a trial has no number, and may end well now."""
 
-VOLATILE = {"speed", "memory", "log_tail", "checksum", "sha256"}
-"""Fields of a record that are clocks, gauges, or about the other fields."""
+VOLATILE = {"speed", "memory", "log_tail", "checksum", "sha256", "events"}
+"""Fields of a record that are clocks, gauges, about the other fields, or about listeners (a replay has none)."""
 
 EXACT = {"status", "task", "form", "parameters", "forward_flops_per_token", "steps"}
 """Fields that follow from the plan: in another environment they are the same."""
@@ -164,6 +164,7 @@ def _replay(folder: RunFolder, trials: Sequence[Trial], jobs: int | None, note: 
         again = RunFolder(Path(scratch))
         for trial in trials:
             _keep_steps(folder, again, trial)
+        trials = [replace(trial, events=()) for trial in trials]  # they change no number, and may not be here
         run_local(trials, again, jobs or jobs_for(spec, trials[0].device), spec.timeout, judge.reading(again))
 
 
@@ -262,7 +263,7 @@ def _of(values: Mapping[str, Any], name: str) -> tuple[str, Any]:
 def _comparable(record: Mapping[str, Any]) -> dict[str, Any]:
     """A record without what may differ between two runs of the same trial."""
     kept = {key: value for key, value in record.items() if key not in VOLATILE}
-    kept["trial"] = {key: value for key, value in record.get("trial", {}).items() if key != "data_dir"}
+    kept["trial"] = {k: value for k, value in record.get("trial", {}).items() if k not in {"data_dir", "events"}}
     kept["curve"] = {
         part: {key: value for key, value in columns.items() if key != "seconds"}
         for part, columns in record.get("curve", {}).items()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
+import itertools
 import os
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,8 @@ from seqbench import registry
 from seqbench.quantities import Budget
 from seqbench.registry import Registry
 from seqbench.spec import Training, Trial
+
+_numbers = itertools.count()
 
 
 @pytest.hookimpl(wrapper=True)
@@ -24,6 +28,25 @@ def pytest_runtest_makereport(
     if report.skipped and item.get_closest_marker("data") and os.environ.get("SEQBENCH_REQUIRE_DATA"):
         report.outcome = "failed"
     return report
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """``install("bad", code)``: a distribution of that name, version 1.2, whose only plugin is ``code``."""
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def make(name: str, code: str, metadata: bool = True) -> str:
+        module = f"stranger_{next(_numbers)}"
+        (tmp_path / f"{module}.py").write_text(code, encoding="utf-8")
+        info = tmp_path / f"{name}-1.2.dist-info"
+        info.mkdir()
+        if metadata:
+            (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.2\n", encoding="utf-8")
+        (info / "entry_points.txt").write_text(f"[seqbench]\nplug = {module}\n", encoding="utf-8")
+        importlib.invalidate_caches()
+        return module
+
+    return make
 
 
 @pytest.fixture(scope="session")

@@ -35,7 +35,7 @@ def test_every_built_in_card_is_shown_whole(cards: Registry) -> None:
             assert f"{field.name}={field.default}" in text
             assert field.metadata["help"] in text
     for task in cards.tasks.values():
-        text = describe_task(task, SOURCE)
+        text = describe_task(task, cards.origin)
         parts = [task.summary, task.citation, *(m.summary for m in task.metrics), *(d.summary for d in task.datasets)]
         parts += [f"{field.name}={field.default}" for field in dataclasses.fields(task.options)]
         for part in parts:
@@ -76,7 +76,7 @@ def test_a_task(citation: str, end: str) -> None:
         (Dataset("embedded", "made"), Dataset("real", "found", licence="free")), "nats",
         defaults=Defaults(50_000, 10, 3, 0.5), citation=citation,
     )  # fmt: skip
-    assert describe_task(card, Source("p", "x", "")) == (
+    assert describe_task(card, {("task", "t"): Source("p", "x", "")}) == (
         "t: A task.\n\n"
         "Metrics (the first is the score):\n  nats (nats): cross-entropy\n  mse: error\n\n"
         "Datasets (the first is the default):\n  embedded: made\n  real: found (terms: free)\n\n"

@@ -18,7 +18,10 @@ from seqbench.registry import Registry, load, resolve
 
 BUILT_IN = set(load().models)
 HEAD = (
-    "from seqbench.api import Model, SectionCard, hookimpl\ndef card(n): return Model(n, 's', 'c', {'torch': 'a:B'})\n"
+    "from seqbench.api import CommandCard, Dataset, DatasetCard, ExecutorCard, ListenerCard\n"
+    "from seqbench.api import Model, SectionCard, hookimpl\n"
+    "def data(task, name): return DatasetCard(task, Dataset(name, 's'), 'a:b')\n"
+    "def card(n): return Model(n, 's', 'c', {'torch': 'a:B'})\n"
 )
 HOOK = HEAD + "@hookimpl\ndef register_models(register):\n    "
 GOOD = HOOK + "register.model(card('stranger'))\n"
@@ -59,28 +62,61 @@ BROKEN = {
         HOOK + "register.model(Model('x', 's', 'c', {'torch': 'a:B'}, options=dict))",
         "options must be a frozen dataclass of option(...) fields",
     ),
+    "has a bad listener": (
+        HOOK + "register.listener(ListenerCard('My Ears', 's', 'a:b'))",
+        "listener name 'My Ears' must be lower case",
+    ),
+    "registers a listener's factory": (
+        HOOK + "register.listener('a:b')",
+        "register.listener wants a seqbench.api.ListenerCard, got str",
+    ),
+    "takes a listener's name": (
+        HOOK + "register.listener(ListenerCard('tensorboard', 's', 'a:b'))",
+        "listener 'tensorboard' is already registered by seqbench ",
+    ),
+    "registers a function as an executor": (
+        HOOK + "register.executor(print)",
+        "register.executor wants a seqbench.api.ExecutorCard, got builtin_function_or_method",
+    ),
+    "takes an executor's name": (
+        HOOK + "register.executor(ExecutorCard('local', 's', 'a:b'))",
+        "executor 'local' is already registered by seqbench ",
+    ),
+    "registers a function as a command": (
+        HOOK + "register.command(print)",
+        "register.command wants a seqbench.api.CommandCard, got builtin_function_or_method",
+    ),
+    "takes a command of ours": (
+        HOOK + "register.command(CommandCard('run', 's', 'a:b'))",
+        "command 'run' is seqbench's own; choose another name",
+    ),
+    "takes a plugin's command": (
+        HOOK + "register.command(CommandCard('tensorboard', 's', 'a:b'))",
+        "command 'tensorboard' is already registered by seqbench ",
+    ),
+    "registers a dataset without a card": (
+        HOOK + "register.dataset(Dataset('x', 's'))",
+        "register.dataset wants a seqbench.api.DatasetCard, got Dataset",
+    ),
+    "takes a dataset's name": (
+        HOOK + "register.dataset(data('char-lm', 'shakespeare'))",
+        "dataset 'char-lm/shakespeare' is already registered by seqbench ",
+    ),
+    "takes the name of a task's own dataset": (
+        HOOK + "register.dataset(data('char-lm', 'embedded'))",
+        "dataset 'char-lm/embedded' is already registered by seqbench ",
+    ),
+    "brings data to a task that takes none": (
+        HOOK + "register.dataset(data('copy', 'mine'))",
+        "dataset 'copy/mine': task 'copy' takes no datasets of other plugins",
+    ),
+    "brings data to nobody": (
+        HOOK + "register.dataset(data('chess', 'mine'))",
+        "dataset 'chess/mine': there is no task 'chess'",
+    ),
     "fails after its first card": (TWO_HOOKS, "register.section wants a seqbench.api.SectionCard, got str"),
 }
 numbers = itertools.count()
-
-
-@pytest.fixture
-def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
-    """``install("bad", code)``: a distribution of that name, version 1.2, whose only plugin is ``code``."""
-    monkeypatch.syspath_prepend(tmp_path)
-
-    def make(name: str, code: str, metadata: bool = True) -> str:
-        module = f"stranger_{next(numbers)}"
-        (tmp_path / f"{module}.py").write_text(code, encoding="utf-8")
-        info = tmp_path / f"{name}-1.2.dist-info"
-        info.mkdir()
-        if metadata:
-            (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.2\n", encoding="utf-8")
-        (info / "entry_points.txt").write_text(f"[seqbench]\nplug = {module}\n", encoding="utf-8")
-        importlib.invalidate_caches()
-        return module
-
-    return make
 
 
 def names(found: Registry) -> set[str]:
@@ -97,7 +133,12 @@ def test_the_built_in_cards_enter_by_the_same_door(cards: Registry) -> None:
     entries = {
         e.name: e.value for e in importlib.metadata.distribution("seqbench").entry_points.select(group="seqbench")
     }
-    assert entries == {"models": "seqbench_models", "tasks": "seqbench_tasks"}
+    assert entries == {
+        "harness": "seqbench.builtin",
+        "models": "seqbench_models",
+        "tasks": "seqbench_tasks",
+        "tensorboard": "seqbench_tensorboard",
+    }
     assert str(cards.origin["model", "lstm"]) == f"seqbench {importlib.metadata.version('seqbench')}"
 
 
@@ -123,6 +164,8 @@ def test_a_plugin_that_is_broken_is_reported_and_nothing_else_suffers(install: C
     assert found.models["lstm"].summary.startswith("Long short-term memory")
     assert "copy" in found.tasks
     assert "late" not in found.sections
+    assert set(found.datasets) == {"char-lm/shakespeare", "char-lm/machado", "sentiment/sst2", "sentiment/mr"}
+    assert [dataset.name for dataset in found.tasks["copy"].datasets] == ["embedded"]
     with pytest.raises(UsageError, match="broken plugin 'plug' of bad"):
         load(strict=True)
 
@@ -186,6 +229,17 @@ def test_the_command_line_reports_and_goes_on_or_stops(tmp_path: Path, install: 
     done = subprocess.run(strict, capture_output=True, text=True, env=environment, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("seqbench: broken plugin 'plug' of bad 1.2: ModuleNotFoundError")
+
+
+def test_a_dataset_may_come_before_its_task(install: Callable[..., str]) -> None:
+    """Distributions are loaded in the order of their names; what is asked for stands behind the task's own."""
+    install("aardvark", HOOK + "register.dataset(data('parity', 'mine'))")
+    task = (Path(__file__).parent / "plugins" / "parity.py").read_text(encoding="utf-8")
+    install("zebra", task.replace("Options, small)", "Options, small, takes='a list')"))
+    found = load()
+    assert found.broken == []
+    assert [dataset.name for dataset in found.tasks["parity"].datasets] == ["embedded", "mine"]
+    assert str(found.origin["dataset", "parity/mine"]) == "aardvark 1.2"
 
 
 # --- single files ---------------------------------------------------------------------------------------

@@ -226,7 +226,7 @@ def test_a_spec_file_that_is_not_there(tmp_path: Path) -> None:
 
 PLACES = {
     "data_dir": "/elsewhere", "advice": "a remark", "blocked": {"status": "refused"}, "setting": {"lr": 3e-3},
-    "parameter_tolerance": 0.01,
+    "parameter_tolerance": 0.01, "events": ("tensorboard",),
 }  # fmt: skip
 OTHER = {
     "purpose": "tuning",

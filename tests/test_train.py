@@ -26,6 +26,20 @@ MSE = Metric("mse", "mean squared error")
 STEPS = 40
 
 
+class Heard:
+    """Remembers what the loop tells."""
+
+    def __init__(self) -> None:
+        self.steps: dict[int, dict[str, float]] = {}
+        self.metrics: dict[int, dict[str, float]] = {}
+
+    def trained(self, step, values):
+        self.steps[step] = values
+
+    def validated(self, step, metrics):
+        self.metrics[step] = metrics
+
+
 class Mean(nn.Module):
     """A network of two layers over the mean of the sequence, in float64."""
 
@@ -63,10 +77,10 @@ def mean_squared_error(model: nn.Module) -> float:
         return float((model(torch.from_numpy(batch.x)) - torch.from_numpy(batch.target)).square().mean())
 
 
-def fitted(model: nn.Module, steps: int = STEPS, **changes: float):
+def fitted(model: nn.Module, steps: int = STEPS, heard: Heard | None = None, **changes: float):
     problem = Problem(model, FORM, squared_error)
     validate = lambda: {"mse": mean_squared_error(model)}  # noqa: E731
-    return fit(problem, training(**changes), steps, batches(), validate, MSE, lambda step, loss: None)
+    return fit(problem, training(**changes), steps, batches(), validate, MSE, heard or Heard())
 
 
 def adamw_by_hand(model: nn.Module, steps: int, clip: float) -> list[float]:
@@ -95,9 +109,13 @@ def test_equals_adamw_written_by_hand_with_clipping_after_backward() -> None:
     ours, theirs = network(), network()
     norms = adamw_by_hand(theirs, STEPS, clip=1.0)
     assert max(norms) > 1.0, "clipping must have mattered, else the test cannot see it"
-    fitted(ours)
+    heard = Heard()
+    fitted(ours, heard=heard)
     for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-11)
+    said = [values["gradient_norm"] for values in heard.steps.values()]
+    np.testing.assert_allclose(said, norms, rtol=1e-9, err_msg="of every step, before clipping")
+    assert [v["lr"] for v in heard.steps.values()] == [learning_rate(training(), t, STEPS) for t in heard.steps]
 
 
 def test_weight_decay_is_on_matrices_alone() -> None:
@@ -148,7 +166,7 @@ def test_keeps_the_weights_of_the_best_validation() -> None:
         return {"mse": next(scores)}
 
     problem = Problem(model, FORM, squared_error)
-    done = fit(problem, training(validations=5), 50, batches(), validate, MSE, lambda step, loss: None)
+    done = fit(problem, training(validations=5), 50, batches(), validate, MSE, Heard())
     assert (done.best_step, done.best) == (20, {"mse": 1.0}), "of two equals the first is kept"
     for name, tensor in done.weights.items():
         assert torch.equal(tensor, seen[1][name])
@@ -160,14 +178,12 @@ def test_nan_never_wins_and_the_metric_says_which_way(lower: bool, best: int) ->
     scores = iter([1.0, math.nan, 2.0])
     metric = Metric("mse", "", lower_is_better=lower)
     problem = Problem(network(), FORM, squared_error)
-    done = fit(
-        problem, training(validations=3), 30, batches(), lambda: {"mse": next(scores)}, metric, lambda step, loss: None
-    )
+    done = fit(problem, training(validations=3), 30, batches(), lambda: {"mse": next(scores)}, metric, Heard())
     assert done.best_step == best
 
 
 def test_curve_and_counts() -> None:
-    reported = []
+    heard = Heard()
     problem = Problem(network(), FORM, squared_error)
     done = fit(
         problem,
@@ -176,11 +192,16 @@ def test_curve_and_counts() -> None:
         batches(),
         lambda: {"mse": mean_squared_error(problem.network)},
         MSE,
-        lambda step, loss: reported.append((step, loss)),
+        heard,
     )
     assert done.curve.valid["step"] == [10, 20, 30, 40]
     assert done.curve.train["step"] == list(range(1, 41))
-    assert reported == list(zip(done.curve.train["step"], done.curve.train["loss"], strict=True))
+    assert [*heard.steps] == done.curve.train["step"]
+    assert [said["loss"] for said in heard.steps.values()] == done.curve.train["loss"]
+    assert [said["seconds"] for said in heard.steps.values()] == done.curve.train["seconds"]
+    assert heard.metrics == {
+        step: {"mse": value} for step, value in zip([10, 20, 30, 40], done.curve.valid["mse"], strict=True)
+    }
     assert done.lengths == {(5, 0): STEPS * 8}
     assert done.seconds == done.curve.train["seconds"][-1] > 0
 

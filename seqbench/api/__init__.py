@@ -14,10 +14,14 @@ from typing import Any
 import pluggy
 
 from seqbench.api.checks import API_VERSION, RESERVED_OPTIONS
-from seqbench.api.data import DataFile, DataFiles, Dataset, Defaults
+from seqbench.api.commands import CommandCard
+from seqbench.api.data import DataFile, DataFiles, Dataset, DatasetCard, Defaults
+from seqbench.api.executors import Executor, ExecutorCard, Observer
 from seqbench.api.forms import Batch, Decoded, DecoderForm, Form, Prediction, Predictor, Tokens, Vectors
+from seqbench.api.listeners import Listener, ListenerCard, TrialStart
 from seqbench.api.models import Core, CoreSpec, Decoder, Memory, Model, NoOptions, State, option
-from seqbench.api.report import Block, Register, Section, SectionCard, TrialView
+from seqbench.api.register import Register
+from seqbench.api.report import Block, Section, SectionCard, TrialView
 from seqbench.api.tasks import Metric, Reference, Task, TaskCard
 from seqbench.errors import DataError, PluginError, Refused, SeqbenchError, UsageError
 
@@ -26,21 +30,28 @@ __all__ = [
     "RESERVED_OPTIONS",
     "Batch",
     "Block",
+    "CommandCard",
     "Core",
     "CoreSpec",
     "DataError",
     "DataFile",
     "DataFiles",
     "Dataset",
+    "DatasetCard",
     "Decoded",
     "Decoder",
     "DecoderForm",
     "Defaults",
+    "Executor",
+    "ExecutorCard",
     "Form",
+    "Listener",
+    "ListenerCard",
     "Memory",
     "Metric",
     "Model",
     "NoOptions",
+    "Observer",
     "PluginError",
     "Prediction",
     "Predictor",
@@ -54,6 +65,7 @@ __all__ = [
     "Task",
     "TaskCard",
     "Tokens",
+    "TrialStart",
     "TrialView",
     "UsageError",
     "Vectors",

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+from seqbench.api.checks import check, check_api, check_factory, check_name
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -67,8 +69,52 @@ class Dataset:
     defaults: Defaults | None = None
 
 
+@dataclass(frozen=True)
+class DatasetCard:
+    """The card of a dataset for a task that is there already, of the same plugin or of another.
+
+    Attributes:
+        task: its name.
+        dataset: what ``--dataset`` takes, its files and terms; it stands behind the task's own.
+        factory: ``"package.module:function"``, called as ``function(files: DataFiles) -> content`` in each process that
+            prepares the task; what form the content has the task's card says (``TaskCard.takes``), and so does
+            ``seqbench info TASK``. It must give the same every time.
+        api: the ``API_VERSION`` that the card was written for; empty: not stated.
+    """
+
+    task: str
+    dataset: Dataset
+    factory: str
+    api: str = ""
+
+    def __post_init__(self) -> None:
+        """Check the card.
+
+        Raises:
+            PluginError: a field is not of the form above.
+        """
+        kind = type(self.dataset).__name__
+        check(isinstance(self.dataset, Dataset), f"a dataset for task {self.task!r} must be a Dataset, got {kind}")
+        check_name("dataset", self.dataset.name)
+        check_api(f"dataset {self.name!r}", self.api)
+        check_factory(f"dataset {self.name!r}", self.factory)
+
+    @property
+    def name(self) -> str:
+        """``"char-lm/shakespeare"``."""
+        return f"{self.task}/{self.dataset.name}"
+
+
 class DataFiles(Protocol):
     """For ``Task.prepare``: where the files lie, checked against their sha256, and what is made from them."""
+
+    def content(self) -> Any:
+        """What the plugin gives that brought the dataset by a ``DatasetCard``, in the form that the task takes.
+
+        Raises:
+            DataError: no card brought it: the task itself reads or makes it.
+            PluginError: that plugin's code raised something.
+        """
 
     def path(self, name: str) -> Path:
         """The local path of ``DataFile.path == name``."""

@@ -1,18 +1,15 @@
-"""Report sections, and what a registering hook is given."""
+"""Report sections: what they are given, what they are made of, and their card."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 from seqbench.api.checks import check_api, check_factory, check_name
 
 if TYPE_CHECKING:
     import numpy as np
-
-    from seqbench.api.models import Model
-    from seqbench.api.tasks import TaskCard
 
 
 @dataclass(frozen=True)
@@ -91,16 +88,3 @@ class SectionCard:
         check_name("section", self.name)
         check_api(f"section {self.name!r}", self.api)
         check_factory(f"section {self.name!r}", self.factory)
-
-
-class Register(Protocol):
-    """What a registering hook is given."""
-
-    def model(self, card: Model) -> None:
-        """Add a model."""
-
-    def task(self, card: TaskCard) -> None:
-        """Add a task."""
-
-    def section(self, card: SectionCard) -> None:
-        """Add a section to the report."""

@@ -70,6 +70,8 @@ class TaskCard:
         defaults: the protocol where neither the user nor the dataset says anything.
         citation: where the task comes from.
         api: the ``API_VERSION`` that the card was written for; empty: not stated.
+        takes: what ``DataFiles.content`` must give where another plugin brings a dataset (``DatasetCard``), as in
+            ``"a list of sentences"``; "": the task takes none.
     """
 
     name: str
@@ -82,6 +84,7 @@ class TaskCard:
     defaults: Defaults = field(default_factory=Defaults)
     citation: str = ""
     api: str = ""
+    takes: str = ""
 
     def __post_init__(self) -> None:
         """Check the card.

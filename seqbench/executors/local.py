@@ -5,27 +5,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Protocol
+from typing import Any
 
+from seqbench.api import Observer
 from seqbench.executors.supervise import run_trial_supervised
 from seqbench.spec import Trial
 from seqbench.store import RunFolder
-
-
-class Observer(Protocol):
-    """Is told what happens; from several threads, one at a time. A context manager around the whole run."""
-
-    def __enter__(self) -> Observer:
-        """The run begins."""
-
-    def __exit__(self, *error: Any) -> None:
-        """The run has ended, well or not."""
-
-    def started(self, trial: Trial) -> None:
-        """The trial's process is about to start."""
-
-    def finished(self, trial: Trial, record: dict[str, Any]) -> None:
-        """The trial's record is written."""
 
 
 class Silent:

@@ -20,7 +20,7 @@ from seqbench.verdicts import Verdict, compare
 HARDWARE = ("cpu", "cores", "architecture", "cpu_capability", "gpu")
 """What of the environment must be the same for speeds to be compared."""
 
-NOT_ASKED = ("out", "jobs", "timeout", "data_dir", "steps", "plugin")
+NOT_ASKED = ("out", "jobs", "timeout", "data_dir", "steps", "plugin", "events", "executor")
 """Of a spec: what changes no number, or is told apart by content."""
 
 SOFTWARE = ("commit", "torch", "python", "system", "cuda", "cudnn", "precision")

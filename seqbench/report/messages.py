@@ -70,7 +70,7 @@ def _note(remark: str, rows: tuple[str, ...]) -> Note:
 def _remarks(row: Row) -> Iterable[str]:
     yield from (plain(trial.advice) for trial in row.trials if trial.advice)
     for record in row.records:
-        yield from map(plain, record.get("notes") or ())
+        yield from map(plain, [*(record.get("notes") or ()), *(record.get("events") or ())])
     if off_budget(row):
         target, width = row.trials[0].target_parameters, row.trials[0].width
         error = percent(row.parameters_error)

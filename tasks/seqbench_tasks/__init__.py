@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from seqbench.api import Register, hookimpl
 from seqbench_tasks.cards.adding import ADDING, ADDING_SECTION
-from seqbench_tasks.cards.char_lm import CHAR_LM, CHAR_LM_SECTIONS
+from seqbench_tasks.cards.char_lm import CHAR_LM, CHAR_LM_DATASETS, CHAR_LM_SECTIONS
 from seqbench_tasks.cards.copy_memory import COPY, COPY_SECTION
-from seqbench_tasks.cards.sentiment import SENTIMENT, SENTIMENT_SECTIONS
+from seqbench_tasks.cards.sentiment import SENTIMENT, SENTIMENT_DATASETS, SENTIMENT_SECTIONS
 from seqbench_tasks.cards.translation import SECTIONS, TRANSLATION
 
-__all__ = ["register_sections", "register_tasks"]
+__all__ = ["register_datasets", "register_sections", "register_tasks"]
 
 
 @hookimpl
@@ -20,6 +20,13 @@ def register_tasks(register: Register) -> None:
     register.task(CHAR_LM)
     register.task(SENTIMENT)
     register.task(TRANSLATION)
+
+
+@hookimpl
+def register_datasets(register: Register) -> None:
+    """Add the datasets that lie in files and are read apart from their task."""
+    for dataset in (*CHAR_LM_DATASETS, *SENTIMENT_DATASETS):
+        register.dataset(dataset)
 
 
 @hookimpl

@@ -18,13 +18,14 @@ targets with the state carried along ``STREAMS`` contiguous pieces of the split 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from seqbench.api import Batch, DataFiles, Form, Predictor, Reference, Refused, Task, Tokens
-from seqbench_tasks.cards.char_lm import MACHADO, SHAKESPEARE
+from seqbench.api import Batch, DataError, DataFiles, Form, Predictor, Reference, Refused, Task, Tokens
+from seqbench_tasks.cards.char_lm import CHAR_LM_TAKES, MACHADO, SHAKESPEARE
 from seqbench_tasks.character_losses import along_passage, loss_by_position, passage_rows
+from seqbench_tasks.provided import provided_splits
 from seqbench_tasks.randomness import below, fixed
 from seqbench_tasks.word_source import embedded_source
 
@@ -67,12 +68,16 @@ def _halves(text: str) -> tuple[str, str]:
     return text[: len(text) // 2], text[len(text) // 2 :]
 
 
-def shakespeare_text(files: DataFiles) -> Splits:
-    """By position: the first 90 % train, the two halves of the rest valid and test."""
-    text = _read(files, SHAKESPEARE.files[0].path)
+def by_position(text: str) -> Splits:
+    """The first 90 % train, the two halves of the rest valid and test."""
     cut = len(text) * 9 // 10
     valid, test = _halves(text[cut:])
     return {"train": text[:cut], "valid": valid, "test": test}
+
+
+def shakespeare_text(files: DataFiles) -> str:
+    """One text."""
+    return _read(files, SHAKESPEARE.files[0].path)
 
 
 def machado_text(files: DataFiles) -> Splits:
@@ -80,6 +85,24 @@ def machado_text(files: DataFiles) -> Splits:
     *books, last = (_read(files, f.path) for f in MACHADO.files)
     valid, test = _halves(last)
     return {"train": "".join(books), "valid": valid, "test": test}
+
+
+def provided_text(content: Any, dataset: str, window: int) -> Splits:
+    """What a dataset's plugin gives.
+
+    Raises:
+        DataError: it is not what the card says, or too short.
+    """
+    text = by_position(content) if isinstance(content, str) else provided_splits(content, dataset, CHAR_LM_TAKES)
+    for split, part in text.items():
+        least = window + 1 if split == "train" else 2
+        if not isinstance(part, str):
+            raise DataError(f"The {split} split of dataset {dataset!r} is {type(part).__name__}; expected a text.")
+        if len(part) < least:
+            raise DataError(
+                f"The {split} split of dataset {dataset!r} has {len(part)} characters; expected {least} or more."
+            )
+    return text
 
 
 # --- text and codes -------------------------------------------------------------------------------
@@ -161,12 +184,10 @@ class CharLm(Task):
 
     def prepare(self, dataset: str, files: DataFiles) -> Form:
         """Read or make the text and code it."""
-        if dataset == "shakespeare":
-            text = shakespeare_text(files)
-        elif dataset == "machado":
-            text = machado_text(files)
-        else:
+        if dataset == "embedded":
             text, self.source = embedded_text(), embedded_source()
+        else:
+            text = provided_text(files.content(), dataset, self.options.window)
         return self._take(text)
 
     def _take(self, text: Splits) -> Form:

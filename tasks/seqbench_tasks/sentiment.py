@@ -14,12 +14,14 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
 from seqbench.api import Batch, DataError, DataFiles, Form, Predictor, Reference, Task, Tokens
 from seqbench_tasks import bag_of_words
+from seqbench_tasks.cards.sentiment import SENTIMENT_TAKES
+from seqbench_tasks.provided import SPLITS, provided_pairs
 from seqbench_tasks.ragged import flat, padded, rows_of, shuffled_buckets, sorted_buckets
 from seqbench_tasks.randomness import fixed, permutation, unit
 from seqbench_tasks.sentiment_grammar import NOISE, Labelled, embedded_opinions
@@ -30,12 +32,15 @@ from seqbench_tasks.words import UNKNOWN, WordVocabulary, tokenise
 if TYPE_CHECKING:
     from seqbench_tasks.cards.sentiment import SentimentOptions
 
-SPLITS = ("train", "valid", "test")
 EVALUATION_BATCH = 250
 MR_SEED = 2005
 FORMAT = b"1"
 """Of what is cached: to be raised when the same content would give other arrays."""
 POOLING: dict[str, Literal["summary", "mean", "max"]] = {"last": "summary", "mean": "mean", "max": "max"}
+
+
+Rows: TypeAlias = list[tuple[int, str]]
+"""Class and sentence."""
 
 
 @dataclass(frozen=True)
@@ -46,45 +51,50 @@ class Split:
     label: np.ndarray
 
 
+def split_of(rows: Rows) -> Split:
+    """Sentences apart from classes."""
+    return Split([text for _, text in rows], np.array([label for label, _ in rows], np.int64))
+
+
 # --- the datasets ---------------------------------------------------------------------------------
 
 
-def read_labelled(path: Path) -> Split:
+def read_labelled(path: Path) -> Rows:
     """Lines of ``LABEL SENTENCE``.
 
     Raises:
         DataError: the file cannot be read, or a line has no label 0 or 1, or no sentence.
     """
-    labels, texts = [], []
+    rows = []
     for number, line in enumerate(read_lines(path), 1):
         label, _, text = line.partition(" ")
         if label not in ("0", "1") or not text.strip(" "):
             raise DataError(f"The file {path}, line {number}: expected '0' or '1', a blank and a sentence.")
-        labels.append(int(label))
-        texts.append(text)
-    return Split(texts, np.array(labels, np.int64))
+        rows.append((int(label), text))
+    return rows
 
 
-def sst2(files: DataFiles) -> dict[str, Split]:
+def sst2(files: DataFiles) -> dict[str, Rows]:
     """The official splits."""
     names = {"train": "train", "valid": "dev", "test": "test"}
     return {split: read_labelled(files.path(f"sst2/stsa.binary.{name}")) for split, name in names.items()}
 
 
-def mr(files: DataFiles) -> dict[str, Split]:
+def mr(files: DataFiles) -> dict[str, Rows]:
     """Windows-1252; of each class a tenth is valid and a tenth test, drawn with a fixed seed."""
-    parts: dict[str, list[Split]] = {split: [] for split in SPLITS}
+    parts: dict[str, Rows] = {split: [] for split in SPLITS}
     for label, name in ((1, "pos"), (0, "neg")):
         lines = read_lines(files.path(f"mr/rt-polarity.{name}"), "cp1252")
         order, tenth = permutation(fixed(MR_SEED, label), len(lines)), len(lines) // 10
         rows = {"valid": order[:tenth], "test": order[tenth : 2 * tenth], "train": order[2 * tenth :]}
         for split, chosen in rows.items():
-            parts[split].append(Split([lines[i].strip() for i in chosen], np.full(len(chosen), label, np.int64)))
-    return {split: _joined(*both) for split, both in parts.items()}
+            parts[split] += [(label, lines[i].strip()) for i in chosen]
+    return parts
 
 
-def _joined(a: Split, b: Split) -> Split:
-    return Split(a.texts + b.texts, np.concatenate([a.label, b.label]))
+def is_labelled(label: object, text: object) -> bool:
+    """A class and a sentence."""
+    return label in (0, 1) and isinstance(text, str) and bool(text.strip(" "))
 
 
 # --- scores ---------------------------------------------------------------------------------------
@@ -126,7 +136,8 @@ class Sentiment(Task):
             self._truth = opinions["test"].truth
             self.splits = {split: _given(part) for split, part in opinions.items()}
         else:
-            self.splits = sst2(files) if dataset == "sst2" else mr(files)
+            given: dict[str, Rows] = provided_pairs(files.content(), dataset, SENTIMENT_TAKES, is_labelled)
+            self.splits = {split: split_of(rows) for split, rows in given.items()}
         self._encode(files)
         self._baseline = files.derived("sentiment-bag-of-words", self._parts(), self._bag_of_words)
         both, longest = self.options.directions == "both", max(len(row) for rows in self.rows.values() for row in rows)

@@ -31,7 +31,9 @@ from seqbench.api import (
     UsageError,
 )
 from seqbench_tasks import translation_scores as scores
+from seqbench_tasks.cards.translation import TRANSLATION_TAKES
 from seqbench_tasks.parallel_text import Pairs, read_pairs, without
+from seqbench_tasks.provided import SPLITS, provided_pairs
 from seqbench_tasks.ragged import flat, padded, rows_of, shuffled_buckets, sorted_buckets
 from seqbench_tasks.randomness import fixed, permutation
 from seqbench_tasks.subwords import BEGIN, END, Codec, Subwords, Words, learn, version
@@ -40,13 +42,12 @@ from seqbench_tasks.translation_grammar import embedded_pairs
 if TYPE_CHECKING:
     from seqbench_tasks.cards.translation import TranslationOptions
 
-SPLITS = ("train", "valid", "test")
 PAIRS = {
     "embedded": ("en-pt", "pt-en"),
     "multi30k": ("de-en", "en-de", "en-fr", "fr-en"),
     "tatoeba": ("en-pt", "pt-en"),
 }
-"""The pairs of each dataset, its default first."""
+"""The pairs of each of our own datasets, its default first; one that a plugin brings has the pair that it gives."""
 EVALUATION_BATCH = 100
 VALID_DECODED = 100
 """Sentences of the validation set that are decoded at each validation."""
@@ -88,6 +89,11 @@ def embedded(source: str, target: str) -> Corpus:  # noqa: ARG001 - of two langu
     """The pairs of the grammar, either way round."""
     corpus = embedded_pairs()
     return corpus if source == "en" else {split: [(p, e) for e, p in pairs] for split, pairs in corpus.items()}
+
+
+def are_sentences(source: object, target: object) -> bool:
+    """Two texts."""
+    return isinstance(source, str) and isinstance(target, str)
 
 
 # --- text and tokens ------------------------------------------------------------------------------
@@ -179,17 +185,23 @@ class Translation(Task):
     def prepare(self, dataset: str, files: DataFiles) -> Form:
         """Read or make the corpus, and code it."""
         self.dataset = dataset
-        source, target = self._pair(dataset).split("-")
-        if dataset == "embedded":
-            self.corpus = embedded(source, target)
-        else:
-            self.corpus = (multi30k if dataset == "multi30k" else tatoeba)(files, source, target)
+        self.corpus = self._corpus(dataset, files)
         self._encode(files)
         self._references = files.derived("translation-references", [FORMAT, *content(self.corpus)], self._baselines)
         return self._form()
 
+    def _corpus(self, dataset: str, files: DataFiles) -> Corpus:
+        if dataset not in PAIRS:
+            if self.options.pair != "auto":
+                raise UsageError(f"translation: dataset {dataset} has one pair, its own; leave out pair.")
+            return provided_pairs(files.content(), dataset, TRANSLATION_TAKES, are_sentences)
+        source, target = self._pair(dataset).split("-")
+        if dataset == "embedded":
+            return embedded(source, target)
+        return (multi30k if dataset == "multi30k" else tatoeba)(files, source, target)
+
     def _pair(self, dataset: str) -> str:
-        """The language pair.
+        """The language pair of one of our own datasets.
 
         Raises:
             UsageError: the dataset has no such pair.

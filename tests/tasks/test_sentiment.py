@@ -262,14 +262,14 @@ def test_a_line_without_label_or_sentence(tmp_path: Path, line: str) -> None:
 def test_a_no_break_space_is_part_of_a_word(tmp_path: Path) -> None:
     path = tmp_path / "a"
     path.write_text("1 a\u00a0b c\n", encoding="utf-8")
-    assert sentiment.tokenise(read_labelled(path).texts[0]) == ["a\u00a0b", "c"]
+    assert sentiment.tokenise(read_labelled(path)[0][1]) == ["a\u00a0b", "c"]
 
 
 def test_a_sentence_of_ten_thousand_words_is_cut(tmp_path: Path, no_files: Any) -> None:
     path = tmp_path / "a"
     path.write_text("1 fine film\n0 " + "bad " * 10_000 + "\n")
     task = Sentiment(SentimentOptions(min_count=1))
-    task.splits = dict.fromkeys(("train", "valid", "test"), read_labelled(path))
+    task.splits = dict.fromkeys(("train", "valid", "test"), sentiment.split_of(read_labelled(path)))
     task._encode(no_files)
     assert [len(row) for row in task.rows["test"]] == [2, 256]
     assert task.notes() == ["3 sentences were cut to 256 words"]
@@ -279,13 +279,12 @@ def test_a_sentence_of_ten_thousand_words_is_cut(tmp_path: Path, no_files: Any) 
 def test_sst2_is_what_the_trees_say(real_data: Path) -> None:
     """The binary files hold the sentences and labels of the trees, the neutral ones left out."""
     splits = sentiment.sst2(data.locate(SST2))
-    assert {split: len(part.texts) for split, part in splits.items()} == {"train": 6920, "valid": 872, "test": 1821}
+    assert {split: len(rows) for split, rows in splits.items()} == {"train": 6920, "valid": 872, "test": 1821}
     names = {"train": "train", "valid": "dev", "test": "test"}
     for split, name in names.items():
         trees = (real_data / "sst2" / "trees" / f"{name}.txt").read_text(encoding="utf-8").split("\n")
         from_trees = [_sentence(tree) for tree in trees if tree and tree[1] != "2"]
-        here = zip(splits[split].label.tolist(), map(str.lower, splits[split].texts), strict=True)
-        assert sorted(from_trees) == sorted(here)
+        assert sorted(from_trees) == sorted((label, text.lower()) for label, text in splits[split])
 
 
 def _sentence(tree: str) -> tuple[int, str]:
@@ -296,9 +295,9 @@ def _sentence(tree: str) -> tuple[int, str]:
 @pytest.mark.data
 def test_mr_is_split_once_and_for_all(real_data: Path) -> None:
     splits = sentiment.mr(data.locate(MR))
-    assert {split: len(part.texts) for split, part in splits.items()} == {"train": 8530, "valid": 1066, "test": 1066}
-    assert all(part.label.mean() == 0.5 for part in splits.values())
-    everything = [text for part in splits.values() for text in part.texts]
+    assert {split: len(rows) for split, rows in splits.items()} == {"train": 8530, "valid": 1066, "test": 1066}
+    assert all(2 * sum(label for label, _ in rows) == len(rows) for rows in splits.values())
+    everything = [text for rows in splits.values() for _, text in rows]
     assert any("\u2026" in text for text in everything)  # byte 0x85 of Windows-1252
     assert "\x85" not in "".join(everything)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from seqbench.api import DataFile, Dataset, Defaults, Metric, SectionCard, TaskCard, option
+from seqbench.api import DataFile, Dataset, DatasetCard, Defaults, Metric, SectionCard, TaskCard, option
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,10 @@ MACHADO = Dataset(
     licence="the works are in the public domain (the author died in 1908); text published by MEC and NUPILL/UFSC",
 )
 
+CHAR_LM_TAKES = (
+    "one text (its first 90 % train, then 5 % valid, 5 % test) or a mapping of train, valid and test to texts"
+)
+
 CHAR_LM = TaskCard(
     name="char-lm",
     summary="Character language model: predict the next character of a text.",
@@ -63,14 +67,18 @@ CHAR_LM = TaskCard(
     ),
     datasets=(
         Dataset("embedded", "made-up language of exactly known entropy: 300,000 train, 30,000 valid, 30,000 test"),
-        SHAKESPEARE,
-        MACHADO,
     ),
+    takes=CHAR_LM_TAKES,
     select="nats",
     options=CharLmOptions,
     defaults=Defaults(parameters=130_000, steps=1000, batch=32, lr=1e-2),
     citation="Shannon 1951, Prediction and Entropy of Printed English; with networks: Sutskever, Martens, Hinton 2011, "
     "Generating Text with Recurrent Neural Networks",
+)
+
+CHAR_LM_DATASETS = (
+    DatasetCard("char-lm", SHAKESPEARE, "seqbench_tasks.char_lm:shakespeare_text"),
+    DatasetCard("char-lm", MACHADO, "seqbench_tasks.char_lm:machado_text"),
 )
 
 _REPORT = "seqbench_tasks.char_lm_report"

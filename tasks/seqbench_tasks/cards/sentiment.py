@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from seqbench.api import DataFile, Dataset, Defaults, Metric, SectionCard, TaskCard, option
+from seqbench.api import DataFile, Dataset, DatasetCard, Defaults, Metric, SectionCard, TaskCard, option
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,8 @@ MR = Dataset(
     defaults=Defaults(parameters=1_000_000, steps=1000, batch=32, lr=5e-3, dropout=0.5),
 )
 
+SENTIMENT_TAKES = "a mapping of train, valid and test to pairs (0 or 1, sentence), words between single blanks"
+
 SENTIMENT = TaskCard(
     name="sentiment",
     summary="Sentiment: tell whether a sentence is positive or negative.",
@@ -72,14 +74,18 @@ SENTIMENT = TaskCard(
             "embedded",
             "a grammar of opinions, 2 % of the labels wrong: 20,000 train, 1,000 valid, 10,000 test, no sentence twice",
         ),
-        SST2,
-        MR,
     ),
+    takes=SENTIMENT_TAKES,
     select="accuracy",
     options=SentimentOptions,
     defaults=Defaults(parameters=50_000, steps=1000, batch=64, lr=5e-3),
     citation="Pang, Lee, Vaithyanathan 2002, Thumbs up? Sentiment classification using machine learning techniques; "
     "Socher et al. 2013, Recursive deep models for semantic compositionality over a sentiment treebank",
+)
+
+SENTIMENT_DATASETS = (
+    DatasetCard("sentiment", SST2, "seqbench_tasks.sentiment:sst2"),
+    DatasetCard("sentiment", MR, "seqbench_tasks.sentiment:mr"),
 )
 
 SENTIMENT_SECTIONS = (

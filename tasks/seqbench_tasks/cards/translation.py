@@ -100,6 +100,8 @@ TATOEBA = Dataset(
     defaults=Defaults(parameters=1_500_000, steps=2000, batch=64, lr=3e-3, dropout=0.1),
 )
 
+TRANSLATION_TAKES = "a mapping of train, valid and test to pairs (source sentence, target sentence)"
+
 TRANSLATION = TaskCard(
     name="translation",
     summary="Translation: an encoder reads a sentence, a decoder writes it in another language.",
@@ -122,6 +124,7 @@ TRANSLATION = TaskCard(
         MULTI30K,
         TATOEBA,
     ),
+    takes=TRANSLATION_TAKES,
     select="loss",
     options=TranslationOptions,
     defaults=Defaults(parameters=200_000, steps=800, batch=64, lr=5e-3),
