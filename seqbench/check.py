@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -63,7 +62,7 @@ class Verdict:
         subject: of whom.
         proofs: how many were run.
         failures: those that fail.
-        seconds: how long it took, compiling included.
+        seconds: how long the proofs took, compiling included; 0 where that is not known.
     """
 
     subject: Subject
@@ -157,23 +156,20 @@ def check(request: Request, cards: Registry, tell: Callable[[Verdict], None]) ->
 
 def _supervised(subject: Subject, request: Request, log: Path) -> Verdict:
     """The verdict, whatever the plugin's code does to its process."""
-    start = time.monotonic()
     if subject.kind == "card":
-        return _light(subject, request, start)
+        return _light(subject, request)
     arguments = (subject, tuple(request.proofs), tuple(request.files))
     outcome = run_in_child("seqbench.prove:prove", arguments, log, request.limit)
-    seconds = time.monotonic() - start
     if outcome.kind == "returned":
-        proofs, failures = outcome.answer
-        return Verdict(subject, proofs, failures, seconds)
+        return Verdict(subject, *outcome.answer)
     how = f"was killed after {request.limit:g} s" if outcome.kind == "timeout" else f"left with {outcome.exitcode}"
     said = " ".join(log.read_text(encoding="utf-8", errors="replace").split()[-40:]) if log.exists() else ""
     words = f" Its last words: {said}" if said else ""
     message = f"{subject.source}: expected all proofs to end, the process {how}.{words}"
-    return Verdict(subject, 1, (Failure("process", message, 1),), seconds)
+    return Verdict(subject, 1, (Failure("process", message, 1),))
 
 
-def _light(subject: Subject, request: Request, start: float) -> Verdict:
+def _light(subject: Subject, request: Request) -> Verdict:
     """Whether the cards of a plugin load without anything heavy, in a fresh interpreter."""
     if request.proofs and "light" not in request.proofs:
         return Verdict(subject, 0)
@@ -193,4 +189,4 @@ def _light(subject: Subject, request: Request, start: float) -> Verdict:
             f"{' '.join(loaded)}. Usual cause: a card imports its core; name it as text, 'package.module:Core'."
         )
         failures = (Failure("light", message, 1),)
-    return Verdict(subject, 1, failures, time.monotonic() - start)
+    return Verdict(subject, 1, failures)

@@ -536,7 +536,8 @@ def _tell_verdict(verdict: Verdict) -> None:
     said = f"{len(verdict.failures)} of its proofs fail" if verdict.failures else f"{verdict.proofs} proofs hold"
     if verdict.subject.kind == "card":
         said = "its cards load too much" if verdict.failures else "its cards load nothing heavy"
-    click.echo(f"{verdict.subject!s:<28} {said} ({verdict.seconds:.1f} s)")
+    took = f" ({verdict.seconds:.1f} s)" if verdict.seconds else ""
+    click.echo(f"{verdict.subject!s:<28} {said}{took}")
     for failure in verdict.failures:
         times = f" (in {failure.settings} settings, of which the first)" if failure.settings > 1 else ""
         click.echo(f"  {failure.proof}{times}: {failure.message}")

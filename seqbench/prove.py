@@ -11,10 +11,11 @@ from seqbench.check import Failure, Subject
 from seqbench.conformance.comparing import ConformanceError
 from seqbench.conformance.proofs import Proof, proofs
 from seqbench.conformance.task_proofs import TaskProof, task_proofs
+from seqbench.measure.clock import Stopwatch
 
 
-def prove(subject: Subject, names: Sequence[str], files: Sequence[str]) -> tuple[int, tuple[Failure, ...]]:
-    """How many proofs were run, and those that fail, each told once for all settings that it fails in.
+def prove(subject: Subject, names: Sequence[str], files: Sequence[str]) -> tuple[int, tuple[Failure, ...], float]:
+    """How many proofs were run, those that fail, each told once for all settings that it fails in, and the seconds.
 
     Args:
         subject: the model on a backend, or the task.
@@ -30,9 +31,11 @@ def prove(subject: Subject, names: Sequence[str], files: Sequence[str]) -> tuple
         todo = proofs(cards.model(subject.name), [subject.backend])
     chosen = [proof for proof in todo if not names or proof.name in names]
     failed: dict[str, list[str]] = {}
-    for proof in chosen:
-        try:
-            proof()
-        except ConformanceError as error:
-            failed.setdefault(proof.name, []).append(" ".join(str(error).split()))
-    return len(chosen), tuple(Failure(name, messages[0], len(messages)) for name, messages in failed.items())
+    with Stopwatch() as watch:
+        for proof in chosen:
+            try:
+                proof()
+            except ConformanceError as error:
+                failed.setdefault(proof.name, []).append(" ".join(str(error).split()))
+    failures = tuple(Failure(name, messages[0], len(messages)) for name, messages in failed.items())
+    return len(chosen), failures, watch.seconds

@@ -83,7 +83,10 @@ GRAPH = {
     "integrity": "api data errors registry spec store",
     "verify": "executors integrity pipeline registry spec stats store",
     "plugin_commands": "api errors registry",
-    "conformance": "api conformance errors registry states",
+    "conformance": "api assemble backends conformance data errors losses predict registry states",
+    "check": "errors process registry",
+    "prove": "check conformance measure registry",
+    "scaffold": "api errors registry",
     "cli": "*",
 }
 
@@ -92,7 +95,8 @@ GRAPH = {
 MAY_BE_HEAVY = {
     "backends": "torch numpy numba",
     "budget": "torch",
-    "conformance": "torch",
+    "conformance": "torch numpy",
+    "prove": "torch",
     "assemble": "torch",
     "bridge": "torch",
     "encoder_decoder": "torch",

@@ -19,7 +19,7 @@ from seqbench.api.data import DataFile, DataFiles, Dataset, DatasetCard, Default
 from seqbench.api.executors import Executor, ExecutorCard, Observer
 from seqbench.api.forms import Batch, Decoded, DecoderForm, Form, Prediction, Predictor, Tokens, Vectors
 from seqbench.api.listeners import Listener, ListenerCard, TrialStart
-from seqbench.api.models import Core, CoreSpec, Decoder, Memory, Model, NoOptions, State, option
+from seqbench.api.models import Core, CoreSpec, Decoder, Memory, Model, NoOptions, State, option, recurrent_parameters
 from seqbench.api.register import Register
 from seqbench.api.report import Block, Section, SectionCard, TrialView
 from seqbench.api.tasks import Metric, Reference, Task, TaskCard
@@ -71,6 +71,7 @@ __all__ = [
     "Vectors",
     "hookimpl",
     "option",
+    "recurrent_parameters",
 ]
 
 hookimpl = pluggy.HookimplMarker("seqbench")

@@ -222,3 +222,16 @@ class Model:
     def default_layers(self, options: Any, train_length: int) -> int:
         """``L`` where the user names none."""
         return self.layers(options, train_length) if callable(self.layers) else self.layers
+
+
+def recurrent_parameters(spec: CoreSpec, gates: int, biases: int) -> int:
+    """How many parameters ``L`` recurrent layers have, in one direction or in both; for ``Model.parameters``.
+
+    Args:
+        spec: of the core.
+        gates: of a layer; each has ``W (H, D)``, ``U (H, H)`` and so many biases ``(H,)``.
+        biases: of each gate.
+    """
+    H, directions = spec.width, 1 if spec.causal else 2
+    sizes = [spec.input_size] + [directions * H] * (spec.layers - 1)
+    return sum(directions * gates * (H * (size + H) + biases * H) for size in sizes)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from seqbench.api import CoreSpec, Model, option
-from seqbench_models.counting import recurrent_parameters
+from seqbench.api import CoreSpec, Model, option, recurrent_parameters
 
 EQUATIONS = """
 r_t = sigmoid(W_r x_t + U_r h_{t-1} + b_r)                  reset gate

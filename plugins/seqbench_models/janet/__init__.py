@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from seqbench.api import CoreSpec, Model, option
-from seqbench_models.counting import recurrent_parameters
+from seqbench.api import CoreSpec, Model, option, recurrent_parameters
 
 EQUATIONS = """
 s_t = W_s x_t + U_s h_{t-1} + b_s                                     forget gate, before its sigmoid

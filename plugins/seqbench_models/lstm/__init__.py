@@ -5,8 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
-from seqbench.api import CoreSpec, Model, UsageError, option
-from seqbench_models.counting import recurrent_parameters
+from seqbench.api import CoreSpec, Model, UsageError, option, recurrent_parameters
 
 EQUATIONS = """
 i_t = sigmoid(W_i x_t + U_i h_{t-1} + b_i)          input gate

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from seqbench.api import CoreSpec, Model, option
-from seqbench_models.counting import recurrent_parameters
+from seqbench.api import CoreSpec, Model, option, recurrent_parameters
 
 EQUATIONS = """
 h_t = tanh(W x_t + U h_{t-1} + b)          h_0 = 0, y_t = h_t
