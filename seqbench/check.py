@@ -108,8 +108,9 @@ def subjects_of(request: Request, cards: Registry) -> list[Subject]:
     if request.backends and not any(subject.backend for subject in found):
         known = {backend for name in names if name in cards.models for backend in cards.models[name].cores}
         raise UnknownName("backend", request.backends[0], known)
-    sources = dict.fromkeys(s.source for s in found if s.source.distribution not in map(str, request.files))
-    return [*(Subject("card", source.distribution, "", source) for source in sources), *found]
+    installed = (s.source for s in found if s.source.distribution not in map(str, request.files))
+    sources = {source.distribution: source for source in installed}
+    return [*(Subject("card", name, "", source) for name, source in sources.items()), *found]
 
 
 def brought_by(files: Sequence[str], cards: Registry) -> list[str]:

@@ -1,4 +1,4 @@
-"""``docs/hooks.md``: its argument lists are the code's, a heading for every hook, and its examples run."""
+"""``docs/plugins.md``: its argument lists are the code's, a heading for every hook, and its examples run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from seqbench.cli import cli
 from seqbench.executors import run_trial_supervised
 from seqbench.store import RunFolder
 
-DOCUMENT = Path(__file__).parent.parent / "docs" / "hooks.md"
+DOCUMENT = Path(__file__).parent.parent / "docs" / "plugins.md"
 TEXT = DOCUMENT.read_text(encoding="utf-8")
 
 
