@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -540,7 +541,8 @@ def _tell_verdict(verdict: Verdict) -> None:
     click.echo(f"{verdict.subject!s:<28} {said}{took}")
     for failure in verdict.failures:
         times = f" (in {failure.settings} settings, of which the first)" if failure.settings > 1 else ""
-        click.echo(f"  {failure.proof}{times}: {failure.message}")
+        message = re.sub(r" (Usual cause|Smallest case found|Its last words):", r"\n    \1:", failure.message)
+        click.echo(f"  {failure.proof}{times}: {message}")
 
 
 # --- list, info -------------------------------------------------------------------------------------

@@ -137,7 +137,11 @@ def test_check_tells_each_proof_that_fails_and_goes_on(tmp_path: Path) -> None:
     assert code == 1
     ahead, _, leaves = said.partition("leaves torch")
     assert re.search(r"^ahead torch +2 of its proofs fail", ahead)
-    assert re.search(r"^  causality: ahead \(torch, causal.* Smallest case found: B=1, T=2", ahead, re.MULTILINE)
+    assert re.search(
+        r"^  causality: ahead \(torch, causal.*\n    Usual cause: .*\n    Smallest case found: B=1, T=2",
+        ahead,
+        re.MULTILINE,
+    )
     assert "  flops: " in ahead
     assert re.search(
         r"1 of its proofs fail .*process: faulty.py|left with 3. Its last words: so long", leaves, re.DOTALL
