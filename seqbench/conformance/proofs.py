@@ -29,7 +29,7 @@ from seqbench.conformance.number_proofs import (
     check_single_precision,
 )
 from seqbench.conformance.state_proofs import check_state
-from seqbench.conformance.subjects import Sizes, Subject, cases, subjects
+from seqbench.conformance.subjects import REFERENCE, Sizes, Subject, cases, subjects
 from seqbench.conformance.training_proofs import (
     check_determinism,
     check_gradients,
@@ -40,9 +40,6 @@ from seqbench.conformance.training_proofs import (
 )
 
 Check = Callable[[Subject], None]
-
-REFERENCE = "-ref"
-"""How the name of a backend ends that is there to prove others against, in float64."""
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,9 @@ class Sizes:
         return (max(1, self.T // 2), self.T, 1)[: self.B]
 
 
+REFERENCE = "-ref"
+"""How the name of a backend ends that is there to prove others against, in float64: plain loops, which take time."""
+
 D = Sizes.D
 """Input width of the cores that are tested."""
 
@@ -135,7 +138,8 @@ def subjects(card: Model, options: Any = None, backend: str = "torch") -> list[S
     """
     chosen = card.options() if options is None else options
     names = {"causal": True, "bidirectional": False}
-    found = [Subject(card, chosen, causal, backend) for name, causal in names.items() if name in card.can]
+    sizes = Sizes(long=64) if backend.endswith(REFERENCE) else Sizes()
+    found = [Subject(card, chosen, causal, backend, sizes) for name, causal in names.items() if name in card.can]
     if not found:
         raise ConformanceError(f"{card.name}: expected 'causal' or 'bidirectional' among can, got {sorted(card.can)}")
     return found
