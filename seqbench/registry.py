@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib
 import importlib.metadata
@@ -261,15 +262,25 @@ def _misfit(card: DatasetCard, task: TaskCard | None, registry: Registry) -> str
     return "" if task.takes else f"dataset {card.name!r}: task {task.name!r} takes no datasets of other plugins"
 
 
-def _call_hooks(plugin: object, collector: _Collector) -> None:
+@functools.cache
+def _manager() -> pluggy.PluginManager:
+    """One for all plugins, each of which is in it only while its hooks are called: to make one takes a millisecond."""
     manager = pluggy.PluginManager("seqbench")
     manager.add_hookspecs(hookspecs)
+    return manager
+
+
+def _call_hooks(plugin: object, collector: _Collector) -> None:
+    manager = _manager()
     manager.register(plugin)
-    manager.check_pending()
-    if not manager.get_hookcallers(plugin):
-        raise PluginError("it implements no hook; decorate a register_... function with seqbench.api.hookimpl")
-    for name in HOOKS:
-        getattr(manager.hook, name)(register=collector)
+    try:
+        manager.check_pending()
+        if not manager.get_hookcallers(plugin):
+            raise PluginError("it implements no hook; decorate a register_... function with seqbench.api.hookimpl")
+        for name in HOOKS:
+            getattr(manager.hook, name)(register=collector)
+    finally:
+        manager.unregister(plugin)
 
 
 def _import_file(path: Path) -> ModuleType:
