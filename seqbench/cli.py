@@ -42,10 +42,11 @@ class Commands(click.Group):
             where = f" {error.filename}" if error.filename else ""
             click.echo(f"seqbench: {error.strerror or error}:{where}; nothing more can be written or read", err=True)
             sys.exit(USAGE)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as interrupt:
             folder = ctx.meta.get(RUN_FOLDER)
             more = f"; finished trials are safe, go on with: seqbench run --resume {folder}" if folder else ""
-            click.echo(f"seqbench: interrupted{more}", err=True)
+            meanwhile = f" {interrupt}; leave it out with SEQBENCH_PLUGINS" if str(interrupt) else ""
+            click.echo(f"seqbench: interrupted{meanwhile}{more}", err=True)
             sys.exit(INTERRUPTED)
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
@@ -71,8 +72,8 @@ def _registry(plugins: Sequence[str] = ()) -> Registry:
     from seqbench import registry
 
     cards = registry.load(plugins, strict=bool(click.get_current_context().find_root().obj))
-    for broken in cards.broken:
-        click.echo(f"warning: {broken}", err=True)
+    for complaint in cards.complaints:
+        click.echo(f"warning: {complaint}", err=True)
     return cards
 
 
@@ -100,6 +101,7 @@ def _registry(plugins: Sequence[str] = ()) -> Registry:
 @click.option("--threads", type=int, help="CPU threads of each trial. Default: 1.")
 @click.option("--jobs", type=int, help="Trials that run at a time. Default: as many as cores allow; 1 on a GPU.")
 @click.option("--timeout", type=float, help="Seconds after which a trial is killed. Default: 3600.")
+@click.option("--memory", type=int, help="MiB after which a trial is killed. Default: when the machine has 5 % left.")
 @click.option(
     "--data-dir", type=click.Path(), help="Where downloaded datasets lie. Default: SEQBENCH_DATA or the cache."
 )

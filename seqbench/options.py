@@ -35,6 +35,8 @@ def build_options(options: type[Any], given: Mapping[str, Any], owner: str) -> A
         return options(**values)
     except ValueError as error:  # a card may refuse a combination
         raise SpecError(f"{owner}: {error}") from error
+    except Exception as error:  # a stranger's code may raise anything
+        raise SpecError(f"{owner} refuses these options with {type(error).__name__}: {error}") from error
 
 
 def _checked(field: dataclasses.Field[Any], value: Any, owner: str) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -11,15 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from seqbench import __version__, data, registry
-from seqbench.errors import SeqbenchError, UsageError
+from seqbench.apart import sizes_of
+from seqbench.errors import UsageError
 from seqbench.executors.local import Observer, Silent, run_local
 from seqbench.plan import Answer, Row, rows_of, trials_of, warnings_of, with_known_steps
-from seqbench.process import run_in_child
+from seqbench.process import Limits
 from seqbench.registry import Registry
 from seqbench.report.collect import read_run
 from seqbench.results import Results
 from seqbench.rounds import next_look
-from seqbench.spec import RunSpec, Trial, parse_seeds, spec_from_mapping, spec_to_toml
+from seqbench.spec import RunSpec, Trial, parse_seeds, spec_from_mapping, spec_to_toml, trial_to_dict
 from seqbench.store import RunFolder, write_text
 from seqbench.tuning import check_tuning, settled, tuning_trials
 
@@ -104,31 +104,13 @@ def obtain_data(users: Sequence[Row | Trial], cards: Registry, data_dir: str | N
 
 
 def ask_torch(rows: Sequence[Row], spec: RunSpec) -> Answer:
-    """The sizes of the rows, the device and torch's description: from a child process.
+    """The sizes of the rows, the device and torch's description: from child processes.
 
     Raises:
         UsageError: the device is not there, or a task's data are not.
     """
-    arguments = (rows, spec.plugin, spec.data_dir, spec.device)
-    answer: Answer = in_torch_child("seqbench.sizing:size_all", arguments)
-    if answer.error:
-        raise UsageError(answer.error)
-    return answer
-
-
-def in_torch_child(function: str, arguments: tuple[Any, ...]) -> Any:
-    """What a function that sizes models returns; in a child process, since it imports torch.
-
-    Raises:
-        SeqbenchError: the child died.
-    """
-    with tempfile.TemporaryDirectory(prefix="seqbench-") as scratch:
-        log = Path(scratch) / "sizing.log"
-        outcome = run_in_child(function, arguments, log, limit=600)
-        if outcome.kind != "returned":
-            tail = log.read_text(encoding="utf-8", errors="replace")[-2000:] if log.exists() else ""
-            raise SeqbenchError(f"Sizing the models failed ({outcome.kind}, exit code {outcome.exitcode}):\n{tail}")
-    return outcome.answer
+    sizes, answers = sizes_of("seqbench.sizing:size_all", rows, spec)
+    return replace(answers[0], sizes=sizes)
 
 
 def start(plan: Plan, cards: Registry, watch: Watch = _silent, say: Say = lambda _: None) -> Results:
@@ -148,7 +130,7 @@ def start(plan: Plan, cards: Registry, watch: Watch = _silent, say: Say = lambda
             "seqbench": __version__,
             "created": now.isoformat(timespec="seconds"),
             "spec": asdict(plan.spec),
-            "trials": [asdict(trial) for trial in plan.trials],
+            "trials": [trial_to_dict(trial) for trial in plan.trials],
             "warnings": plan.warnings,
             "environment": environment_of(plan.trials, plan.torch, cards),
             "data": plan.files,
@@ -211,7 +193,7 @@ def _run(folder: RunFolder, spec: RunSpec, cards: Registry, watch: Watch) -> Res
         _write_replay(folder, spec)
         for trials in _phases(folder, spec, cards):
             with watch(trials, folder) as observer:
-                run_local(trials, folder, jobs_for(spec, trials[0].device), spec.timeout, observer)
+                run_local(trials, folder, jobs_for(spec, trials[0].device), limits_of(spec), observer)
         _write_replay(folder, spec)
     results = Results(folder, cards)
     results.write_report()
@@ -228,7 +210,7 @@ def _phases(folder: RunFolder, spec: RunSpec, cards: Registry) -> Iterator[list[
     else:
         yield folder.trials()
     while spec.until_decided and (more := _next_round(folder, spec, cards)):
-        folder.write_run(folder.run() | {"trials": [asdict(trial) for trial in (*folder.trials(), *more)]})
+        folder.write_run(folder.run() | {"trials": [trial_to_dict(trial) for trial in (*folder.trials(), *more)]})
         yield more
 
 
@@ -258,7 +240,7 @@ def _settle(folder: RunFolder, spec: RunSpec, task: str) -> None:
     places = [n for n, trial in enumerate(trials) if trial.purpose == "score" and trial.task_label == task]
     for place, trial in zip(places, settled([trials[n] for n in places], records), strict=True):
         trials[place] = with_known_steps(trial, spec.steps)
-    folder.write_run(stored | {"trials": [asdict(trial) for trial in trials], "settled": [*done, task]})
+    folder.write_run(stored | {"trials": [trial_to_dict(trial) for trial in trials], "settled": [*done, task]})
 
 
 def _write_replay(folder: RunFolder, spec: RunSpec) -> None:
@@ -266,6 +248,11 @@ def _write_replay(folder: RunFolder, spec: RunSpec) -> None:
     trials = folder.trials()
     known = {trial.row_id: steps for trial in trials if (steps := folder.steps(trial.row_id)) is not None}
     write_text(folder.path / "spec.toml", spec_to_toml(replace(spec, steps={**spec.steps, **known})))
+
+
+def limits_of(spec: RunSpec) -> Limits:
+    """Of each trial's process."""
+    return Limits(spec.timeout, spec.memory)
 
 
 def jobs_for(spec: RunSpec, device: str) -> int:
@@ -283,6 +270,6 @@ def run_from_python(options: Mapping[str, Any]) -> Results:
     spec = spec_from_mapping(options, "seqbench.run")
     cards = registry.load(spec.plugin)
     plan = make_plan(spec, cards)
-    for warning in (*map(str, cards.broken), *plan.warnings):
+    for warning in (*cards.complaints, *plan.warnings):
         log.warning("warning: %s", warning)
     return start(plan, cards)

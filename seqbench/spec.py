@@ -108,6 +108,7 @@ class RunSpec:
         threads: threads of each trial.
         jobs: trials that run at a time; 0: as many as there are cores for their threads (one on a GPU).
         timeout: seconds after which a trial is killed.
+        memory: MiB of main memory that a trial's process may take; 0: what the machine can spare.
         data_dir: where downloaded datasets lie; None: SEQBENCH_DATA, then the cache.
         plugin: single Python files with plugins.
         out: the folder in which the run gets its own folder.
@@ -131,6 +132,7 @@ class RunSpec:
     threads: int = 1
     jobs: int = 0
     timeout: float = 3600.0
+    memory: int = 0
     data_dir: str | None = None
     plugin: tuple[str, ...] = ()
     out: str = "results"
@@ -166,7 +168,12 @@ class RunSpec:
     def _check_ranges(self) -> None:
         if self.device not in {"auto", "cpu", "cuda"}:
             raise SpecError(f"--device is {self.device!r}; expected auto, cpu or cuda.")
-        for name, value, low in (("--threads", self.threads, 1), ("--jobs", self.jobs, 0), ("--batch", self.batch, 1)):
+        for name, value, low in (
+            ("--threads", self.threads, 1),
+            ("--jobs", self.jobs, 0),
+            ("--batch", self.batch, 1),
+            ("--memory", self.memory, 0),
+        ):
             if value is not None and value < low:
                 raise SpecError(f"{name} is {value}; expected at least {low}.")
         if self.lr is not None and not 0 < self.lr < 100:
@@ -219,7 +226,7 @@ def canonical(values: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 
 _NUMBERS: dict[str, type[int | float]] = {
-    "threads": int, "jobs": int, "batch": int, "tune_samples": int, "until_decided": int,
+    "threads": int, "jobs": int, "batch": int, "memory": int, "tune_samples": int, "until_decided": int,
     "timeout": float, "lr": float
 }  # fmt: skip
 
@@ -349,6 +356,7 @@ class Trial:
         purpose: a score, or the choice of hyper-parameters: then only validation is looked at.
         setting: what is tuned, and its value in this trial.
         parameter_tolerance: the share of ``target_parameters`` by which ``parameters`` may miss it unremarked.
+        sources: of the strangers' cards among ``model`` and ``task``: which plugin has it (``registry.Source.key``).
     """
 
     task: str
@@ -376,6 +384,7 @@ class Trial:
     purpose: Literal["score", "tuning"] = "score"
     setting: Mapping[str, float] = field(default_factory=dict)
     parameter_tolerance: float = TOLERANCE
+    sources: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def row_key(self) -> tuple[str, str, str]:
@@ -401,7 +410,7 @@ class Trial:
 
     def _numbers(self) -> dict[str, Any]:
         """What decides the numbers: where files lie does not, what is in them does."""
-        left_out = {"data_dir", "advice", "blocked", "parameter_tolerance"}
+        left_out = {"data_dir", "advice", "blocked", "parameter_tolerance", "sources"}
         plain = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in left_out}
         plain["training"] = dataclasses.asdict(self.training)  # asdict(self) would copy every option, 10,000 times
         plain["plugins"] = sorted(self.plugins.values())
@@ -417,7 +426,10 @@ def _digest(plain: Mapping[str, Any]) -> str:
 
 def trial_to_dict(trial: Trial) -> dict[str, Any]:
     """Plain data, for JSON."""
-    return dataclasses.asdict(trial)
+    plain = dataclasses.asdict(trial)
+    if not trial.sources:
+        plain.pop("sources")  # as it was before strangers were told apart
+    return plain
 
 
 def trial_from_dict(data: Mapping[str, Any]) -> Trial:

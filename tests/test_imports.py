@@ -29,7 +29,8 @@ GRAPH = {
     "errors": "",
     "api": "api errors",
     "hookspecs": "api",
-    "registry": "api errors hookspecs",
+    "aside": "",
+    "registry": "api aside errors hookspecs",
     "options": "errors",
     "quantities": "errors",
     "spec": "errors quantities",
@@ -60,19 +61,22 @@ GRAPH = {
     "predict": "api assemble encoder_decoder errors losses measure network sampling search",
     "measure": "api garbage",
     "train": "api assemble errors losses measure network predict spec",
-    "trial": "api assemble data errors losses measure options predict registry spec store streams train",
+    "tampering": "",
+    "trial": "api assemble data errors losses measure options predict registry spec store streams tampering train",
     "budget": "api assemble quantities",
     "sizing": "api assemble budget errors measure options plan quantities registry spec streams trial",
-    "process": "registry",
-    "executors": "executors process spec store",
+    "memory": "",
+    "process": "memory registry",
+    "executors": "executors process registry spec store",
+    "apart": "errors executors plan process spec",
     "progress": "executors spec store tuning",
     "report": "api environment errors frame garbage quantities registry report rounds spec stats store tuning verdicts",
     "results": "api errors frame registry report spec stats store verdicts",
     "pipeline": (
-        "__init__ data environment errors executors plan process registry report results rounds spec store tuning"
+        "__init__ apart data environment errors executors plan process registry report results rounds spec store tuning"
     ),
     "speed": (
-        "__init__ api assemble encoder_decoder environment errors executors frame losses measure network options "
+        "__init__ apart api assemble encoder_decoder environment errors executors frame losses measure network options "
         "pipeline plan predict process registry report sizing spec speed store train trial"
     ),
     "integrity": "api data errors registry spec store",
@@ -108,6 +112,7 @@ MAY_BE_HEAVY = {
     "speed/operations": "torch numpy",
     "streaming": "numpy",
     "streams": "numpy",
+    "tampering": "torch",
     "train": "torch",
     "trial": "torch numpy",
 }

@@ -60,11 +60,10 @@ class SpeedSpec:
 
 
 @dataclass(frozen=True)
-class SpeedAnswer:
-    """What sizing found: sizes and device, and the form of the networks for the longest sequences."""
+class SpeedAnswer(Answer):
+    """What sizing found, and the form of the networks for the longest sequences; None where it was asked for no row."""
 
-    answer: Answer
-    form: Form = PLAIN_FORM
+    form: Form | None = None
 
 
 @dataclass(frozen=True)
