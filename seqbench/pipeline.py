@@ -21,7 +21,7 @@ from seqbench.results import Results
 from seqbench.rounds import next_look
 from seqbench.spec import RunSpec, Trial, parse_seeds, spec_from_mapping, spec_to_toml, trial_to_dict
 from seqbench.store import RunFolder, write_text
-from seqbench.tuning import check_tuning, settled, tuning_trials
+from seqbench.tuning import key_of, settled, tries_of, tuning_trials
 
 Say = Callable[[str], None]
 Watch = Callable[[Sequence[Trial], RunFolder], Observer]
@@ -62,14 +62,21 @@ def make_plan(spec: RunSpec, cards: Registry) -> Plan:
     spec = with_absolute_paths(spec)
     plugins = registry.fingerprints(spec.plugin)
     rows = rows_of(spec, cards)
-    if spec.tune:
-        check_tuning(spec, {row.training.lr for row in rows})
+    tries = tries_of(spec, rows, cards.models) if spec.tune else []
     files = obtain_data(rows, cards, spec.data_dir)
-    answer = ask_torch(rows, spec)
+    each = {key_of(row): row for row in (*rows, *(tried.row for tried in tries))}
+    answer = ask_torch(list(each.values()), spec)
+    sizes = dict(zip(each, answer.sizes, strict=True))
+    timed = replace(spec, steps={}) if spec.tune else spec  # what tunes has no steps before it has its setting
     spec = replace(spec, device=answer.device)
-    trials = trials_of(spec, rows, answer.sizes, answer.device, plugins)
-    tuning = tuning_trials(trials, spec.tune, spec.tune_samples) if spec.tune else []
-    tuning = [with_known_steps(trial, spec.steps) for trial in tuning]
+
+    def planned(some: Sequence[Row]) -> list[Trial]:
+        return trials_of(timed, some, [sizes[key_of(row)] for row in some], answer.device, plugins)
+
+    trials = planned(rows)
+    sized = dict(zip(each, planned(list(each.values())), strict=False))  # of the first seed
+    unused = max(trial.seed for trial in trials) + 1
+    tuning = [with_known_steps(trial, spec.steps) for trial in tuning_trials(tries, sized, unused)]
     return Plan(spec, (*tuning, *trials), tuple(warnings_of(trials)), answer.torch or {}, files)
 
 

@@ -290,7 +290,7 @@ def trials_of(
         for row, size in zip(rows, sizes, strict=True)
     ]
     strangers = set(spec.steps) - {trial.row_id for trial in trials}
-    if strangers and not spec.tune:  # the rows of a run that tunes are known when it has
+    if strangers:
         raise SpecError(
             f"[steps] names {sorted(strangers)[0]!r}, which is no row of this run: it was made with other options, "
             f"another device or other plugin code. Remove [steps] to time the budget anew."

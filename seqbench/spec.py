@@ -100,8 +100,8 @@ class RunSpec:
         params: trainable parameters of the whole network ("50k", "50k±1%"); None: the task's own default.
         budget: training of a trial ("2000steps", "60s", "2Mtokens", "1e12flops"); None: the task's default steps.
         lr: peak learning rate; None: the task's default.
-        tune: what every model tries values of before it is trained ("lr=1e-4..1e-2:5"); none: no tuning.
-        tune_samples: how many Sobol points are tried; 0: the whole grid.
+        tune: what models try values of before they are trained ("lr=1e-4..1e-2:5", "tcn.kernel=3,5"); none: no tuning.
+        tune_samples: how many Sobol points each model tries; 0: the whole grid.
         batch: sequences in a training batch; None: the task's default.
         backend: backends, one row a model and backend.
         device: "auto", "cpu" or "cuda".
@@ -354,7 +354,7 @@ class Trial:
         advice: the card's remark about this setting, or "".
         blocked: status, cause and log, where it is known beforehand that the trial cannot run.
         purpose: a score, or the choice of hyper-parameters: then only validation is looked at.
-        setting: what is tuned, and its value in this trial.
+        setting: what is tuned, options of the model among it, and its value in this trial.
         parameter_tolerance: the share of ``target_parameters`` by which ``parameters`` may miss it unremarked.
         sources: of the strangers' cards among ``model`` and ``task``: which plugin has it (``registry.Source.key``).
     """
@@ -382,7 +382,7 @@ class Trial:
     advice: str = ""
     blocked: Mapping[str, str] | None = None
     purpose: Literal["score", "tuning"] = "score"
-    setting: Mapping[str, float] = field(default_factory=dict)
+    setting: Mapping[str, Any] = field(default_factory=dict)
     parameter_tolerance: float = TOLERANCE
     sources: Mapping[str, str] = field(default_factory=dict)
 

@@ -40,7 +40,8 @@ GRAPH = {
     "stats": "",
     "verdicts": "api stats",
     "rounds": "stats verdicts",
-    "tuning": "errors spec",
+    "axes": "api errors options",
+    "tuning": "api axes errors options plan quantities spec",
     "data": "api derived errors",
     "derived": "api",
     "environment": "",
@@ -69,15 +70,17 @@ GRAPH = {
     "process": "memory registry",
     "executors": "executors process registry spec store",
     "apart": "errors executors plan process spec",
-    "progress": "executors spec store tuning",
-    "report": "api environment errors frame garbage quantities registry report rounds spec stats store tuning verdicts",
+    "progress": "axes executors spec store tuning",
+    "report": (
+        "api axes environment errors frame garbage quantities registry report rounds spec stats store tuning verdicts"
+    ),
     "results": "api errors frame registry report spec stats store verdicts",
     "pipeline": (
         "__init__ apart data environment errors executors plan process registry report results rounds spec store tuning"
     ),
     "speed": (
-        "__init__ apart api assemble encoder_decoder environment errors executors frame losses measure network options "
-        "pipeline plan predict process registry report sizing spec speed store train trial"
+        "__init__ apart api assemble axes encoder_decoder environment errors executors frame losses measure network "
+        "options pipeline plan predict process registry report sizing spec speed store train trial"
     ),
     "integrity": "api data errors registry spec store",
     "verify": "executors integrity pipeline registry spec stats store",

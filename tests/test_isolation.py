@@ -1,4 +1,4 @@
-"""Ten strangers who each do another wrong thing, installed beside one another: who is at fault is named, nobody else suffers.
+"""Strangers, each at fault in another way, installed beside one another: they are named, and nobody else suffers.
 
 All are there in one run of the command line, with a model of ours and a stranger's that is right.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import os
 import subprocess
 import sys
@@ -153,6 +152,86 @@ def numbers(ran: Ran, model: str) -> tuple[Any, ...]:
 
 
 def test_our_row_is_bit_for_bit_what_it_is_alone(together: Ran, alone: Ran) -> None:
-    print(together.done.stdout, together.done.stderr)
     assert numbers(together, "rnn") == numbers(alone, "rnn")
     assert together.record("rnn")["notes"] == []
+    assert together.record("rnn")["trial"] == alone.record("rnn")["trial"], "nothing of a stranger is in it"
+
+
+def test_a_stranger_who_is_right_has_a_row_too(together: Ran) -> None:
+    record = together.record("fine")
+    assert (record["status"], record["notes"]) == ("ok", [])
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("absent", "ModuleNotFoundError: No module named 'no_such_package'"),
+        ("raising", "ZeroDivisionError: division by zero"),
+        ("thief", "PluginError: model 'rnn' is already registered by seqbench 0."),
+    ],
+)
+def test_what_cannot_be_loaded_is_told_and_left_out(together: Ran, name: str, message: str) -> None:
+    assert f"warning: broken plugin 'plug' of acme-{name} 1.2: {message}" in together.done.stderr
+
+
+FAILURES = {
+    "misshapen": ("error", "the core must give outputs of shape (32, "),
+    "nan": ("diverged", "The training loss is nan at step "),
+    "hanging": ("timeout", "killed after "),
+    "leaving": ("error", "the process left with exit code 5 before its end"),
+    "gone": ("error", "the process left with exit code 7 before its end"),
+    "greedy": ("out_of_memory", f"killed: its process took more than the {MEMORY} MiB of --memory"),
+}
+
+
+@pytest.mark.parametrize("name", FAILURES)
+def test_who_fails_is_named_with_distribution_and_version_everywhere(together: Ran, name: str) -> None:
+    status, cause = FAILURES[name]
+    record = together.record(name)
+    said = f"{name} of acme-{name} 1.2: {cause}"
+    assert (record["status"], record["cause"][: len(said)]) == (status, said)
+    for table in ("results.csv", "summary.csv"):
+        with (together.folder.path / table).open(encoding="utf-8") as file:
+            row = next(row for row in csv.DictReader(file) if row["model"] == name)
+        assert row["cause"] == record["cause"]
+    assert f"{name} of acme-{name} 1.2: " in (together.folder.path / "report.html").read_text(encoding="utf-8")
+    assert said in " ".join(together.done.stdout.split())
+    assert together.done.returncode == 1
+
+
+def test_what_dies_while_it_is_sized_is_told_before_the_run(together: Ran) -> None:
+    said = "gone of acme-gone 1.2: the process left with exit code 7 before its end"
+    assert f"warning: gone on copy[T=5]/embedded: error: {said}" in together.done.stderr
+
+
+def test_what_a_stranger_prints_is_in_its_log_and_in_no_table(together: Ran, places: Path) -> None:
+    assert together.record("talking")["status"] == "ok"
+    assert "said in training" in together.log("talking")
+    assert "said while loading" in together.log("talking")
+    assert "said while loading" not in together.log("fine"), "no other trial loads that plugin"
+    assert " loading" not in together.done.stdout
+    warning = "warning: plugin 'plug' of acme-talking 1.2 prints while it loads; what it says goes to standard error"
+    assert warning in together.done.stderr
+    table = command(places, "report", str(together.folder.path), "--format", "csv")
+    summary = (together.folder.path / "summary.csv").read_text(encoding="utf-8")
+    assert list(csv.reader(io.StringIO(table.stdout))) == list(csv.reader(io.StringIO(summary)))
+    assert "said while loading" in table.stderr
+    assert "echoed while loading" in table.stderr
+
+
+def test_who_patches_torch_is_alone_with_it_and_is_told_on(together: Ran) -> None:
+    """That all other rows are as they would be is what ``test_our_row_is_bit_for_bit_what_it_is_alone`` says."""
+    (note,) = together.record("patching")["notes"]
+    assert note == (
+        "warning: patching of acme-patching 1.2: torch.Tensor.__add__, torch.nn.functional.cross_entropy changed in "
+        "torch during the trial: its numbers may not be comparable with the others'"
+    )
+
+
+def test_a_card_that_loads_and_patches_torch_reaches_no_other_row(together: Ran) -> None:
+    """Its own row fails by what it did."""
+    assert together.record("heavy")["status"] == "error"
+    said = "warning: plugin 'plug' of acme-heavy 1.2 "
+    assert f"{said}imports torch, numpy" in together.done.stderr
+    assert f"{said}sets OMP_NUM_THREADS in the environment while it loads; that is taken back" in together.done.stderr
+    assert together.done.stderr.count(said) == 2

@@ -69,6 +69,9 @@ def make_plan(spec: SpeedSpec, cards: Registry) -> SpeedPlan:
     plain = run.task == (PLAIN.label,)
     rows = rows_on([PLAIN], run, cards) if plain else rows_of(run, cards)
     rows = [row for row in rows if not spec.rows or (row.label, row.backend) in spec.rows]
+    rows = [
+        replace(row, model_options={**row.model_options, **spec.chosen_for(row.label, row.backend)}) for row in rows
+    ]
     if len({row.task_label for row in rows}) > 1:
         raise UsageError("seqbench speed measures on one task and dataset at a time; name one --dataset.")
     if not plain:
