@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from types import ModuleType
 from typing import Any
 
 import torch
+import torch._dynamo  # replaces torch.manual_seed when it is first imported, which the first optimiser would do
 from torch import nn
 from torch.nn import functional
 
@@ -14,6 +14,9 @@ OPEN: dict[str, Any] = {"torch": torch, "torch.nn": nn}
 
 CLOSED: dict[str, Any] = {"torch.nn.functional": functional, "torch.nn.Module": nn.Module, "torch.Tensor": torch.Tensor}
 """Namespaces in which new names count too: ``torch.Tensor.__add__`` is inherited until somebody sets it."""
+
+FOLLOW = {"torch.Storage"}
+"""What torch itself replaces when its default type is set."""
 
 
 class Torch:
@@ -37,7 +40,7 @@ def _contents(namespaces: dict[str, Any]) -> dict[str, Any]:
         f"{owner}.{name}": thing
         for owner, namespace in namespaces.items()
         for name, thing in vars(namespace).items()
-        if not isinstance(thing, ModuleType) and (callable(thing) or isinstance(thing, property))
+        if (callable(thing) or isinstance(thing, property)) and f"{owner}.{name}" not in FOLLOW
     }
 
 

@@ -149,6 +149,12 @@ def test_a_limit_kills_the_child_and_all_that_it_started(
     assert eventually(lambda: gone(child) and gone(grandchild))
 
 
+def test_a_child_that_takes_too_much_memory_is_killed(run: Callable[..., Outcome], tmp_path: Path) -> None:
+    outcome = run("sleep_with_grandchild", str(tmp_path / "ids"), mib=1)
+    cause = "its process took more than the 1 MiB of --memory; raise it, or lower --batch"
+    assert outcome == Outcome("memory", cause=cause)
+
+
 @posix
 def test_what_a_child_leaves_running_is_killed_when_it_returns(run: Callable[..., Outcome], tmp_path: Path) -> None:
     assert run("sleep_with_grandchild", str(tmp_path / "ids"), 0).answer == "slept"
@@ -302,6 +308,7 @@ def ends(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 DEATHS = [
     (Outcome("timeout"), "timeout", "killed after 9 s; raise --timeout or lower --budget"),
+    (Outcome("memory", cause="it took too much"), "out_of_memory", "killed: it took too much"),
     (Outcome("died", None, -9), "killed", "the process was killed by signal SIGKILL"),
     (Outcome("died", None, -11), "killed", "the process was killed by signal SIGSEGV"),
     (Outcome("died", None, -99), "killed", "the process was killed by signal 99"),
