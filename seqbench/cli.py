@@ -93,8 +93,14 @@ def _registry(plugins: Sequence[str] = ()) -> Registry:
     "--budget", help="Training of each trial: 2000steps, 60s, 5min, 2Mtokens, 1e12flops. Default: the task's steps."
 )
 @click.option("--lr", type=float, help="Peak learning rate. Default: the task's.")
-@click.option("--tune", multiple=True, help="Values that every model tries first: lr, lr=1e-4..1e-2:5. Repeatable.")
-@click.option("--tune-samples", type=int, help="Try so many Sobol points of --tune. Default: the whole grid.")
+@click.option(
+    "--tune",
+    multiple=True,
+    help="Values that models try first: lr, lr=1e-4..1e-2:5, kernel=3,5, tcn.kernel=3,5. Repeatable.",
+)
+@click.option(
+    "--tune-samples", type=int, help="Each model tries so many Sobol points of --tune. Default: the whole grid."
+)
 @click.option("--batch", type=int, help="Sequences in a training batch. Default: the task's.")
 @click.option("--backend", multiple=True, help="Backend, or auto. Repeatable: one row each. Default: torch.")
 @click.option("--device", help="auto, cpu or cuda. Default: auto.")

@@ -291,10 +291,11 @@ def _watched(registry: Registry, source: Source, restore: bool) -> Iterator[None
             f"{name} imports {', '.join(loaded)} while it loads, which every command waits for; a card names its "
             f"core as 'module:Core', and only that module needs them"
         )
-    if restore and dict(os.environ) != variables:
-        changed = sorted({name for name, _ in os.environ.items() ^ variables.items()})
-        os.environ.clear()
-        os.environ.update(variables)
+    changed = sorted({name for name, _ in os.environ.items() ^ variables.items()})
+    if restore and changed:
+        for variable in changed:
+            os.environ.pop(variable, None)
+        os.environ.update({variable: variables[variable] for variable in changed if variable in variables})
         registry.odd.append(f"{name} sets {', '.join(changed)} in the environment while it loads; that is taken back")
 
 

@@ -72,7 +72,8 @@ GRAPH = {
     "apart": "errors executors plan process spec",
     "progress": "axes executors spec store tuning",
     "report": (
-        "api axes environment errors frame garbage quantities registry report rounds spec stats store tuning verdicts"
+        "api aside axes environment errors frame garbage quantities registry report rounds spec stats store tuning "
+        "verdicts"
     ),
     "results": "api errors frame registry report spec stats store verdicts",
     "pipeline": (

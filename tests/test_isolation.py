@@ -79,6 +79,18 @@ STRANGERS = {
         "torch.nn.functional.cross_entropy = torch.Tensor.backward = None"
     ),
 }
+STRANGERS["explaining"] = Stranger(
+    card=CARD.replace("Model, hookimpl", "Model, SectionCard, hookimpl")
+    + """
+@hookimpl
+def register_sections(register):
+    register.section(SectionCard("acme-notes", "copy", "{module}:notes"))
+
+def notes(views):
+    print("said in a section")
+    1 / 0
+"""
+)
 REGISTERED = [name for name in STRANGERS if name not in {"absent", "raising", "thief"}]
 MEMORY = 900
 """MiB; a trial that has just begun takes 300 to 500."""
@@ -217,6 +229,14 @@ def test_what_a_stranger_prints_is_in_its_log_and_in_no_table(together: Ran, pla
     assert list(csv.reader(io.StringIO(table.stdout))) == list(csv.reader(io.StringIO(summary)))
     assert "said while loading" in table.stderr
     assert "echoed while loading" in table.stderr
+
+
+def test_a_section_that_fails_is_named_and_the_rest_of_the_report_is_there(together: Ran) -> None:
+    page = (together.folder.path / "report.html").read_text(encoding="utf-8")
+    assert "acme-explaining 1.2: ZeroDivisionError: division by zero" in page
+    assert "Gradient through time" in page, "the section of ours about the same task"
+    assert "said in a section" not in together.done.stdout
+    assert "said in a section" in together.done.stderr
 
 
 def test_who_patches_torch_is_alone_with_it_and_is_told_on(together: Ran) -> None:
