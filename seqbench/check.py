@@ -12,11 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from seqbench.errors import UnknownName, UsageError
-from seqbench.process import run_in_child
-from seqbench.registry import LIMIT, Registry, Source
-
-HEAVY = ("torch", "numpy", "numba", "scipy", "pandas", "matplotlib", "seaborn")
-"""What the import of a card must not load: ``seqbench list`` would wait for it."""
+from seqbench.process import Limits, run_in_child
+from seqbench.registry import HEAVY, LIMIT, Registry, Source
 
 
 @dataclass(frozen=True)
@@ -160,7 +157,7 @@ def _supervised(subject: Subject, request: Request, log: Path) -> Verdict:
     if subject.kind == "card":
         return _light(subject, request)
     arguments = (subject, tuple(request.proofs), tuple(request.files))
-    outcome = run_in_child("seqbench.prove:prove", arguments, log, request.limit)
+    outcome = run_in_child("seqbench.prove:prove", arguments, log, Limits(request.limit))
     if outcome.kind == "returned":
         return Verdict(subject, *outcome.answer)
     how = f"was killed after {request.limit:g} s" if outcome.kind == "timeout" else f"left with {outcome.exitcode}"

@@ -45,10 +45,11 @@ class Commands(click.Group):
             where = f" {error.filename}" if error.filename else ""
             click.echo(f"seqbench: {error.strerror or error}:{where}; nothing more can be written or read", err=True)
             sys.exit(USAGE)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as interrupt:
             folder = ctx.meta.get(RUN_FOLDER)
             more = f"; finished trials are safe, go on with: seqbench run --resume {folder}" if folder else ""
-            click.echo(f"seqbench: interrupted{more}", err=True)
+            meanwhile = f" {interrupt}; leave it out with SEQBENCH_PLUGINS" if str(interrupt) else ""
+            click.echo(f"seqbench: interrupted{meanwhile}{more}", err=True)
             sys.exit(INTERRUPTED)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
@@ -99,8 +100,8 @@ def _registry(plugins: Sequence[str] = ()) -> Registry:
     from seqbench import registry
 
     cards = registry.load(plugins, strict=bool(click.get_current_context().find_root().obj))
-    for broken in cards.broken:
-        click.echo(f"warning: {broken}", err=True)
+    for complaint in cards.complaints:
+        click.echo(f"warning: {complaint}", err=True)
     return cards
 
 
@@ -120,14 +121,21 @@ def _registry(plugins: Sequence[str] = ()) -> Registry:
     "--budget", help="Training of each trial: 2000steps, 60s, 5min, 2Mtokens, 1e12flops. Default: the task's steps."
 )
 @click.option("--lr", type=float, help="Peak learning rate. Default: the task's.")
-@click.option("--tune", multiple=True, help="Values that every model tries first: lr, lr=1e-4..1e-2:5. Repeatable.")
-@click.option("--tune-samples", type=int, help="Try so many Sobol points of --tune. Default: the whole grid.")
+@click.option(
+    "--tune",
+    multiple=True,
+    help="Values that models try first: lr, lr=1e-4..1e-2:5, kernel=3,5, tcn.kernel=3,5. Repeatable.",
+)
+@click.option(
+    "--tune-samples", type=int, help="Each model tries so many Sobol points of --tune. Default: the whole grid."
+)
 @click.option("--batch", type=int, help="Sequences in a training batch. Default: the task's.")
 @click.option("--backend", multiple=True, help="Backend, or auto. Repeatable: one row each. Default: torch.")
 @click.option("--device", help="auto, cpu or cuda. Default: auto.")
 @click.option("--threads", type=int, help="CPU threads of each trial. Default: 1.")
 @click.option("--jobs", type=int, help="Trials that run at a time. Default: as many as cores allow; 1 on a GPU.")
 @click.option("--timeout", type=float, help="Seconds after which a trial is killed. Default: 3600.")
+@click.option("--memory", type=int, help="MiB after which a trial is killed. Default: when the machine has 5 % left.")
 @click.option(
     "--data-dir", type=click.Path(), help="Where downloaded datasets lie. Default: SEQBENCH_DATA or the cache."
 )

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from seqbench.api import Batch, Core, Decoder, Form, Memory, State
-from seqbench.network import check_capacity, device_of, input_adapter, lengths_of, linear_flops, to_tensor
+from seqbench.network import check_capacity, check_shape, device_of, input_adapter, lengths_of, linear_flops, to_tensor
 
 
 class EncoderDecoder(nn.Module):
@@ -38,6 +38,7 @@ class EncoderDecoder(nn.Module):
         """Read the sources ``x``, int64 ``(B, S)`` or float ``(B, S, size)``."""
         state = self._core.initial_state(x.shape[0], x.shape[1]) if self._seeded else None
         y, state = self._core(self.input(x), state, lengths)  # (B, S, D) -> (B, S, M)
+        check_shape("core", y, (*x.shape[:2], self._core.output_size))
         return Memory(y, lengths, self._core.summary(y, lengths), state)
 
     def forward(self, x: Tensor, lengths: Tensor | None, y_in: Tensor) -> Tensor:
@@ -47,6 +48,7 @@ class EncoderDecoder(nn.Module):
         """
         state = self._decoder.start(self.encode(x, lengths), 0)
         y, _ = self._decoder(self.target_input(y_in), state)  # (B, U, D) -> (B, U, H)
+        check_shape("decoder", y, (*y_in.shape, self._decoder.output_size))
         return self.head(y)  # type: ignore[no-any-return]
 
     def outputs(self, batch: Batch) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from seqbench.api import Batch, Core, Form, State, Tokens, Vectors
-from seqbench.errors import Refused
+from seqbench.errors import PluginError, Refused
 
 
 class Network(nn.Module):
@@ -41,6 +41,7 @@ class Network(nn.Module):
             ``(B, T, output)`` or, pooled, ``(B, output)``.
         """
         y, _ = self._core(self.input(x), None, lengths)  # (B, T, D) -> (B, T, output_size)
+        check_shape("core", y, (*x.shape[:2], self._core.output_size))
         return self.head(y if self.form.head == "step" else self._pool(y, lengths))  # type: ignore[no-any-return]
 
     def _pool(self, y: Tensor, lengths: Tensor | None) -> Tensor:
@@ -63,6 +64,7 @@ class Network(nn.Module):
     def chunk(self, x: Tensor, state: State, lengths: Tensor | None = None) -> tuple[Tensor, State]:
         """Outputs at every step of the next chunk ``x`` of sequences whose past is in ``state``."""
         y, state = self._core(self.input(x), state, lengths)
+        check_shape("core", y, (*x.shape[:2], self._core.output_size))
         return self.head(y), state
 
     def initial_state(self, B: int, capacity: int) -> State:
@@ -103,6 +105,17 @@ def input_adapter(form: Tokens | Vectors, width: int) -> nn.Module:
 def linear_flops(module: nn.Module) -> int:
     """Of a linear layer on one vector; an embedding is a look-up."""
     return 2 * module.in_features * module.out_features if isinstance(module, nn.Linear) else 0
+
+
+def check_shape(what: str, y: Tensor, expected: tuple[int, ...]) -> None:
+    """Whether a core's outputs have their shape: other axes in another order could pass for it in a loss.
+
+    Raises:
+        PluginError: they do not.
+    """
+    if not isinstance(y, Tensor) or y.shape != expected:
+        got = f"shape {tuple(y.shape)}" if isinstance(y, Tensor) else type(y).__name__
+        raise PluginError(f"the {what} must give outputs of shape {expected}, batch and time first; it gave {got}")
 
 
 def check_capacity(core: Core, capacity: int) -> None:

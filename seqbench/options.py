@@ -25,16 +25,32 @@ def build_options(options: type[Any], given: Mapping[str, Any], owner: str) -> A
         UnknownName: the card has no such option.
         SpecError: a value is not of the option's type, not among its choices or out of its range.
     """
-    fields = {f.name: f for f in dataclasses.fields(options)}
-    values = {}
-    for name, value in given.items():
-        if name not in fields:
-            raise UnknownName(f"option of {owner}:", name, fields)
-        values[name] = _checked(fields[name], value, owner)
+    values = {name: option_value(options, name, value, owner) for name, value in given.items()}
     try:
         return options(**values)
     except ValueError as error:  # a card may refuse a combination
         raise SpecError(f"{owner}: {error}") from error
+    except Exception as error:  # a stranger's code may raise anything
+        raise SpecError(f"{owner} refuses these options with {type(error).__name__}: {error}") from error
+
+
+def option_value(options: type[Any], name: str, value: Any, owner: str) -> Any:
+    """A single option's value, typed.
+
+    Args:
+        options: as ``build_options`` takes it.
+        name: of the option.
+        value: as text or already of its type.
+        owner: how messages name the card.
+
+    Raises:
+        UnknownName: the card has no such option.
+        SpecError: the value is not of the option's type, not among its choices or out of its range.
+    """
+    fields = {f.name: f for f in dataclasses.fields(options)}
+    if name not in fields:
+        raise UnknownName(f"option of {owner}:", name, fields)
+    return _checked(fields[name], value, owner)
 
 
 def _checked(field: dataclasses.Field[Any], value: Any, owner: str) -> Any:

@@ -11,19 +11,21 @@ from pathlib import Path
 from typing import Any
 
 from seqbench import __version__, data, registry
+from seqbench.apart import sizes_of
 from seqbench.api import Observer
 from seqbench.errors import SeqbenchError, UsageError
 from seqbench.executors.chosen import chosen
 from seqbench.executors.local import Silent
+from seqbench.executors.supervise import tail
 from seqbench.plan import Answer, Row, rows_of, trials_of, warnings_of, with_known_steps
-from seqbench.process import run_in_child
+from seqbench.process import Limits, run_in_child
 from seqbench.registry import Registry
 from seqbench.report.collect import read_run
 from seqbench.results import Results
 from seqbench.rounds import next_look
 from seqbench.spec import RunSpec, Trial, parse_seeds, spec_from_mapping, spec_to_toml, trial_to_dict
 from seqbench.store import RunFolder, write_text
-from seqbench.tuning import check_tuning, settled, tuning_trials
+from seqbench.tuning import key_of, settled, tries_of, tuning_trials
 
 Say = Callable[[str], None]
 Watch = Callable[[Sequence[Trial], RunFolder], Observer]
@@ -66,14 +68,21 @@ def make_plan(spec: RunSpec, cards: Registry) -> Plan:
     rows = rows_of(spec, cards)
     chosen(spec.executor, cards)
     check_listeners(spec, cards)
-    if spec.tune:
-        check_tuning(spec, {row.training.lr for row in rows})
+    tries = tries_of(spec, rows, cards.models) if spec.tune else []
     files = obtain_data(rows, cards, spec.data_dir)
-    answer = ask_torch(rows, spec)
+    each = {key_of(row): row for row in (*rows, *(tried.row for tried in tries))}
+    answer = ask_torch(list(each.values()), spec)
+    sizes = dict(zip(each, answer.sizes, strict=True))
+    timed = replace(spec, steps={}) if spec.tune else spec  # what tunes has no steps before it has its setting
     spec = replace(spec, device=answer.device)
-    trials = trials_of(spec, rows, answer.sizes, answer.device, plugins)
-    tuning = tuning_trials(trials, spec.tune, spec.tune_samples) if spec.tune else []
-    tuning = [with_known_steps(trial, spec.steps) for trial in tuning]
+
+    def planned(some: Sequence[Row]) -> list[Trial]:
+        return trials_of(timed, some, [sizes[key_of(row)] for row in some], answer.device, plugins)
+
+    trials = planned(rows)
+    sized = dict(zip(each, planned(list(each.values())), strict=False))  # of the first seed
+    unused = max(trial.seed for trial in trials) + 1
+    tuning = [with_known_steps(trial, spec.steps) for trial in tuning_trials(tries, sized, unused)]
     return Plan(spec, (*tuning, *trials), tuple(warnings_of(trials)), answer.torch or {}, files)
 
 
@@ -94,14 +103,21 @@ def check_listeners(spec: RunSpec, cards: Registry) -> None:
 
     Raises:
         UsageError: a listener is unknown, or what it needs is not installed.
+        SeqbenchError: importing it ended the process.
     """
     for name in spec.events:
         cards.listener(name)
     if not spec.events:
         return
-    error = in_torch_child("seqbench.listeners:check", (spec.events, spec.plugin), "Importing the listeners")
-    if error:
-        raise UsageError(error)
+    with tempfile.TemporaryDirectory(prefix="seqbench-") as scratch:
+        log = Path(scratch) / "listeners.log"
+        outcome = run_in_child("seqbench.listeners:check", (spec.events, spec.plugin), log, limits_of(spec))
+        said = tail(log)
+    if outcome.kind != "returned":
+        how = f"{outcome.kind}, exit code {outcome.exitcode}"
+        raise SeqbenchError(f"Importing the listeners failed ({how}):\n{said}")
+    if outcome.answer:
+        raise UsageError(outcome.answer)
 
 
 def with_absolute_paths(spec: RunSpec) -> RunSpec:
@@ -123,31 +139,13 @@ def obtain_data(users: Sequence[Row | Trial], cards: Registry, data_dir: str | N
 
 
 def ask_torch(rows: Sequence[Row], spec: RunSpec) -> Answer:
-    """The sizes of the rows, the device and torch's description: from a child process.
+    """The sizes of the rows, the device and torch's description: from child processes.
 
     Raises:
         UsageError: the device is not there, or a task's data are not.
     """
-    arguments = (rows, spec.plugin, spec.data_dir, spec.device)
-    answer: Answer = in_torch_child("seqbench.sizing:size_all", arguments)
-    if answer.error:
-        raise UsageError(answer.error)
-    return answer
-
-
-def in_torch_child(function: str, arguments: tuple[Any, ...], doing: str = "Sizing the models") -> Any:
-    """What a function returns; in a child process, since it imports torch.
-
-    Raises:
-        SeqbenchError: the child died; ``doing`` begins the message.
-    """
-    with tempfile.TemporaryDirectory(prefix="seqbench-") as scratch:
-        log = Path(scratch) / "sizing.log"
-        outcome = run_in_child(function, arguments, log, limit=600)
-        if outcome.kind != "returned":
-            tail = log.read_text(encoding="utf-8", errors="replace")[-2000:] if log.exists() else ""
-            raise SeqbenchError(f"{doing} failed ({outcome.kind}, exit code {outcome.exitcode}):\n{tail}")
-    return outcome.answer
+    sizes, answers = sizes_of("seqbench.sizing:size_all", rows, spec)
+    return replace(answers[0], sizes=sizes)
 
 
 def start(plan: Plan, cards: Registry, watch: Watch = _silent, say: Say = lambda _: None) -> Results:
@@ -233,7 +231,7 @@ def _run(folder: RunFolder, spec: RunSpec, cards: Registry, watch: Watch) -> Res
         _write_replay(folder, spec)
         for trials in _phases(folder, spec, cards):
             with watch(trials, folder) as observer:
-                execute(trials, folder, jobs_for(spec, trials[0].device), spec.timeout, observer)
+                execute(trials, folder, jobs_for(spec, trials[0].device), limits_of(spec), observer)
         _write_replay(folder, spec)
     results = Results(folder, cards)
     results.write_report()
@@ -290,6 +288,11 @@ def _write_replay(folder: RunFolder, spec: RunSpec) -> None:
     write_text(folder.path / "spec.toml", spec_to_toml(replace(spec, steps={**spec.steps, **known})))
 
 
+def limits_of(spec: RunSpec) -> Limits:
+    """Of each trial's process."""
+    return Limits(spec.timeout, spec.memory)
+
+
 def jobs_for(spec: RunSpec, device: str) -> int:
     """How many trials run at a time."""
     from seqbench.environment import usable_cores
@@ -305,6 +308,6 @@ def run_from_python(options: Mapping[str, Any]) -> Results:
     spec = spec_from_mapping(options, "seqbench.run")
     cards = registry.load(spec.plugin)
     plan = make_plan(spec, cards)
-    for warning in (*map(str, cards.broken), *plan.warnings):
+    for warning in (*cards.complaints, *plan.warnings):
         log.warning("warning: %s", warning)
     return start(plan, cards)

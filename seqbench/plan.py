@@ -11,7 +11,7 @@ from seqbench.api import RESERVED_OPTIONS, Dataset, Defaults, Model, TaskCard
 from seqbench.errors import SpecError, UnknownName
 from seqbench.options import build_options, changed, to_dict
 from seqbench.quantities import Budget, Target, parse_budget, parse_target
-from seqbench.registry import Registry
+from seqbench.registry import Registry, blame
 from seqbench.spec import (
     AUTO,
     Choice,
@@ -42,6 +42,7 @@ class Row:
         target: parameters of the whole network, and how exactly.
         training: the schedule.
         seeds: of its trials, in order; the k-th seeds of all rows are a pair.
+        sources: of the strangers' cards among model, task and dataset, as ``Trial`` has them.
     """
 
     task: str
@@ -58,6 +59,7 @@ class Row:
     target: Target
     training: Training
     seeds: tuple[int, ...]
+    sources: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -209,6 +211,7 @@ def _rows_of_model(spec: RunSpec, registry: Registry, on: Conditions, choice: Ch
             target=Target(on.defaults.parameters) if spec.params is None else parse_target(spec.params),
             training=training_of(spec, on.defaults),
             seeds=parse_seeds(spec.seeds),
+            sources=registry.sources(model=card.name, task=on.task, dataset=f"{on.task}/{on.dataset}"),
         )
 
 
@@ -282,12 +285,13 @@ def trials_of(
             advice=size.advice,
             blocked=size.blocked,
             events=spec.events,
+            sources=row.sources,
         )
         for place in range(len(parse_seeds(spec.seeds)))
         for row, size in zip(rows, sizes, strict=True)
     ]
     strangers = set(spec.steps) - {trial.row_id for trial in trials}
-    if strangers and not spec.tune:  # the rows of a run that tunes are known when it has
+    if strangers:
         raise SpecError(
             f"[steps] names {sorted(strangers)[0]!r}, which is no row of this run: it was made with other options, "
             f"another device or other plugin code. Remove [steps] to time the budget anew."
@@ -311,7 +315,8 @@ def warnings_of(trials: Sequence[Trial]) -> list[str]:
     found: dict[str, None] = {}
     for trial in trials:
         if trial.blocked is not None:
-            found[f"{trial.label} on {trial.task_label}: {trial.blocked['status']}: {trial.blocked['cause']}"] = None
+            cause = blame(trial, trial.blocked["cause"])
+            found[f"{trial.label} on {trial.task_label}: {trial.blocked['status']}: {cause}"] = None
         elif abs(trial.parameters - trial.target_parameters) > trial.parameter_tolerance * trial.target_parameters:
             error = trial.parameters / trial.target_parameters - 1
             found[

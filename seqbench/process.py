@@ -1,4 +1,4 @@
-"""A function in a child process of its own: output into a log, a time limit that kills the whole group.
+"""A function in a child process of its own: output into a log, limits of time and memory that kill the whole group.
 
 Where the system can, children come from a forkserver that has torch imported already: a child then starts in
 milliseconds instead of seconds. It only imports; no tensor is made and no CUDA call runs before the fork.
@@ -20,13 +20,32 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Literal
 
+from seqbench.memory import Gauge
 from seqbench.registry import resolve
 
 PRELOAD = ["torch", "torch._dynamo", "seqbench.trial"]
 """``torch._dynamo`` because the first optimiser would import it, 1.5 s that no trial should be charged with."""
 
 POLL = 0.1
+"""Seconds between two looks at a child."""
+
 _starting = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a child may take; who takes more is killed, with all that it started.
+
+    Attributes:
+        seconds: of wall time; None: any.
+        mib: of memory that its process has resident; 0: any that the machine can spare.
+    """
+
+    seconds: float | None = None
+    mib: int = 0
+
+
+UNLIMITED = Limits()
 
 
 @dataclass(frozen=True)
@@ -34,23 +53,26 @@ class Outcome:
     """How a child ended.
 
     Attributes:
-        kind: ``"returned"``, ``"died"`` (without an answer), ``"timeout"`` or ``"stopped"`` (we were asked to stop).
+        kind: ``"returned"``, ``"died"`` (without an answer), ``"timeout"``, ``"memory"`` (it took too much) or
+            ``"stopped"`` (we were asked to stop).
         answer: what the function returned.
         exitcode: of the process; below 0 the signal that killed it.
         out_of_memory: the kernel killed a process for memory while the child ran (Linux).
+        cause: why we killed it, where the kind does not say it.
     """
 
-    kind: Literal["returned", "died", "timeout", "stopped"]
+    kind: Literal["returned", "died", "timeout", "memory", "stopped"]
     answer: Any = None
     exitcode: int | None = None
     out_of_memory: bool = False
+    cause: str = ""
 
 
 def run_in_child(
     function: str,
     arguments: tuple[Any, ...],
     log: Path,
-    limit: float | None = None,
+    limits: Limits = UNLIMITED,
     stop: threading.Event | None = None,
 ) -> Outcome:
     """Call ``function(*arguments)`` in a child and wait for it.
@@ -59,11 +81,11 @@ def run_in_child(
         function: ``"package.module:name"``, imported in the child alone.
         arguments: picklable.
         log: gets what the child prints, file descriptors 1 and 2.
-        limit: seconds after which the child and all its children are killed.
+        limits: of the child.
         stop: set by another thread to have them killed at once.
     """
-    with _Child(_answer_once, function, arguments, log) as child:
-        outcome = child.wait(limit, stop)
+    with _Child(_answer_once, function, arguments, log, limits.mib) as child:
+        outcome = child.wait(limits.seconds, stop)
         return child.ended(outcome) if outcome.kind == "returned" else outcome
 
 
@@ -92,7 +114,7 @@ class Servant:
         """
         self._child.send(question)
         outcome = self._child.wait(limit)
-        if outcome.kind == "timeout":
+        if outcome.kind in {"timeout", "memory"}:
             self._child.kill()
         return outcome
 
@@ -100,8 +122,11 @@ class Servant:
 class _Child:
     """A process that runs ``target(connection, function, arguments)``, killed with all its children at the end."""
 
-    def __init__(self, target: Callable[..., None], function: str, arguments: tuple[Any, ...], log: Path) -> None:
+    def __init__(
+        self, target: Callable[..., None], function: str, arguments: tuple[Any, ...], log: Path, mib: int = 0
+    ) -> None:
         self._target, self._function, self._arguments, self._log = target, function, arguments, log
+        self._mib = mib
 
     def __enter__(self) -> _Child:
         self._ours, theirs = multiprocessing.Pipe()
@@ -113,10 +138,12 @@ class _Child:
             self._process = _context().Process(target=_child, args=(*what, str(self._log), environment, theirs))
             self._process.start()
         theirs.close()
+        self._gauge = Gauge(self._process.pid, self._mib)
         return self
 
     def __exit__(self, *error: object) -> None:
         self.kill()
+        self._gauge.close()
         self._ours.close()
 
     def kill(self) -> None:
@@ -130,7 +157,7 @@ class _Child:
 
     def wait(self, limit: float | None = None, stop: threading.Event | None = None) -> Outcome:
         """Its next answer, its end, or the end of our patience."""
-        return _wait_for(self._process, self._ours, limit, stop, self._kills)
+        return _wait_for(self._process, self._ours, limit, stop, self._kills, self._gauge)
 
     def ended(self, outcome: Outcome) -> Outcome:
         """With the exit code of a child that has nothing more to do."""
@@ -139,7 +166,12 @@ class _Child:
 
 
 def _wait_for(
-    process: Any, connection: Connection, limit: float | None, stop: threading.Event | None, kills: int
+    process: Any,
+    connection: Connection,
+    limit: float | None,
+    stop: threading.Event | None,
+    kills: int,
+    gauge: Gauge,
 ) -> Outcome:
     deadline = None if limit is None else time.monotonic() + limit
     while True:
@@ -154,6 +186,8 @@ def _wait_for(
             return Outcome("stopped")
         if deadline is not None and time.monotonic() > deadline:
             return Outcome("timeout")
+        if too_much := gauge.too_much():
+            return Outcome("memory", cause=too_much)
 
 
 def _child(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from seqbench.axes import shown
 from seqbench.executors.supervise import progress
 from seqbench.spec import Trial
 from seqbench.store import RunFolder
@@ -45,7 +46,7 @@ def _value(record: dict[str, Any]) -> str:
 def column_of(trial: Trial) -> str:
     """What tells a trial from the others of its row: its seed, or the setting that it tries."""
     if trial.purpose == "tuning":
-        return ", ".join(f"{name} {value:g}" for name, value in trial.setting.items())
+        return ", ".join(f"{name} {shown(value)}" for name, value in trial.setting.items())
     return f"seed {trial.seed}"
 
 

@@ -7,36 +7,65 @@ import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
+import io
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pluggy
 
 from seqbench import hookspecs
 from seqbench.api import CommandCard, DatasetCard, ExecutorCard, ListenerCard, Model, SectionCard, TaskCard
+from seqbench.aside import output_aside
 from seqbench.errors import PluginError, UnknownName, UsageError
+
+if TYPE_CHECKING:
+    from seqbench.spec import Trial
 
 GROUP = "seqbench"
 LIMIT = "SEQBENCH_PLUGINS"
 HOOKS = tuple(name for name in vars(hookspecs) if name.startswith("register_"))
 """In the order in which they are called: that of their definition."""
+OURS = "seqbench"
+
+HEAVY = ("torch", "numpy", "numba", "pandas", "scipy", "matplotlib", "seaborn", "jax", "tensorflow")
+"""What a card has no need to import; each costs every command a tenth of a second to some seconds."""
 
 Card = TypeVar("Card", Model, TaskCard, SectionCard, DatasetCard, ListenerCard, ExecutorCard, CommandCard)
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where a plugin comes from."""
+    """Where a plugin comes from.
+
+    Attributes:
+        plugin: name of its entry point, or of its file.
+        distribution: name; or the path of a file, as it was given.
+        version: of the distribution.
+        file: it is a single file.
+    """
 
     plugin: str
     distribution: str
     version: str
+    file: bool = False
+
+    @property
+    def key(self) -> str:
+        """``"acme-models:plug"``, as ``SEQBENCH_PLUGINS`` names it; of a file its absolute path."""
+        return str(Path(self.distribution).resolve()) if self.file else f"{self.distribution}:{self.plugin}"
+
+    @property
+    def ours(self) -> bool:
+        """It is of seqbench itself."""
+        return self.distribution == OURS
 
     def __str__(self) -> str:
         return f"{self.distribution} {self.version}".strip()
@@ -55,7 +84,7 @@ class Broken:
 
 @dataclass
 class Registry:
-    """All cards that loaded, and what did not load.
+    """All cards that loaded, what did not load, and what was odd about what did.
 
     ``datasets`` are those that a ``DatasetCard`` brought, by ``"task/dataset"``; they are among their task's too.
     """
@@ -68,7 +97,13 @@ class Registry:
     executors: dict[str, ExecutorCard] = field(default_factory=dict)
     commands: dict[str, CommandCard] = field(default_factory=dict)
     broken: list[Broken] = field(default_factory=list)
+    odd: list[str] = field(default_factory=list)
     origin: dict[tuple[str, str], Source] = field(default_factory=dict)
+
+    @property
+    def complaints(self) -> list[str]:
+        """What a user should be told of the plugins: what is broken, and what is odd."""
+        return [*map(str, self.broken), *self.odd]
 
     def model(self, name: str) -> Model:
         """The model card of that name.
@@ -111,6 +146,14 @@ class Registry:
     def sections_of(self, task: str) -> list[SectionCard]:
         """The report sections registered for a task, in order of registration."""
         return [s for s in self.sections.values() if s.task == task]
+
+    def sources(self, **named: str) -> dict[str, str]:
+        """Where the cards of these kinds and names come from, by kind: ``Source.key``; ours are left out.
+
+        ``sources(model="mine", task="copy")`` may be ``{"model": "acme-models:plug"}``.
+        """
+        found = {kind: self.origin.get((kind, name)) for kind, name in named.items()}
+        return {kind: source.key for kind, source in found.items() if source is not None and not source.ours}
 
 
 class _Collector:
@@ -157,29 +200,53 @@ class _Collector:
             self._registry.origin[kind, card.name] = self._source
 
 
-def load(files: Sequence[str | Path] = (), *, strict: bool = False) -> Registry:
+def load(files: Sequence[str | Path] = (), *, strict: bool = False, only: Collection[str] | None = None) -> Registry:
     """Load every installed plugin, then the single files.
 
     Args:
         files: paths of ``.py`` files with hooks (``--plugin``); one that fails is an error, since it was asked for.
         strict: a broken installed plugin is an error too.
+        only: of the strangers' plugins and files those with these keys (``Source.key``); None: all.
 
     Raises:
         UsageError: a single file, or under ``strict`` any plugin, is broken.
     """
     registry = Registry()
-    for entry, source in _entry_points():
-        _load_one(registry, source, entry.load)
-    _join_datasets(registry)
-    if strict and registry.broken:
-        raise UsageError("; ".join(map(str, registry.broken)))
-    for path in files:
-        before = len(registry.broken)
-        _load_one(registry, Source(Path(path).name, str(path), ""), lambda path=path: _import_file(Path(path)))
+    with output_aside():
+        for entry, source in _entry_points():
+            if only is None or source.ours or source.key in only:
+                with _watched(registry, source, restore=only is None):
+                    _load_one(registry, source, entry.load)
         _join_datasets(registry)
-        if len(registry.broken) > before:
-            raise UsageError(str(registry.broken[-1]))
+        if strict and registry.broken:
+            raise UsageError("; ".join(map(str, registry.broken)))
+        for path in files:
+            before, source = len(registry.broken), Source(Path(path).name, str(path), "", file=True)
+            if only is None or source.key in only:
+                with _watched(registry, source, restore=only is None):
+                    _load_one(registry, source, partial(_import_file, Path(path)))
+            _join_datasets(registry)
+            if len(registry.broken) > before:
+                raise UsageError(str(registry.broken[-1]))
     return registry
+
+
+def blame(trial: Trial, cause: str) -> str:
+    """A cause with the strangers' cards of the trial, once: ``"mine of acme-models 1.2: ..."``; ours are not named."""
+    named = {"model": trial.model, "task": trial.task, "dataset": f"{trial.task}/{trial.dataset}"}
+    strangers = ", ".join(f"{named[kind]} of {_title(key)}" for kind, key in trial.sources.items())
+    return cause if strangers in cause else f"{strangers}: {cause}"
+
+
+def _title(key: str) -> str:
+    """Distribution and version as they are now, or the file's name."""
+    distribution, colon, _ = key.rpartition(":")
+    if not colon or Path(key).is_absolute():
+        return Path(key).name
+    try:
+        return f"{distribution} {importlib.metadata.version(distribution)}"
+    except importlib.metadata.PackageNotFoundError:
+        return distribution
 
 
 def fingerprints(files: Sequence[str]) -> dict[str, str]:
@@ -220,7 +287,7 @@ def _entry_points() -> Iterator[tuple[importlib.metadata.EntryPoint, Source]]:
         source = Source(entry.name, (dist and dist.name) or "unknown", (dist and dist.version) or "")
         if allowed is None or source.distribution in allowed or f"{source.distribution}:{entry.name}" in allowed:
             rows.append((entry, source))
-    rows.sort(key=lambda row: (row[1].distribution != "seqbench", row[1].distribution, row[1].plugin))
+    rows.sort(key=lambda row: (not row[1].ours, row[1].distribution, row[1].plugin))
     seen = set()
     for entry, source in rows:
         if source not in seen:
@@ -228,11 +295,13 @@ def _entry_points() -> Iterator[tuple[importlib.metadata.EntryPoint, Source]]:
             yield entry, source
 
 
-def _load_one(registry: Registry, source: Source, imported: Any) -> None:
+def _load_one(registry: Registry, source: Source, imported: Callable[[], object]) -> None:
     """Import one plugin and let its hooks register; whatever goes wrong is noted."""
     collector = _Collector(registry, source)
     try:
         _call_hooks(imported(), collector)
+    except KeyboardInterrupt as interrupt:
+        raise KeyboardInterrupt(f"while plugin {source.plugin!r} of {source} was loading") from interrupt
     except (Exception, SystemExit) as error:  # noqa: BLE001 - a stranger's code may raise anything
         registry.broken.append(Broken(source, " ".join(f"{type(error).__name__}: {error}".split())))
     else:
@@ -268,6 +337,37 @@ def _manager() -> pluggy.PluginManager:
     manager = pluggy.PluginManager("seqbench")
     manager.add_hookspecs(hookspecs)
     return manager
+
+
+@contextmanager
+def _watched(registry: Registry, source: Source, restore: bool) -> Iterator[None]:
+    """Note what a plugin does while it loads that it should not do.
+
+    Args:
+        registry: gets the notes.
+        source: of the plugin.
+        restore: take back what it does to the environment: child processes, in which others run, would inherit it.
+    """
+    light = [name for name in HEAVY if name not in sys.modules]
+    variables, said = dict(os.environ), io.StringIO()
+    with redirect_stdout(said):
+        yield
+    name = f"plugin {source.plugin!r} of {source}"
+    if said.getvalue():
+        print(said.getvalue(), end="", file=sys.stderr)  # noqa: T201 - not ours, and not to be lost
+        registry.odd.append(f"{name} prints while it loads; what it says goes to standard error")
+    loaded = [module for module in light if module in sys.modules]
+    if loaded and not source.file:  # a file holds its core too
+        registry.odd.append(
+            f"{name} imports {', '.join(loaded)} while it loads, which every command waits for; a card names its "
+            f"core as 'module:Core', and only that module needs them"
+        )
+    changed = sorted({name for name, _ in os.environ.items() ^ variables.items()})
+    if restore and changed:
+        for variable in changed:
+            os.environ.pop(variable, None)
+        os.environ.update({variable: variables[variable] for variable in changed if variable in variables})
+        registry.odd.append(f"{name} sets {', '.join(changed)} in the environment while it loads; that is taken back")
 
 
 def _call_hooks(plugin: object, collector: _Collector) -> None:

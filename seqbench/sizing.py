@@ -34,13 +34,18 @@ def size_all(rows: Sequence[Row], plugins: Sequence[str], data_dir: str | None, 
     """Prepare each task once and solve each row's size."""
     try:
         chosen = choose_device(device)
-        cards = registry.load(plugins)
+        cards = cards_of_rows(rows, plugins)
         tasks = {row.task_label: row for row in rows}
         scenes = {label: scene_of(row, cards, data_dir) for label, row in tasks.items()}
         sizes = tuple(size_on(chosen, row, cards, scenes[row.task_label]) for row in rows)
     except (UsageError, DataError) as error:
         return Answer(error=str(error))
     return Answer("", chosen, sizes, describe_torch(chosen))
+
+
+def cards_of_rows(rows: Sequence[Row], plugins: Sequence[str]) -> registry.Registry:
+    """Our cards and those of the plugins that these rows come from."""
+    return registry.load(plugins, only={key for row in rows for key in row.sources.values()})
 
 
 @dataclass(frozen=True)

@@ -100,14 +100,15 @@ class RunSpec:
         params: trainable parameters of the whole network ("50k", "50k±1%"); None: the task's own default.
         budget: training of a trial ("2000steps", "60s", "2Mtokens", "1e12flops"); None: the task's default steps.
         lr: peak learning rate; None: the task's default.
-        tune: what every model tries values of before it is trained ("lr=1e-4..1e-2:5"); none: no tuning.
-        tune_samples: how many Sobol points are tried; 0: the whole grid.
+        tune: what models try values of before they are trained ("lr=1e-4..1e-2:5", "tcn.kernel=3,5"); none: no tuning.
+        tune_samples: how many Sobol points each model tries; 0: the whole grid.
         batch: sequences in a training batch; None: the task's default.
         backend: backends, one row a model and backend.
         device: "auto", "cpu" or "cuda".
         threads: threads of each trial.
         jobs: trials that run at a time; 0: as many as there are cores for their threads (one on a GPU).
         timeout: seconds after which a trial is killed.
+        memory: MiB of main memory that a trial's process may take; 0: what the machine can spare.
         data_dir: where downloaded datasets lie; None: SEQBENCH_DATA, then the cache.
         plugin: single Python files with plugins.
         events: listeners that are told of training events, by name.
@@ -133,6 +134,7 @@ class RunSpec:
     threads: int = 1
     jobs: int = 0
     timeout: float = 3600.0
+    memory: int = 0
     data_dir: str | None = None
     plugin: tuple[str, ...] = ()
     events: tuple[str, ...] = ()
@@ -172,7 +174,12 @@ class RunSpec:
     def _check_ranges(self) -> None:
         if self.device not in {"auto", "cpu", "cuda"}:
             raise SpecError(f"--device is {self.device!r}; expected auto, cpu or cuda.")
-        for name, value, low in (("--threads", self.threads, 1), ("--jobs", self.jobs, 0), ("--batch", self.batch, 1)):
+        for name, value, low in (
+            ("--threads", self.threads, 1),
+            ("--jobs", self.jobs, 0),
+            ("--batch", self.batch, 1),
+            ("--memory", self.memory, 0),
+        ):
             if value is not None and value < low:
                 raise SpecError(f"{name} is {value}; expected at least {low}.")
         if self.lr is not None and not 0 < self.lr < 100:
@@ -225,7 +232,7 @@ def canonical(values: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 
 _NUMBERS: dict[str, type[int | float]] = {
-    "threads": int, "jobs": int, "batch": int, "tune_samples": int, "until_decided": int,
+    "threads": int, "jobs": int, "batch": int, "memory": int, "tune_samples": int, "until_decided": int,
     "timeout": float, "lr": float
 }  # fmt: skip
 
@@ -353,9 +360,11 @@ class Trial:
         advice: the card's remark about this setting, or "".
         blocked: status, cause and log, where it is known beforehand that the trial cannot run.
         purpose: a score, or the choice of hyper-parameters: then only validation is looked at.
-        setting: what is tuned, and its value in this trial.
+        setting: what is tuned, options of the model among it, and its value in this trial.
         parameter_tolerance: the share of ``target_parameters`` by which ``parameters`` may miss it unremarked.
         events: the listeners that are told of it.
+        sources: of the strangers' cards among ``model``, ``task`` and ``dataset``: which plugin has it
+            (``registry.Source.key``).
     """
 
     task: str
@@ -381,9 +390,10 @@ class Trial:
     advice: str = ""
     blocked: Mapping[str, str] | None = None
     purpose: Literal["score", "tuning"] = "score"
-    setting: Mapping[str, float] = field(default_factory=dict)
+    setting: Mapping[str, Any] = field(default_factory=dict)
     parameter_tolerance: float = TOLERANCE
     events: tuple[str, ...] = ()
+    sources: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def row_key(self) -> tuple[str, str, str]:
@@ -409,7 +419,7 @@ class Trial:
 
     def _numbers(self) -> dict[str, Any]:
         """What decides the numbers: where files lie does not, what is in them does; who listens does not."""
-        left_out = {"data_dir", "advice", "blocked", "parameter_tolerance", "events"}
+        left_out = {"data_dir", "advice", "blocked", "parameter_tolerance", "events", "sources"}
         plain = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in left_out}
         plain["training"] = dataclasses.asdict(self.training)  # asdict(self) would copy every option, 10,000 times
         plain["plugins"] = sorted(self.plugins.values())
@@ -424,10 +434,11 @@ def _digest(plain: Mapping[str, Any]) -> str:
 
 
 def trial_to_dict(trial: Trial) -> dict[str, Any]:
-    """Plain data, for JSON; ``events`` where there are any."""
+    """Plain data, for JSON; ``events`` and ``sources`` where there are any, as it was before there could be."""
     plain = dataclasses.asdict(trial)
-    if not trial.events:
-        del plain["events"]  # as it was before there could be any
+    for name in ("events", "sources"):
+        if not plain[name]:
+            del plain[name]
     return plain
 
 

@@ -28,10 +28,12 @@ from seqbench.predict import NetworkPredictor
 from seqbench.spec import FIRST_STEP, STEP, Trial, record_of
 from seqbench.store import RunFolder
 from seqbench.streams import stream, torch_seed
+from seqbench.tampering import Torch
 from seqbench.train import Problem, Trained, first_step, fit, steps_in
 
 if TYPE_CHECKING:
     from seqbench.plan import Row
+CHANGED = "{} changed in torch during the trial: its numbers may not be comparable with the others'"
 
 Arrays: TypeAlias = dict[str, np.ndarray]
 
@@ -55,10 +57,14 @@ def run_trial(trial: Trial, folder: RunFolder) -> None:
     """
     listeners = Listeners(trial.device)
     with Stopwatch() as watch:
+        torch_before = Torch()
         try:
             record = _run(trial, folder, listeners)
         except Exception as error:  # noqa: BLE001 - a stranger's code may raise anything; the run goes on
             record = failure(trial, error)
+    changed = torch_before.changes()
+    if changed:
+        record["notes"].append(f"warning: {registry.blame(trial, CHANGED.format(', '.join(changed)))}")
     record["speed"] = {**record.get("speed", {}), "seconds": watch.seconds}
     listeners.finished(record)
     if listeners.faults:
@@ -188,14 +194,27 @@ def assert_threads(trial: Trial) -> None:
         raise SeqbenchError(f"torch's threads went from {trial.threads} to {now} during the trial: a plugin set them")
 
 
-def find(trial: Trial) -> Cast:
-    """Load the plugins in this process, then the trial's model and task, and prepare the task.
+def cards_of(trial: Trial) -> registry.Registry:
+    """Our cards and those of the plugins that the trial's model and task come from: no other stranger's code runs here.
 
     Raises:
         UsageError: a plugin file is not what it was when the run was planned.
     """
     registry.check_unchanged(trial.plugins)
-    cards = registry.load(list(trial.plugins))
+    cards = registry.load(list(trial.plugins), only=trial.sources.values())
+    task = cards.tasks.get(trial.task)
+    there = trial.model in cards.models and (not trial.task or (task and task.dataset(trial.dataset)))
+    heard = all(name in cards.listeners for name in trial.events)  # who has those, the trial does not say
+    return cards if there and heard else registry.load(list(trial.plugins))  # nor did runs of before say the rest
+
+
+def find(trial: Trial) -> Cast:
+    """Load the plugins that it needs in this process, then the trial's model and task, and prepare the task.
+
+    Raises:
+        UsageError: a plugin file is not what it was when the run was planned.
+    """
+    cards = cards_of(trial)
     task_card, card = cards.task(trial.task), cards.model(trial.model)
     task, form = prepare_task(cards, trial, trial.data_dir)
     options = build_options(card.options, trial.model_options, f"model {card.name!r}")

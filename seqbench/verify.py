@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from seqbench import integrity, registry
 from seqbench.executors.local import Silent, run_local
-from seqbench.pipeline import ask_torch, environment_of, jobs_for
+from seqbench.pipeline import ask_torch, environment_of, jobs_for, limits_of
 from seqbench.spec import RunSpec, Trial, spec_from_mapping
 from seqbench.stats import mean_interval
 from seqbench.store import RunFolder, is_as_written, strict
@@ -165,7 +165,7 @@ def _replay(folder: RunFolder, trials: Sequence[Trial], jobs: int | None, note: 
         for trial in trials:
             _keep_steps(folder, again, trial)
         trials = [replace(trial, events=()) for trial in trials]  # they change no number, and may not be here
-        run_local(trials, again, jobs or jobs_for(spec, trials[0].device), spec.timeout, judge.reading(again))
+        run_local(trials, again, jobs or jobs_for(spec, trials[0].device), limits_of(spec), judge.reading(again))
 
 
 def _keep_steps(folder: RunFolder, again: RunFolder, trial: Trial) -> None:

@@ -71,7 +71,7 @@ HOOKS = {
         "executor",
         api.ExecutorCard,
         api.ExecutorCard,
-        "function(trials, folder, jobs, limit, observer) -> None",
+        "function(trials, folder, jobs, limits, observer) -> None",
         (api.Executor, run_trial_supervised, api.Observer),
     ),
     "commands": Hook("command", api.CommandCard, api.CommandCard, "click.Command"),

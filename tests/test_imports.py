@@ -32,8 +32,9 @@ GRAPH = {
     "errors": "",
     "api": "api errors",
     "hookspecs": "api",
+    "aside": "",
     "builtin": "api",
-    "registry": "api errors hookspecs",
+    "registry": "api aside errors hookspecs",
     "options": "errors",
     "quantities": "errors",
     "spec": "errors quantities",
@@ -43,7 +44,8 @@ GRAPH = {
     "stats": "",
     "verdicts": "api stats",
     "rounds": "stats verdicts",
-    "tuning": "errors spec",
+    "axes": "api errors options",
+    "tuning": "api axes errors options plan quantities spec",
     "data": "api derived errors",
     "derived": "api",
     "environment": "",
@@ -65,20 +67,29 @@ GRAPH = {
     "measure": "api garbage",
     "train": "api assemble errors losses measure network predict spec",
     "listeners": "api errors registry spec store",
-    "trial": "api assemble data errors listeners losses measure options predict registry spec store streams train",
+    "tampering": "",
+    "trial": (
+        "api assemble data errors listeners losses measure options predict registry spec store streams tampering train"
+    ),
     "budget": "api assemble quantities",
     "sizing": "api assemble budget errors measure options plan quantities registry spec streams trial",
-    "process": "registry",
+    "memory": "",
+    "process": "memory registry",
     "executors": "api errors executors process registry spec store",
-    "progress": "executors spec store tuning",
-    "report": "api environment errors frame garbage quantities registry report rounds spec stats store tuning verdicts",
+    "apart": "errors executors plan process spec",
+    "progress": "axes executors spec store tuning",
+    "report": (
+        "api aside axes environment errors frame garbage quantities registry report rounds spec stats store tuning "
+        "verdicts"
+    ),
     "results": "api errors frame registry report spec stats store verdicts",
     "pipeline": (
-        "__init__ api data environment errors executors plan process registry report results rounds spec store tuning"
+        "__init__ apart api data environment errors executors plan process registry report results rounds spec store "
+        "tuning"
     ),
     "speed": (
-        "__init__ api assemble encoder_decoder environment errors executors frame losses measure network options "
-        "pipeline plan predict process registry report sizing spec speed store train trial"
+        "__init__ apart api assemble axes encoder_decoder environment errors executors frame losses measure network "
+        "options pipeline plan predict process registry report sizing spec speed store train trial"
     ),
     "integrity": "api data errors registry spec store",
     "verify": "executors integrity pipeline registry spec stats store",
@@ -119,6 +130,7 @@ MAY_BE_HEAVY = {
     "speed/operations": "torch numpy",
     "streaming": "numpy",
     "streams": "numpy",
+    "tampering": "torch",
     "train": "torch",
     "trial": "torch numpy",
 }

@@ -183,3 +183,26 @@ def test_to_tensor_keeps_the_type(dtype: type) -> None:
     tensor = to_tensor(array, torch.device("cpu"))
     assert tensor.numpy().dtype == dtype
     np.testing.assert_array_equal(tensor.numpy(), array)
+
+
+SHAPES = {
+    "time first": lambda y: y.transpose(0, 1),
+    "one step for all": lambda y: y[:, :1],
+    "another width": lambda y: y[..., :-1],
+    "no tensor": lambda y: [y],
+}
+
+
+@pytest.mark.parametrize("fault", SHAPES)
+def test_outputs_of_another_shape_are_found_before_a_loss_takes_them(cards: Registry, fault: str) -> None:
+    """Time first has as many numbers as batch first: the loss would pair them with the wrong targets."""
+    network = make(cards)
+    right = network.core.forward
+    network.core.forward = lambda *arguments: (SHAPES[fault](right(*arguments)[0]), None)
+    x = torch.zeros(3, T, dtype=torch.int64)
+    with pytest.raises(
+        PluginError, match=r"the core must give outputs of shape \(3, 12, 8\), batch and time first; it"
+    ):
+        network(x)
+    with pytest.raises(PluginError, match="batch and time first"):
+        network.chunk(x, network.initial_state(3, T))

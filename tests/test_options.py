@@ -26,6 +26,8 @@ class Options:
     def __post_init__(self) -> None:
         if self.taps == 64 and not self.gate:
             raise ValueError("64 taps need the gate")
+        if self.note == "odd":
+            raise KeyError("odd")
 
 
 def build(**given_: Any) -> Options:
@@ -92,6 +94,8 @@ def test_an_unknown_option_names_the_nearest_and_all() -> None:
 def test_a_card_may_refuse_a_combination(cards: Registry) -> None:
     with pytest.raises(SpecError, match="model 'x': 64 taps need the gate"):
         build(taps=64, gate=False)
+    with pytest.raises(SpecError, match="model 'x' refuses these options with KeyError: 'odd'"):
+        build(note="odd")
     with pytest.raises(UsageError, match="both set the forget gate's bias"):
         build_options(cards.model("lstm").options, {"chrono": "true", "forget_bias": "2"}, "model 'lstm'")
 

@@ -23,7 +23,8 @@ from seqbench import process
 from seqbench.executors import local, supervise
 from seqbench.executors.local import Silent, run_local
 from seqbench.executors.supervise import progress, run_trial_supervised
-from seqbench.process import Outcome, run_in_child
+from seqbench.memory import Gauge
+from seqbench.process import Limits, Outcome, run_in_child
 from seqbench.spec import Trial
 from seqbench.store import RunFolder
 
@@ -36,7 +37,8 @@ def run(plugins: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Calla
     monkeypatch.syspath_prepend(plugins)
 
     def call(function: str, *arguments: Any, **more: Any) -> Outcome:
-        return run_in_child(f"children:{function}", arguments, more.pop("log", tmp_path / "log"), **more)
+        limits = Limits(more.pop("limit", None), more.pop("mib", 0))
+        return run_in_child(f"children:{function}", arguments, more.pop("log", tmp_path / "log"), limits, **more)
 
     return call
 
@@ -125,7 +127,9 @@ def test_an_answer_that_was_cut_off_is_a_death() -> None:
     class Killed:
         sentinel, exitcode = ended, -9
 
-    assert process._wait_for(Killed, receiver, 5.0, None, process._kernel_kills()) == Outcome("died", None, -9)
+    gauge = Gauge(os.getpid())
+    assert process._wait_for(Killed, receiver, 5.0, None, process._kernel_kills(), gauge) == Outcome("died", None, -9)
+    gauge.close()
     receiver.close()
     os.close(ended)
 
@@ -143,6 +147,12 @@ def test_a_limit_kills_the_child_and_all_that_it_started(
     assert 1.0 <= time.monotonic() - start < 8.0
     child, grandchild = map(int, (tmp_path / "ids").read_text().split())
     assert eventually(lambda: gone(child) and gone(grandchild))
+
+
+def test_a_child_that_takes_too_much_memory_is_killed(run: Callable[..., Outcome], tmp_path: Path) -> None:
+    outcome = run("sleep_with_grandchild", str(tmp_path / "ids"), mib=1)
+    cause = "its process took more than the 1 MiB of --memory; raise it, or lower --batch"
+    assert outcome == Outcome("memory", cause=cause)
 
 
 @posix
@@ -282,7 +292,7 @@ def ends(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """``ends(outcome, log, record)``: the next children print ``log``, write ``record`` and end so."""
 
     def plan(outcome: Outcome, log: bytes = b"", record: dict[str, Any] | None = None) -> None:
-        def fake(function: str, arguments: Any, path: Path, limit: float, stop: Any) -> Outcome:
+        def fake(function: str, arguments: Any, path: Path, limits: Limits, stop: Any) -> Outcome:
             assert function == "seqbench.trial:run_trial"
             trial, folder = arguments
             path.parent.mkdir(exist_ok=True)
@@ -298,6 +308,7 @@ def ends(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 DEATHS = [
     (Outcome("timeout"), "timeout", "killed after 9 s; raise --timeout or lower --budget"),
+    (Outcome("memory", cause="it took too much"), "out_of_memory", "killed: it took too much"),
     (Outcome("died", None, -9), "killed", "the process was killed by signal SIGKILL"),
     (Outcome("died", None, -11), "killed", "the process was killed by signal SIGSEGV"),
     (Outcome("died", None, -99), "killed", "the process was killed by signal 99"),
@@ -318,7 +329,7 @@ def test_every_death_becomes_a_record(
         + b"step 99/99 is what a plugin printed\n\xff no UTF-8",
     )
     trial = replace(example_trial, advice="field 63")
-    record = run_trial_supervised(trial, folder, 9)
+    record = run_trial_supervised(trial, folder, Limits(9))
     assert record == folder.record(trial.id)
     assert record["status"] == status
     assert record["cause"].startswith(cause)
@@ -332,10 +343,10 @@ def test_a_record_that_the_child_wrote_stays(
     folder: RunFolder, example_trial: Trial, ends: Callable[..., None]
 ) -> None:
     ends(Outcome("returned", None, 0), b"fine", {"status": "ok", "score": 1.0})
-    record = run_trial_supervised(example_trial, folder, 9)
+    record = run_trial_supervised(example_trial, folder, Limits(9))
     assert (record["status"], record["score"]) == ("ok", 1.0)
     ends(Outcome("died", None, -9))
-    assert run_trial_supervised(example_trial, folder, 9) == record, "a finished trial does not run again"
+    assert run_trial_supervised(example_trial, folder, Limits(9)) == record, "a finished trial does not run again"
 
 
 def test_a_failure_that_the_child_wrote_gets_the_end_of_its_log(
@@ -343,13 +354,13 @@ def test_a_failure_that_the_child_wrote_gets_the_end_of_its_log(
 ) -> None:
     """And it may die afterwards, while it cleans up."""
     ends(Outcome("died", None, -11), b"Traceback", {"status": "diverged", "cause": "nan"})
-    record = run_trial_supervised(example_trial, folder, 9)
+    record = run_trial_supervised(example_trial, folder, Limits(9))
     assert (record["status"], record["cause"], record["log_tail"]) == ("diverged", "nan", "Traceback")
 
 
 def test_a_stopped_trial_has_no_record(folder: RunFolder, example_trial: Trial, ends: Callable[..., None]) -> None:
     ends(Outcome("stopped"))
-    assert run_trial_supervised(example_trial, folder, 9, threading.Event()) is None
+    assert run_trial_supervised(example_trial, folder, Limits(9), threading.Event()) is None
     assert folder.record(example_trial.id) is None
 
 
@@ -358,7 +369,7 @@ def test_a_blocked_trial_is_a_row_without_a_process(
 ) -> None:
     monkeypatch.delattr(supervise, "run_in_child")
     trial = replace(example_trial, blocked={"status": "refused", "cause": "too long"})
-    record = run_trial_supervised(trial, folder, 9)
+    record = run_trial_supervised(trial, folder, Limits(9))
     assert (record["status"], record["cause"]) == ("refused", "too long")
     assert folder.record(trial.id) == record
 
@@ -391,7 +402,7 @@ def test_trials_run_in_their_order_and_finished_ones_not_again(
     ends(Outcome("returned"), b"", {"status": "ok"})
     trials, notes = [replace(example_trial, seed=seed) for seed in (4, 1, 3)], Notes()
     folder.write_record(trials[1].id, {"status": "ok"})
-    run_local(trials, folder, 1, 9, notes)
+    run_local(trials, folder, 1, Limits(9), notes)
     assert notes.seen == [("started", 4), ("ok", 4), ("started", 3), ("ok", 3)]
 
 
@@ -406,7 +417,7 @@ def test_jobs_run_at_the_same_time_and_no_more_of_them(
         return {"status": "ok"}
 
     monkeypatch.setattr(local, "run_trial_supervised", fake)
-    run_local([replace(example_trial, seed=seed) for seed in range(6)], folder, 3, 9, Silent())
+    run_local([replace(example_trial, seed=seed) for seed in range(6)], folder, 3, Limits(9), Silent())
     assert len(most) == 6
 
 
@@ -415,7 +426,7 @@ def test_an_interrupt_stops_those_that_run_and_starts_no_other(
 ) -> None:
     ran = []
 
-    def fake(trial: Trial, folder: RunFolder, limit: float, stop: threading.Event) -> None:
+    def fake(trial: Trial, folder: RunFolder, limits: Limits, stop: threading.Event) -> None:
         ran.append(trial.seed)
         if trial.seed == 0:
             raise KeyboardInterrupt
@@ -424,6 +435,6 @@ def test_an_interrupt_stops_those_that_run_and_starts_no_other(
     monkeypatch.setattr(local, "run_trial_supervised", fake)
     trials, notes = [replace(example_trial, seed=seed) for seed in range(8)], Notes()
     with pytest.raises(KeyboardInterrupt):
-        run_local(trials, folder, 2, 9, notes)
+        run_local(trials, folder, 2, Limits(9), notes)
     assert len(ran) <= 3, "the one that was interrupted, one beside it, one that its thread may have begun"
     assert all(status == "started" for status, _ in notes.seen)

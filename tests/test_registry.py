@@ -5,16 +5,19 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import itertools
+import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from seqbench import registry
 from seqbench.errors import PluginError, UnknownName, UsageError
-from seqbench.registry import Registry, load, resolve
+from seqbench.registry import Registry, blame, load, resolve
+from seqbench.spec import Trial
 
 BUILT_IN = set(load().models)
 HEAD = (
@@ -114,9 +117,27 @@ BROKEN = {
         HOOK + "register.dataset(data('chess', 'mine'))",
         "dataset 'chess/mine': there is no task 'chess'",
     ),
+    "has options that refuse their defaults": (
+        "from dataclasses import dataclass\nfrom seqbench.api import option\n@dataclass(frozen=True)\nclass Options:\n"
+        "    size: int = option(1, 'size')\n    def __post_init__(self): raise KeyError('size')\n"
+        + HOOK
+        + "register.model(Model('x', 's', 'c', {'torch': 'a:B'}, options=Options))",
+        "model 'x': its options refuse their own defaults: KeyError: 'size'",
+    ),
     "fails after its first card": (TWO_HOOKS, "register.section wants a seqbench.api.SectionCard, got str"),
 }
 numbers = itertools.count()
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Callable[..., Path]:
+    def make(code: str, name: str = "") -> Path:
+        path = tmp_path / (name or f"plugin_{next(numbers)}.py")
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(code, encoding="utf-8")
+        return path
+
+    return make
 
 
 def names(found: Registry) -> set[str]:
@@ -189,10 +210,97 @@ def test_a_distribution_without_a_name(install: Callable[..., str]) -> None:
     assert "stranger" in names(found)
 
 
-def test_an_interrupt_is_not_swallowed(install: Callable[..., str]) -> None:
+def test_an_interrupt_is_not_swallowed_and_says_who_was_so_slow(install: Callable[..., str]) -> None:
     install("slow", "raise KeyboardInterrupt")
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt, match=r"^while plugin 'plug' of slow 1\.2 was loading$"):
         load()
+
+
+def test_the_command_line_says_who_was_so_slow_when_it_was_interrupted(
+    tmp_path: Path, install: Callable[..., str]
+) -> None:
+    install("slow", "raise KeyboardInterrupt")
+    command = [sys.executable, "-m", "seqbench", "list"]
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "PYTHONPATH": path}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    said = "interrupted while plugin 'plug' of slow 1.2 was loading; leave it out with SEQBENCH_PLUGINS"
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", f"seqbench: {said}\n")
+
+
+def test_what_a_plugin_prints_is_told_and_is_not_on_standard_output(
+    install: Callable[..., str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    install("good", GOOD + "print('hello')\n")
+    install("bad", "print('hello'); 1 / 0")
+    found = load()
+    said = "prints while it loads; what it says goes to standard error"
+    assert found.odd == [f"plugin 'plug' of bad 1.2 {said}", f"plugin 'plug' of good 1.2 {said}"]
+    assert found.complaints == [str(found.broken[0]), *found.odd]
+    assert "stranger" in names(found)
+    assert capfd.readouterr() == ("", "hello\nhello\n")
+
+
+def test_a_card_that_imports_something_heavy_is_told(
+    install: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tensorflow.py").write_text("", encoding="utf-8")
+    monkeypatch.delitem(sys.modules, "tensorflow", raising=False)
+    install("good", "import tensorflow\n" + GOOD)
+    install("later", "import tensorflow\n" + GOOD.replace("stranger", "another"))
+    found = load()
+    (said,) = found.odd
+    assert said.startswith("plugin 'plug' of good 1.2 imports tensorflow while it loads, which every command waits for")
+    assert {"stranger", "another"} <= names(found)
+    monkeypatch.delitem(sys.modules, "tensorflow")
+
+
+def test_the_environment_is_as_it_was_before_a_plugin_was_loaded(
+    install: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Child processes inherit it, those of other rows too. Its own trial loads it alone, and may need it."""
+    for name, value in (("MINE_CHANGED", "before"), ("MINE_REMOVED", "here")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("MINE_NEW", raising=False)
+    code = "import os; os.environ.update(MINE_CHANGED='after', MINE_NEW='1'); del os.environ['MINE_REMOVED']\n"
+    module = install("good", code + GOOD)
+    (said,) = load().odd
+    assert said.startswith("plugin 'plug' of good 1.2 sets MINE_CHANGED, MINE_NEW, MINE_REMOVED in the environment")
+    assert (os.environ["MINE_CHANGED"], os.environ["MINE_REMOVED"]) == ("before", "here")
+    assert "MINE_NEW" not in os.environ
+    monkeypatch.delitem(sys.modules, module)
+    assert load(only=["good:plug"]).odd == []
+    assert (os.environ.pop("MINE_NEW"), os.environ["MINE_CHANGED"]) == ("1", "after")
+
+
+def test_only_some_of_the_strangers_are_loaded(install: Callable[..., str], file: Callable[..., Path]) -> None:
+    install("good", GOOD)
+    install("bad", "raise SystemError('must not be imported')")
+    asked, other = file(GOOD.replace("stranger", "asked")), file("raise SystemError('must not be imported')")
+    found = load([asked, other], only=["good:plug", str(asked.resolve())])
+    assert found.broken == []
+    assert names(found) == BUILT_IN | {"stranger", "asked"}
+    assert names(load([asked, other], only=[])) == BUILT_IN
+
+
+def test_a_card_tells_where_it_is_from_and_a_cause_who_is_to_blame(
+    install: Callable[..., str], file: Callable[..., Path], example_trial: Trial
+) -> None:
+    install("good", GOOD)
+    path = file(GOOD.replace("stranger", "filed"))
+    found = load([path])
+    assert found.sources(model="lstm", task="copy") == found.sources(model="nobody", task="") == {}
+    assert found.sources(model="stranger", task="copy") == {"model": "good:plug"}
+    assert found.sources(model="filed") == {"model": str(path.resolve())}
+
+    def said(cause: str, **sources: str) -> str:
+        return blame(replace(example_trial, model="mine", sources=sources), cause)
+
+    assert said("it burst") == "it burst"
+    assert said("it burst", model="good:plug") == "mine of good 1.2: it burst"
+    assert said("mine of good 1.2: it burst", model="good:plug") == "mine of good 1.2: it burst"
+    assert said("it burst", model=str(path.resolve())) == f"mine of {path.name}: it burst"
+    assert said("it burst", model="gone:plug", task="good:plug") == "mine of gone, copy of good 1.2: it burst"
 
 
 @pytest.mark.parametrize(
@@ -243,17 +351,6 @@ def test_a_dataset_may_come_before_its_task(install: Callable[..., str]) -> None
 
 
 # --- single files ---------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def file(tmp_path: Path) -> Callable[..., Path]:
-    def make(code: str, name: str = "") -> Path:
-        path = tmp_path / (name or f"plugin_{next(numbers)}.py")
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(code, encoding="utf-8")
-        return path
-
-    return make
 
 
 def test_single_files(plugins: Path) -> None:

@@ -143,6 +143,7 @@ def test_none_is_as_if_not_given() -> None:
         ({"lr": 0}, "--lr is 0.0; expected a number above 0"),
         ({"lr": float("nan")}, "--lr is nan"),
         ({"timeout": 0}, "--timeout is 0.0; expected seconds above 0"),
+        ({"memory": -1}, "--memory is -1; expected at least 0"),
         ({"timeout": float("inf")}, "--timeout is inf"),
         ({"device": "tpu"}, "--device is 'tpu'; expected auto, cpu or cuda"),
         ({"seeds": 0}, "--seeds is '0'"),
@@ -180,6 +181,7 @@ SPECS = st.builds(
     threads=st.integers(1, 10**6),
     jobs=st.integers(0, 10**6),
     timeout=st.floats(61, allow_infinity=False),
+    memory=st.integers(0, 10**6),
     data_dir=st.none() | TEXTS,
     plugin=NAMES,
     out=TEXTS,
@@ -226,7 +228,7 @@ def test_a_spec_file_that_is_not_there(tmp_path: Path) -> None:
 
 PLACES = {
     "data_dir": "/elsewhere", "advice": "a remark", "blocked": {"status": "refused"}, "setting": {"lr": 3e-3},
-    "parameter_tolerance": 0.01, "events": ("tensorboard",),
+    "parameter_tolerance": 0.01, "events": ("tensorboard",), "sources": {"model": "acme-models:plug"},
 }  # fmt: skip
 OTHER = {
     "purpose": "tuning",
@@ -316,9 +318,13 @@ def test_an_id_is_a_safe_file_name_whatever_the_options_are(example_trial: Trial
 
 @pytest.mark.parametrize("blocked", [None, {"status": "refused", "cause": "too long"}])
 def test_a_trial_survives_json(example_trial: Trial, blocked: dict[str, str] | None) -> None:
-    trial = replace(
-        example_trial, plugins={"a.py": "ab", "b.py": "cd"}, data_dir="/data", blocked=blocked, advice="field 63"
-    )
+    more = {"data_dir": "/data", "advice": "field 63", "sources": {"model": "acme-models:plug"}}
+    trial = replace(example_trial, plugins={"a.py": "ab", "b.py": "cd"}, blocked=blocked, **more)
     back = trial_from_dict(json.loads(json.dumps(trial_to_dict(trial))))
     assert back == trial
     assert back.id == trial.id
+
+
+def test_a_trial_without_strangers_is_stored_as_it_was_before_strangers_were_told_apart(example_trial: Trial) -> None:
+    """Otherwise a replay of an older run would differ from its records."""
+    assert "sources" not in trial_to_dict(example_trial)

@@ -16,20 +16,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import seqbench
+from seqbench.api import Model
+from seqbench.axes import parse_axis, settings
 from seqbench.errors import SpecError
-from seqbench.quantities import Budget
+from seqbench.plan import Row
+from seqbench.quantities import Budget, Target
 from seqbench.spec import RunSpec, Training, Trial, read_spec_file
 from seqbench.store import RunFolder
-from seqbench.tuning import (
-    best,
-    check_tuning,
-    expected_best,
-    parse_axis,
-    settings,
-    settled,
-    tuning_trials,
-    with_setting,
-)
+from seqbench.tuning import best, expected_best, key_of, settled, tries_of, tuning_trials, with_setting
 
 
 def trial_of(label: str = "lstm", seed: int = 0, **changes: Any) -> Trial:
@@ -39,6 +33,24 @@ def trial_of(label: str = "lstm", seed: int = 0, **changes: Any) -> Trial:
         target_parameters=100, seed=seed, threads=1, training=Training(3e-3, 32, Budget("steps", 10)),
     )  # fmt: skip
     return replace(trial, **changes)
+
+
+CARDS = {name: Model(name, "A model.", "nobody", {"torch": "a:B"}) for name in ("lstm", "gru")}
+
+
+def row_of(trial: Trial) -> Row:
+    names = ("task", "task_options", "dataset", "task_label", "model", "model_options", "label", "backend", "dropout")
+    own = {name: getattr(trial, name) for name in names}
+    return Row(**own, width=None, layers=None, target=Target(100), training=trial.training, seeds=(trial.seed,))
+
+
+def tuning_of(trials: list[Trial], *tune: str) -> list[Trial]:
+    """Those that choose for these, on the seed behind the last."""
+    first: dict[tuple[str, ...], Trial] = {}
+    for trial in trials:
+        first.setdefault(key_of(row_of(trial)), trial)
+    tries = tries_of(RunSpec(task=("copy",), tune=tune), [row_of(trial) for trial in first.values()], CARDS)
+    return tuning_trials(tries, first, max(trial.seed for trial in trials) + 1)
 
 
 def record_of(trial: Trial, value: float | None, lower: bool = True, status: str = "ok") -> dict[str, Any]:
@@ -126,7 +138,7 @@ def test_sobol_points_fill_each_axis_evenly() -> None:
 
 def test_all_rows_try_the_same_on_a_seed_of_its_own() -> None:
     trials = [trial_of(label, seed) for seed in (0, 7) for label in ("lstm", "gru")]
-    found = tuning_trials(trials, ("lr=0.001,0.01",), 0)
+    found = tuning_of(trials, "lr=0.001,0.01")
     assert [(t.label, t.training.lr, t.seed, t.purpose) for t in found] == [
         (label, lr, 8, "tuning") for lr in (0.001, 0.01) for label in ("lstm", "gru")
     ]
@@ -144,11 +156,13 @@ def test_all_rows_try_the_same_on_a_seed_of_its_own() -> None:
 def test_what_is_fixed_elsewhere_is_not_tuned(changes: dict[str, Any], message: str) -> None:
     spec = RunSpec(**{"task": ("copy",), "tune": ("lr=1e-3,1e-2", "dropout=0,0.1"), **changes})
     with pytest.raises(SpecError, match=message):
-        check_tuning(spec, [3e-3])
+        tries_of(spec, [row_of(trial_of("gru")), row_of(trial_of("lstm"))], CARDS)
 
 
 def test_a_rate_may_be_the_middle_of_those_that_are_tried() -> None:
-    check_tuning(RunSpec(task=("copy",), tune=("lr",), lr=0.1), [0.1])
+    row = replace(row_of(trial_of()), training=Training(0.1, 32, Budget("steps", 10)))
+    tries = tries_of(RunSpec(task=("copy",), tune=("lr",), lr=0.1), [row], CARDS)
+    assert [tried.setting["lr"] for tried in tries][2] == 0.1
 
 
 def test_a_setting_reaches_the_training() -> None:
@@ -163,7 +177,7 @@ def test_a_setting_reaches_the_training() -> None:
 @pytest.mark.parametrize(("lower", "lr"), [(True, 0.01), (False, 0.001)])
 def test_validation_chooses_for_each_row(lower: bool, lr: float) -> None:
     trials = [trial_of(label, seed) for seed in (0, 1) for label in ("lstm", "gru")]
-    tuning = tuning_trials(trials, ("lr=0.001,0.01,0.1",), 0)
+    tuning = tuning_of(trials, "lr=0.001,0.01,0.1")
     values = {("lstm", 0.001): 3.0, ("lstm", 0.01): 1.0, ("lstm", 0.1): 2.0}
     records = [record_of(t, values.get((t.label, t.training.lr), t.training.lr), lower) for t in tuning]
     chosen = settled(trials, records)
@@ -172,8 +186,27 @@ def test_validation_chooses_for_each_row(lower: bool, lr: float) -> None:
     assert [t.seed for t in chosen] == [t.seed for t in trials]
 
 
+def test_the_choice_brings_its_size_and_the_steps_that_its_size_came_to() -> None:
+    """A budget in FLOPs is other steps at another size; one in seconds is timed anew."""
+    planned, seconds = trial_of(), trial_of(training=Training(3e-3, 32, Budget("seconds", 5)))
+    setting, options = {"lr": 0.01, "taps": 5}, {"taps": 5}
+    size = {"width": 4, "layers": 2, "parameters": 99, "core_parameters": 88, "advice": "far", "model_options": options}
+    tried = replace(with_setting(planned, setting), purpose="tuning", seed=5, **size)
+    tried = replace(tried, training=replace(tried.training, budget=Budget("steps", 7)))
+    blocked = replace(planned, blocked={"status": "refused", "cause": "not with its default"})
+    for trial, budget in (
+        (planned, Budget("steps", 7)),
+        (seconds, Budget("seconds", 5)),
+        (blocked, Budget("steps", 7)),
+    ):
+        (chosen,) = settled([trial], [record_of(tried, 1.0)])
+        assert chosen == replace(
+            trial, training=Training(0.01, 32, budget), setting=setting, blocked=None, seed=trial.seed, **size
+        )
+
+
 def test_what_did_not_end_well_is_not_chosen() -> None:
-    tuning = tuning_trials([trial_of()], ("lr=0.001,0.01,0.1",), 0)
+    tuning = tuning_of([trial_of()], "lr=0.001,0.01,0.1")
     records = [record_of(tuning[0], 0.5), record_of(tuning[1], None), record_of(tuning[2], None, status="diverged")]
     assert best(records) is records[0]
     (chosen,) = settled([trial_of()], records)
@@ -181,7 +214,7 @@ def test_what_did_not_end_well_is_not_chosen() -> None:
 
 
 def test_a_row_without_any_good_setting_is_blocked_and_says_why() -> None:
-    tuning = tuning_trials([trial_of()], ("lr=0.001,0.01",), 0)
+    tuning = tuning_of([trial_of()], "lr=0.001,0.01")
     (chosen,) = settled([trial_of()], [record_of(t, None, status="diverged") for t in tuning])
     assert chosen.blocked == {"status": "diverged", "cause": "none of the 2 settings of tuning ended well: it burst"}
 

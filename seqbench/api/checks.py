@@ -65,3 +65,7 @@ def check_options(owner: str, options: type[Any]) -> None:
         check(f.name not in RESERVED_OPTIONS, f"{owner}: option {f.name!r} is the harness's own (CoreSpec)")
         if isinstance(f.default, float):
             check(math.isfinite(f.default), f"{owner}: option {f.name!r} has the default {f.default}")
+    try:
+        options()
+    except Exception as error:
+        raise PluginError(f"{owner}: its options refuse their own defaults: {type(error).__name__}: {error}") from error

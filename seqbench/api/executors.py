@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from seqbench.api.checks import check_api, check_factory, check_name
 
 if TYPE_CHECKING:
+    from seqbench.process import Limits
     from seqbench.spec import Trial
     from seqbench.store import RunFolder
 
@@ -32,7 +33,9 @@ class Observer(Protocol):
 class Executor(Protocol):
     """Runs trials: calls ``seqbench.executors.run_trial_supervised`` for each, wherever and in whatever order."""
 
-    def __call__(self, trials: Sequence[Trial], folder: RunFolder, jobs: int, limit: float, observer: Observer) -> None:
+    def __call__(
+        self, trials: Sequence[Trial], folder: RunFolder, jobs: int, limits: Limits, observer: Observer
+    ) -> None:
         """Run all trials that have no record yet.
 
         An interrupt (Ctrl-C) must end what is running and go on as KeyboardInterrupt; finished trials are safe.
@@ -41,7 +44,7 @@ class Executor(Protocol):
             trials: in the order in which they should start.
             folder: of the run; records, logs and arrays go there. It can be pickled.
             jobs: trials that should run at a time.
-            limit: seconds after which a trial is killed.
+            limits: of time and memory, for ``run_trial_supervised``.
             observer: to be told of each trial, when it starts and when it has ended; it is entered already.
         """
 
@@ -53,7 +56,7 @@ class ExecutorCard:
     Attributes:
         name: lower case, words joined by ``-``; what ``--executor`` takes.
         summary: one sentence.
-        factory: ``"package.module:function"``, called as ``function(trials, folder, jobs, limit, observer) -> None``
+        factory: ``"package.module:function"``, called as ``function(trials, folder, jobs, limits, observer) -> None``
             (``Executor``); imported before the first trial. It should need no torch.
         api: the ``API_VERSION`` that the card was written for; empty: not stated.
     """

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from seqbench import registry
 from seqbench.api import Executor, Observer
 from seqbench.errors import PluginError, SeqbenchError, one_line
+from seqbench.process import Limits
 from seqbench.registry import Registry
 from seqbench.spec import Trial
 from seqbench.store import RunFolder
@@ -26,9 +27,9 @@ def chosen(name: str, cards: Registry) -> Executor:
     except PluginError as error:
         raise PluginError(f"{whose}: {error}") from error
 
-    def guarded(trials: Sequence[Trial], folder: RunFolder, jobs: int, limit: float, observer: Observer) -> None:
+    def guarded(trials: Sequence[Trial], folder: RunFolder, jobs: int, limits: Limits, observer: Observer) -> None:
         try:
-            execute(trials, folder, jobs, limit, observer)
+            execute(trials, folder, jobs, limits, observer)
         except (SeqbenchError, OSError):  # the command line knows what to say
             raise
         except Exception as error:

@@ -9,6 +9,7 @@ from typing import Any
 
 from seqbench.api import Observer
 from seqbench.executors.supervise import run_trial_supervised
+from seqbench.process import Limits
 from seqbench.spec import Trial
 from seqbench.store import RunFolder
 
@@ -29,7 +30,7 @@ class Silent:
         """Nothing."""
 
 
-def run_local(trials: Sequence[Trial], folder: RunFolder, jobs: int, limit: float, observer: Observer) -> None:
+def run_local(trials: Sequence[Trial], folder: RunFolder, jobs: int, limits: Limits, observer: Observer) -> None:
     """Run all trials that have no record yet, ``jobs`` at a time, in their order.
 
     An interrupt (Ctrl-C) kills the running ones and goes on as KeyboardInterrupt; finished ones are safe.
@@ -41,7 +42,7 @@ def run_local(trials: Sequence[Trial], folder: RunFolder, jobs: int, limit: floa
             return
         with lock:
             observer.started(trial)
-        record = run_trial_supervised(trial, folder, limit, stop)
+        record = run_trial_supervised(trial, folder, limits, stop)
         if record is not None:
             with lock:
                 observer.finished(trial, record)

@@ -8,7 +8,8 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from seqbench.process import Outcome, run_in_child
+from seqbench.process import Limits, Outcome, run_in_child
+from seqbench.registry import blame
 from seqbench.spec import FIRST_STEP, STEP, Trial, record_of
 from seqbench.store import RunFolder
 
@@ -17,14 +18,14 @@ _STEP = re.compile(rf"^{re.escape(STEP)} (\d+)/(\d+)", re.MULTILINE)
 
 
 def run_trial_supervised(
-    trial: Trial, folder: RunFolder, limit: float, stop: threading.Event | None = None
+    trial: Trial, folder: RunFolder, limits: Limits, stop: threading.Event | None = None
 ) -> dict[str, Any] | None:
     """Run a trial unless its record is there already.
 
     Args:
         trial: what to run.
         folder: where its record goes.
-        limit: seconds after which it is killed.
+        limits: of its process.
         stop: set to have it killed at once.
 
     Returns:
@@ -37,14 +38,15 @@ def run_trial_supervised(
         record = record_of(trial, **trial.blocked)
     else:
         log = folder.log_path(trial.id)
-        outcome = run_in_child("seqbench.trial:run_trial", (trial, folder), log, limit, stop)
+        outcome = run_in_child("seqbench.trial:run_trial", (trial, folder), log, limits, stop)
         if outcome.kind == "stopped":
             return None
         finished = folder.record(trial.id)  # the child wrote it, unless it died before
-        record = finished or record_of(trial, **death(outcome, limit))
+        record = finished or record_of(trial, **death(outcome, limits.seconds))
     if record["status"] != "ok":
-        log_tail = _tail(folder.log_path(trial.id))
-        folder.write_record(trial.id, {**_last_step(log_tail), "log_tail": log_tail, **record})
+        log_tail = tail(folder.log_path(trial.id))
+        cause = blame(trial, record["cause"])
+        folder.write_record(trial.id, {**_last_step(log_tail), "log_tail": log_tail, **record, "cause": cause})
     return folder.record(trial.id)
 
 
@@ -53,17 +55,19 @@ def progress(folder: RunFolder, trial: Trial) -> tuple[int, int] | None:
 
     While kernels are compiled for the first step it is at step 0 of 0.
     """
-    log = _tail(folder.log_path(trial.id))
+    log = tail(folder.log_path(trial.id))
     found = _STEP.findall(log)
     if found:
         return int(found[-1][0]), int(found[-1][1])
     return (0, 0) if FIRST_STEP in log.splitlines() else None
 
 
-def death(outcome: Outcome, limit: float, cheaper: str = "lower --budget") -> dict[str, Any]:
+def death(outcome: Outcome, limit: float | None, cheaper: str = "lower --budget") -> dict[str, Any]:
     """Status and cause of what a process should have done that has died; ``cheaper`` is what would shorten it."""
     if outcome.kind == "timeout":
         return {"status": "timeout", "cause": f"killed after {limit:g} s; raise --timeout or {cheaper}"}
+    if outcome.kind == "memory":
+        return {"status": "out_of_memory", "cause": f"killed: {outcome.cause}"}
     if outcome.out_of_memory:
         return {"status": "out_of_memory", "cause": "the kernel killed the process for memory; lower --batch or --jobs"}
     code = outcome.exitcode or 0
@@ -78,7 +82,7 @@ def _last_step(log_tail: str) -> dict[str, Any]:
     return {"failed_step": int(found[-1][0])} if found else {}
 
 
-def _tail(log: Path) -> str:
+def tail(log: Path) -> str:
     """The end of a log, as text, whatever bytes are in it."""
     try:
         with log.open("rb") as file:

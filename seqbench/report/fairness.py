@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from seqbench.axes import shown
 from seqbench.quantities import Budget
 from seqbench.report import text
 from seqbench.report.collect import Row, TaskRun
@@ -124,11 +125,16 @@ def _tuned(task: TaskRun) -> list[tuple[str, str]]:
     tried = [record for row in task.rows for record in row.tuning]
     if not tried:
         return []
-    values: dict[str, set[float]] = {}
-    for record in tried:
-        for name, value in record["trial"]["setting"].items():
-            values.setdefault(name, set()).add(value)
-    said = "; ".join(f"{name} {', '.join(f'{v:g}' for v in sorted(found))}" for name, found in values.items())
+    said = "; ".join(_values(name, task) for name in text.distinct(n for r in tried for n in r["trial"]["setting"]))
     seeds = ", ".join(text.distinct(str(record["trial"]["seed"]) for record in tried))
     most = max(len(row.tuning) for row in task.rows)
     return [("tuned", f"{said}: {most} settings of each model on seed {seeds}, chosen by validation {task.select}")]
+
+
+def _values(name: str, task: TaskRun) -> str:
+    """``lr 0.001, 0.01``, ``kernel 3, 5 of tcn``: which models are meant stands there where it is not all."""
+    tuned = [row for row in task.rows if row.tuning]
+    having = [row for row in tuned if name in row.tuning[0]["trial"]["setting"]]
+    values = {record["trial"]["setting"][name] for row in having for record in row.tuning}
+    said = f"{name} {', '.join(map(shown, sorted(values)))}"
+    return said if len(having) == len(tuned) else f"{said} of {', '.join(row.name for row in having)}"

@@ -7,6 +7,7 @@ the same hardware. Nothing is pooled: the same model in two runs is two rows.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -14,6 +15,7 @@ from itertools import combinations
 from typing import Any
 
 from seqbench.api import Metric
+from seqbench.axes import TUNABLE
 from seqbench.errors import SpecError
 from seqbench.quantities import Budget, parse_budget
 from seqbench.report.collect import Row, Run, TaskRun, rank_key
@@ -158,13 +160,19 @@ def conditions(task: TaskRun, run: Run, machine: str) -> dict[str, str]:
 
 
 def _tuning(tried: Sequence[Trial]) -> str:
-    """``2 settings of dropout/lr: 0/0.001, 0.1/0.001``: the values themselves, since ``--tune lr`` hangs on a rate."""
+    """``2 settings of dropout/lr: 0/0.001, 0.1/0.001``: the values themselves, since ``--tune lr`` hangs on a rate.
+
+    Options that a model tuned are its own affair: that all tried as many settings is the condition.
+    """
     if not tried:
         return "none"
-    names = sorted(tried[0].setting)
+    count = max(Counter(trial.row_key for trial in tried).values())
+    said = f"{count} setting{'s' * (count > 1)}"
+    names = sorted(TUNABLE.keys() & tried[0].setting.keys())
     settings = sorted({tuple(trial.setting[name] for name in names) for trial in tried})
-    values = ("/".join(map(_digits, setting)) for setting in settings)
-    return f"{len(settings)} setting{'s' * (len(settings) > 1)} of {'/'.join(names)}: {', '.join(values)}"
+    values = ", ".join("/".join(map(_digits, setting)) for setting in settings)
+    shared = f" of {'/'.join(names)}: {values}" * bool(names)
+    return said + shared + ", with options of its own" * any(trial.setting.keys() - TUNABLE.keys() for trial in tried)
 
 
 def _untuned(trials: Sequence[Trial], tuned: Iterable[str]) -> dict[str, str]:
@@ -178,9 +186,9 @@ def _untuned(trials: Sequence[Trial], tuned: Iterable[str]) -> dict[str, str]:
     return {name: ", ".join(map(_digits, sorted(found))) for name, found in kept if found}
 
 
-def _digits(value: float) -> str:
+def _digits(value: Any) -> str:
     """All that somebody typed: two rates that differ are two texts."""
-    return f"{value:.12g}"
+    return f"{value:.12g}" if isinstance(value, float) else str(value)
 
 
 def _budget(task: TaskRun, spec: Mapping[str, Any], machine: str) -> str:

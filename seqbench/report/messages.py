@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from seqbench.axes import TUNABLE, is_number, shown
 from seqbench.frame import look_up
 from seqbench.report.collect import Record, Row, TaskRun
 from seqbench.report.table import off_budget
@@ -86,15 +87,18 @@ def _tuning(row: Row) -> Iterable[str]:
     chosen = next((trial.setting for trial in row.trials if trial.setting), None)
     if chosen is None or not row.tuning:
         return
-    said = ", ".join(f"{name} {value:g}" for name, value in chosen.items())
+    said = ", ".join(f"{name} {shown(value)}" for name, value in chosen.items())
     bad = [str(record.get("status")) for record in row.tuning if record.get("status") != "ok"]
     ended = f"; {len(bad)} of them did not end well ({', '.join(dict.fromkeys(bad))})" if bad else ""
     yield plain(f"{said}: chosen of {len(row.tuning)} settings by validation{ended}")
     for name, value in chosen.items():
-        tried = sorted({record["trial"]["setting"][name] for record in row.tuning})
-        edge = {tried[0]: "smallest", tried[-1]: "largest"}.get(value)
-        if edge and len(tried) > 1 and not (name == "dropout" and value == 0):
-            yield plain(f"{WARNING}{name} {value:g} is the {edge} that was tried: the best may lie beyond")
+        tried = {record["trial"]["setting"][name] for record in row.tuning}
+        if len(tried) == 1 or not all(map(is_number, tried)) or (name == "dropout" and value == 0):
+            continue
+        edge = {min(tried): "smallest", max(tried): "largest"}.get(value)
+        if edge:
+            own = "" if name in TUNABLE else ", if the model takes more"
+            yield plain(f"{WARNING}{name} {shown(value)} is the {edge} that was tried: the best may lie beyond{own}")
 
 
 def _seeds(task: TaskRun) -> list[Note]:

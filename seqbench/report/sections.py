@@ -10,6 +10,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from seqbench.api import Block, PluginError, Section, SectionCard, TrialView
+from seqbench.aside import output_aside
 from seqbench.registry import Registry, resolve
 from seqbench.report.collect import Run, TaskRun
 from seqbench.report.figures import Picture
@@ -42,20 +43,28 @@ def sections(task: TaskRun, run: Run, folder: RunFolder, registry: Registry, sal
     made = []
     for place, (card, tasks) in enumerate(_cards(task, run, registry)):
         try:
-            with style(formulas=True):
+            with output_aside(), style(formulas=True):
                 section = _made(card, tasks, run, folder)
                 if section is not None:
                     made.append(_shown(section, f"{salt}-{place}"))
         except (Exception, SystemExit) as error:  # noqa: BLE001 - a stranger's code may raise anything; the report goes on
-            made.append(ShownSection(card.name, error=plain(f"{type(error).__name__}: {error}")))
+            made.append(
+                ShownSection(card.name, error=plain(f"{_stranger(card, registry)}{type(error).__name__}: {error}"))
+            )
     return made
+
+
+def _stranger(card: SectionCard, registry: Registry) -> str:
+    """``"acme-models 1.2: "``; nothing where the section is ours."""
+    source = registry.origin.get(("section", card.name))
+    return "" if source is None or source.ours else f"{source}: "
 
 
 def section_pictures(task: TaskRun, run: Run, folder: RunFolder, registry: Registry) -> list[Picture]:
     """The figures of the same sections; what cannot be made is left out, the page says why."""
     found = []
     for card, tasks in _cards(task, run, registry):
-        with suppress(Exception, SystemExit), style(formulas=True):
+        with suppress(Exception, SystemExit), output_aside(), style(formulas=True):
             section = _made(card, tasks, run, folder)
             if section is not None:
                 drawn = [block for block in section.blocks if isinstance(block.content, Figure)]

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from seqbench import registry
+from seqbench.axes import TUNABLE
 from seqbench.errors import UsageError
 from seqbench.report.speeds.stored import FOLDER, longest_of
 from seqbench.spec import Trial
@@ -72,7 +73,15 @@ def _spec(folder: RunFolder, trials: list[Trial], length: int, values: Mapping[s
     }
     given = {name: value for name, value in values.items() if value not in (None, ())}
     asked = make_spec({name: value for name, value in {**own, **given}.items() if value not in (None, [])})
+    tuned = {(trial.label, trial.backend): options for trial in trials if (options := _tuned(trial))}
+    asked = replace(asked, chosen=tuple((*key, options) for key, options in tuned.items()))
     return asked if "backend" in given else replace(asked, rows=tuple({(t.label, t.backend): None for t in trials}))
+
+
+def _tuned(trial: Trial) -> dict[str, Any]:
+    """The options of the model that tuning chose for a trial with a score."""
+    names = trial.setting.keys() - TUNABLE.keys() if trial.purpose == "score" else ()
+    return {name: trial.model_options[name] for name in sorted(names)}
 
 
 def _length(folder: RunFolder, trials: list[Trial]) -> int | None:

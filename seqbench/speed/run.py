@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seqbench import __version__, registry
+from seqbench.apart import sizes_of
 from seqbench.environment import condition, usable_cores
 from seqbench.errors import UsageError
 from seqbench.frame import to_csv
-from seqbench.pipeline import check_threads, environment_of, in_torch_child, obtain_data, with_absolute_paths
+from seqbench.pipeline import check_threads, environment_of, obtain_data, with_absolute_paths
 from seqbench.plan import rows_of, rows_on, trials_of, warnings_of
 from seqbench.registry import Registry
 from seqbench.report.speeds.columns import frame, with_figures
@@ -68,23 +69,27 @@ def make_plan(spec: SpeedSpec, cards: Registry) -> SpeedPlan:
     plain = run.task == (PLAIN.label,)
     rows = rows_on([PLAIN], run, cards) if plain else rows_of(run, cards)
     rows = [row for row in rows if not spec.rows or (row.label, row.backend) in spec.rows]
+    rows = [
+        replace(row, model_options={**row.model_options, **spec.chosen_for(row.label, row.backend)}) for row in rows
+    ]
     if len({row.task_label for row in rows}) > 1:
         raise UsageError("seqbench speed measures on one task and dataset at a time; name one --dataset.")
     if not plain:
         obtain_data(rows, cards, run.data_dir)
-    arguments = (rows, run.plugin, run.data_dir, run.device, spec.longest)
-    found: SpeedAnswer = in_torch_child("seqbench.speed.sizing:size_networks", arguments)
-    if found.answer.error:
-        raise UsageError(found.answer.error)
-    run = replace(run, device=found.answer.device)
-    trials = trials_of(run, rows, found.answer.sizes, run.device, plugins)
+    sizes, answers = sizes_of("seqbench.speed.sizing:size_networks", rows, run, spec.longest)
+    run = replace(run, device=answers[0].device)
+    trials = trials_of(run, rows, sizes, run.device, plugins)
+    warnings = warnings_of(trials)
+    form = next((answer.form for answer in answers if isinstance(answer, SpeedAnswer) and answer.form), None)
+    if form is None:
+        raise UsageError(f"Nothing can be measured: {warnings[0]}")
     spec = replace(spec, run=run)
     can_step = {name: "step" in card.can for name, card in cards.models.items()}
-    subjects = subjects_of(spec, trials, found.form, can_step)
+    subjects = subjects_of(spec, trials, form, can_step)
     if not subjects:
         asked = ", ".join(spec.operations)
         raise UsageError(f"Nothing to measure: {asked} does not apply to {rows[0].task_label}; leave out --operation.")
-    return SpeedPlan(spec, tuple(subjects), found.answer.torch or {}, tuple(warnings_of(trials)))
+    return SpeedPlan(spec, tuple(subjects), answers[0].torch or {}, tuple(warnings))
 
 
 def run(plan: SpeedPlan, cards: Registry, say: Say = lambda _: None) -> Speeds:
@@ -145,7 +150,7 @@ def run_from_python(options: Mapping[str, Any]) -> Speeds:
     spec = make_spec(options, "seqbench.measure_speed")
     cards = registry.load(spec.run.plugin)
     plan = make_plan(spec, cards)
-    for warning in (*map(str, cards.broken), *plan.warnings):
+    for warning in (*cards.complaints, *plan.warnings):
         log.warning("warning: %s", warning)
     return run(plan, cards, log.info)
 

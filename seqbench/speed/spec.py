@@ -43,6 +43,7 @@ class SpeedSpec:
         rounds: samples of each subject.
         starts: processes of each subject, one after the other, which share the rounds.
         rows: label and backend of what is measured; none: every model on every backend.
+        chosen: label, backend, and the options of the model that its run's tuning chose for them.
     """
 
     run: RunSpec
@@ -52,6 +53,12 @@ class SpeedSpec:
     rounds: int
     starts: int
     rows: tuple[tuple[str, str], ...] = ()
+    chosen: tuple[tuple[str, str, Mapping[str, Any]], ...] = ()
+
+    def chosen_for(self, label: str, backend: str) -> Mapping[str, Any]:
+        """What tuning chose for a row; on a backend that was not in the run, what it chose on its first."""
+        own = {on: options for of, on, options in self.chosen if of == label}
+        return own.get(backend) or next(iter(own.values()), {})
 
     @property
     def longest(self) -> int:
@@ -60,11 +67,10 @@ class SpeedSpec:
 
 
 @dataclass(frozen=True)
-class SpeedAnswer:
-    """What sizing found: sizes and device, and the form of the networks for the longest sequences."""
+class SpeedAnswer(Answer):
+    """What sizing found, and the form of the networks for the longest sequences; None where it was asked for no row."""
 
-    answer: Answer
-    form: Form = PLAIN_FORM
+    form: Form | None = None
 
 
 @dataclass(frozen=True)

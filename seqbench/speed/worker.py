@@ -6,7 +6,6 @@ from typing import Any
 
 import psutil
 
-from seqbench import registry
 from seqbench.assemble import count
 from seqbench.measure.clock import Stopwatch
 from seqbench.measure.memory import PeakMemory, keep_freed_memory
@@ -14,7 +13,7 @@ from seqbench.measure.sampling import Sampler
 from seqbench.options import build_options
 from seqbench.speed.operations import operation, random_batch, tokens_of
 from seqbench.speed.spec import Subject
-from seqbench.trial import assert_threads, failure, network_of, prepare_process
+from seqbench.trial import assert_threads, cards_of, failure, network_of, prepare_process
 
 SHORT = 2
 """Steps of the call that comes first, at batch 1: it loads and compiles, and what it holds is no call's memory."""
@@ -47,8 +46,7 @@ class Worker:
         subject, trial = self._subject, self._subject.trial
         device = prepare_process(trial)
         keep_freed_memory()
-        registry.check_unchanged(trial.plugins)
-        card = registry.load(list(trial.plugins)).model(trial.model)
+        card = cards_of(trial).model(trial.model)
         options = build_options(card.options, trial.model_options, f"model {card.name!r}")
         self._peak = PeakMemory(device)
         with Stopwatch(device) as building:

@@ -6,24 +6,24 @@ from seqbench.api import ExecutorCard, UsageError, hookimpl
 from seqbench.executors import run_trial_supervised
 
 
-def backwards(trials, folder, jobs, limit, observer):
+def backwards(trials, folder, jobs, limits, observer):
     for trial in reversed(trials):
         if folder.record(trial.id) is None:
             observer.started(trial)
-            record = run_trial_supervised(trial, folder, limit)
+            record = run_trial_supervised(trial, folder, limits)
             if record is not None:
                 observer.finished(trial, record)
 
 
-def absent(trials, folder, jobs, limit, observer):
+def absent(trials, folder, jobs, limits, observer):
     raise UsageError("The cluster cannot be reached; try again.")
 
 
-def broken(trials, folder, jobs, limit, observer):
+def broken(trials, folder, jobs, limits, observer):
     raise KeyError("a planted fault")
 
 
-def lazy(trials, folder, jobs, limit, observer):
+def lazy(trials, folder, jobs, limits, observer):
     """Runs nothing."""
 
 
