@@ -17,7 +17,7 @@ import torch
 from seqbench import data, registry
 from seqbench.api import Batch, Form, Model, Task, TaskCard
 from seqbench.assemble import AnyNetwork, build, core_spec, count
-from seqbench.errors import Diverged, PluginError, Refused, SeqbenchError
+from seqbench.errors import Diverged, PluginError, Refused, SeqbenchError, one_line
 from seqbench.listeners import Listeners
 from seqbench.losses import loss_of
 from seqbench.measure.clock import Stopwatch, per_second
@@ -249,7 +249,7 @@ def _provider(cards: registry.Registry, name: str) -> Callable[[data.Files], Any
         except SeqbenchError:
             raise
         except Exception as error:
-            raise PluginError(f"dataset {name} of {origin}: {type(error).__name__}: {error}") from error
+            raise PluginError(f"dataset {name} of {origin}: {one_line(error)}") from error
 
     return provide
 
