@@ -13,7 +13,7 @@ import seqbench_mingru
 import seqbench_mqar
 
 EXAMPLES = Path(__file__).parent
-MODELS = ("mingru", "minlstm", "lstm", "transformer")
+MODELS = ("mingru", "minlstm", "lstm")
 SMALL = ("--seeds", "2", "--budget", "20steps", "--params", "5k")
 
 
