@@ -41,6 +41,7 @@ def test_curve_and_table_are_means_over_seeds_and_the_band_their_range() -> None
     assert table[8] == ["30 to 32", "0.0", "100.0"]
     (ax,) = figure.axes
     curve = ax.get_lines()[0]
+    assert ax.get_lines()[-1].get_ydata() == [100 / 16] * 2
     assert curve.get_xdata().tolist() == [3, 7, 11, 15, 19, 23, 27, 31]
     assert curve.get_ydata().tolist() == [100, 100, 75, 50, 0, 0, 0, 0]
     band = {tuple(point) for point in ax.collections[0].get_paths()[0].vertices.tolist()}
