@@ -54,6 +54,7 @@ MINGRU = Model(
     can=frozenset({"causal", "bidirectional", "step"}),
     state_is_summary=True,
     code=("seqbench_mingru.torch_core", "seqbench_mingru.scan"),
+    layers=2,  # the gates of the first see single inputs alone, those of the second the past
 )
 
 MINLSTM = Model(
@@ -66,6 +67,7 @@ MINLSTM = Model(
     can=frozenset({"causal", "bidirectional", "step"}),
     state_is_summary=True,
     code=("seqbench_mingru.torch_core", "seqbench_mingru.scan"),
+    layers=2,  # the gates of the first see single inputs alone, those of the second the past
 )
 
 

@@ -11,9 +11,9 @@ from seqbench.api import Dataset, Defaults, Metric, Register, SectionCard, TaskC
 class Options:
     """Options of ``mqar``."""
 
-    pairs: int = option(8, "pairs of key and value at the beginning; each key is asked for once", low=1, high=1000)
-    length: int = option(64, "steps of a sequence; even, at least 4 for each pair", low=4, high=10_000)
-    vocabulary: int = option(64, "tokens; even, the lower half keys, the upper half values", low=2, high=100_000)
+    pairs: int = option(4, "pairs of key and value at the beginning; each key is asked for once", low=1, high=1000)
+    length: int = option(32, "steps of a sequence; even, at least 4 for each pair", low=4, high=10_000)
+    vocabulary: int = option(32, "tokens; even, the lower half keys, the upper half values", low=2, high=100_000)
     power: float = option(0.01, "a: a query comes after k places with p ~ k**(a - 1); 1: anywhere", low=0.001, high=10)
 
     def __post_init__(self) -> None:

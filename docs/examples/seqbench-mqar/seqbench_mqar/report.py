@@ -22,6 +22,7 @@ WHAT = (
     "for; one that looks back finds each pair wherever it lies. Steps are counted from a key to its query; the test "
     "sequences are the same for all."
 )
+HOW = "(band: worst to best seed; dashed: a guess among the values of the sequence)"
 
 
 def recall_by_distance(views: list[TrialView]) -> Section | None:
@@ -32,6 +33,8 @@ def recall_by_distance(views: list[TrialView]) -> Section | None:
     ranges = equal_parts(next(iter(groups.values()))[0].arrays["distance"])
     curves = {label: np.array([recall(view, ranges) for view in found]) for label, found in groups.items()}
     drawn = curves_figure(ranges, curves, {label: found[0].colour for label, found in groups.items()})
+    pairs = next(iter(groups.values()))[0].arrays["right"].shape[1]
+    drawn.axes[0].axhline(100 / pairs, color="#5c636e", ls=(0, (4, 3)), lw=1)
     table = [["steps", *curves]]
     for place, (low, high) in enumerate(ranges):
         cells = [f"{curve[:, place].mean():.1f}" for curve in curves.values()]
@@ -40,7 +43,7 @@ def recall_by_distance(views: list[TrialView]) -> Section | None:
         "Recall by distance",
         (
             Block("text", WHAT),
-            Block("figure", drawn, caption="Test recall by distance; the band goes from the worst to the best seed"),
+            Block("figure", drawn, caption=f"Test recall by distance {HOW}"),
             Block("table", table, caption="Test recall in per cent, mean over seeds"),
         ),
     )
