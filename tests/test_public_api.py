@@ -60,8 +60,8 @@ def test_a_name_that_will_go_warns_and_works(monkeypatch: pytest.MonkeyPatch) ->
     ) as said:
         assert api.Architecture is Model
     assert said[0].filename == __file__
-    with pytest.raises(AttributeError, match="no attribute 'Modle'"):
-        _ = api.Modle
+    with pytest.raises(AttributeError, match="no attribute 'NoSuchName'"):
+        _ = api.NoSuchName
 
 
 def test_what_will_go_is_not_called_public() -> None:
