@@ -68,7 +68,7 @@ def sizes_of(function: str, rows: Sequence[Row], spec: RunSpec, *more: Any) -> t
     ours = ask([row for row in rows if not row.sources])
     answer = ours.answer
     if answer is None:
-        how = f"{ours.outcome.kind}, exit code {ours.outcome.exitcode}"
+        how = ours.outcome.cause or f"{ours.outcome.kind}, exit code {ours.outcome.exitcode}"
         raise SeqbenchError(f"Sizing the models failed ({how}):\n{ours.log[-2000:]}")
     answers, found = [answer], dict(zip(map(id, ours.rows), answer.sizes, strict=True))
     for group in _groups(rows):

@@ -90,6 +90,9 @@ def test_a_death_of_our_own_child_ends_the_plan(rows: list[Row], children: Calla
     children(rnn=Outcome("died", None, -9))
     with pytest.raises(SeqbenchError, match=r"Sizing the models failed \(died, exit code -9\):\nlog of \['rnn'\]"):
         sizes_of("m:f", rows, SPEC, 64)
+    children(rnn=Outcome("memory", cause="too much"))
+    with pytest.raises(SeqbenchError, match=r"Sizing the models failed \(too much\)"):
+        sizes_of("m:f", rows, SPEC, 64)
 
 
 def test_what_the_user_can_mend_ends_the_plan(rows: list[Row], children: Callable[..., Asked]) -> None:

@@ -19,7 +19,7 @@ import pytest
 
 from seqbench.store import RunFolder
 
-pytestmark = pytest.mark.skipif(os.name != "posix", reason="process groups of POSIX")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name != "posix", reason="process groups of POSIX")]
 
 HERE = Path(__file__).parent
 CARD = """

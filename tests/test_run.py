@@ -146,7 +146,7 @@ def test_every_way_to_fail_is_a_row_and_the_others_are_right(tmp_path: Path) -> 
         "memory": "out_of_memory",
     }
     causes = rows["cause"]
-    assert causes["faulty[fault=raise]"] == "ValueError: a planted fault <b>"
+    assert causes["faulty[fault=raise]"] == "faulty of faulty_models.py: ValueError: a planted fault <b>"
     assert "at step 3" in causes["faulty[fault=nan]"]
     assert "--timeout" in causes["faulty[fault=hang]"]
     assert "exit code 5" in causes["faulty[fault=exit]"]
@@ -156,7 +156,8 @@ def test_every_way_to_fail_is_a_row_and_the_others_are_right(tmp_path: Path) -> 
     log = {r["trial"]["label"]: r.get("log_tail") for r in results.folder.records()}
     assert "in fail" in log["faulty[fault=raise]"], "the traceback is in the log"
     constructor = rows.loc["faulty[fault=construct]"]
-    assert (constructor["status"], constructor["cause"]) == ("error", "NameError: a planted fault")
+    said = "faulty of faulty_models.py: NameError: a planted fault"
+    assert (constructor["status"], constructor["cause"]) == ("error", said)
     assert "in make_core" in log["faulty[fault=construct]"]
     page = (results.path / "report.html").read_text(encoding="utf-8")
     assert "a planted fault &lt;b&gt;" in page
@@ -184,7 +185,8 @@ def test_faults_of_a_task_stay_in_its_rows(tmp_path: Path) -> None:
         "metric": "error",
         "references": "error",
     }
-    assert records["prepare"]["cause"] == records["references"]["cause"] == "ValueError: a planted fault"
+    said = "last of faulty_tasks.py: "
+    assert records["prepare"]["cause"] == records["references"]["cause"] == f"{said}ValueError: a planted fault"
     assert "steps" not in records["references"], "found before training, not after"
     for fault in ("probe", "diagnose"):
         assert records[fault]["score"] == records["none"]["score"]
@@ -193,7 +195,7 @@ def test_faults_of_a_task_stay_in_its_rows(tmp_path: Path) -> None:
     np.testing.assert_array_equal(kept["untrained/draw"], kept["trained/draw"])
     assert (kept["untrained/weights"] != kept["trained/weights"]).any()
     assert "test score mse is nan" in records["score"]["cause"]
-    assert records["metric"]["cause"] == "task last: evaluate gives no mse; its card promises it"
+    assert records["metric"]["cause"] == f"{said}task last: evaluate gives no mse; its card promises it"
 
 
 def test_plugin_files_are_pinned_for_resume_and_not_needed_for_reports(tmp_path: Path) -> None:

@@ -19,8 +19,10 @@ import seqbench
 from seqbench.api import Model
 from seqbench.axes import parse_axis, settings
 from seqbench.errors import SpecError
+from seqbench.pipeline import make_plan
 from seqbench.plan import Row
 from seqbench.quantities import Budget, Target
+from seqbench.registry import Registry
 from seqbench.spec import RunSpec, Training, Trial, read_spec_file
 from seqbench.store import RunFolder
 from seqbench.tuning import best, expected_best, key_of, settled, tries_of, tuning_trials, with_setting
@@ -262,7 +264,7 @@ def test_a_run_tunes_then_trains_fresh_seeds_with_the_choice(tmp_path: Path) -> 
 
 
 def test_an_interrupted_tuning_goes_on_and_the_choice_is_made_once(tmp_path: Path) -> None:
-    from seqbench.pipeline import make_plan, resume, start
+    from seqbench.pipeline import resume, start
     from seqbench.registry import load
 
     values = {"tune": ("lr=1e-5,1e-2",), "seeds": "1", "params": "2k", "budget": "20steps", "batch": 8}
@@ -294,3 +296,19 @@ def test_a_replay_tunes_with_the_steps_that_seconds_came_to(tmp_path: Path) -> N
     again = seqbench.run(**spec)
     assert list(again.frame["steps"]) == list(first.frame["steps"])
     assert {trial.training.budget.kind for trial in RunFolder.open(again.path).trials()} == {"steps"}
+
+
+def test_a_replay_gives_each_setting_the_steps_that_it_came_to(cards: Registry) -> None:
+    """Those of the choice are not those of the settings, though the choice may be what nobody tunes."""
+    usual = cards.task("copy").defaults.lr
+    spec = RunSpec(
+        task=("copy[T=3]",), model=("rnn",), seeds="1", params="2k", budget="1s", tune=(f"lr={usual / 2},{usual}",)
+    )
+    *tuning, score = make_plan(spec, cards).trials
+    steps = {trial.row_id: 10 + n for n, trial in enumerate(tuning)}
+    again = make_plan(replace(spec, steps={**steps, score.row_id: 99}), cards).trials
+    assert [trial.training.budget for trial in again] == [
+        Budget("steps", 10),
+        Budget("steps", 11),
+        Budget("seconds", 1),
+    ]

@@ -146,8 +146,8 @@ def test_sobol_points_give_each_model_as_many_over_its_own_axes(cards: Registry)
             r"gru cannot try it, and every model must try as many settings\. Write tcn\.kernel and",
         ),
         ("tcn.kernel=3,5", SpecError, r"different numbers of settings \(tcn 2, gru 1\); every model must try as many"),
-        ("kernal=3,5", UnknownName, r"no hyper-parameter 'kernal'\. Did you mean 'kernel'\? Known: .*dropout, .*lr"),
-        ("tcn.kernal=3,5", UnknownName, r"no hyper-parameter 'kernal'\. Did you mean 'kernel'\?"),
+        ("kernl=3,5", UnknownName, r"no hyper-parameter 'kernl'\. Did you mean 'kernel'\? Known: .*dropout, .*lr"),
+        ("tcn.kernl=3,5", UnknownName, r"no hyper-parameter 'kernl'\. Did you mean 'kernel'\?"),
         ("tnc.kernel=3,5", UnknownName, r"There is no model in this run: 'tnc'\. Did you mean 'tcn'\? Known: gru, tcn"),
         ("lstm.chrono=yes,no", UnknownName, "There is no model in this run: 'lstm'"),
     ],
@@ -215,7 +215,8 @@ def test_the_choice_is_trained_with_its_own_size(run: RunFolder, label: str, nam
 
 def test_the_report_shows_what_each_model_tried(run: RunFolder, cards: Registry) -> None:
     page = (run.path / "report.html").read_text(encoding="utf-8")
-    assert "kernel 2, 6 of tcn; reset_after False, True of gru: 2 settings of each model on seed 1" in page
+    for said in ("kernel 2, 6 of tcn", "reset_after False, True of gru", ": 2 settings of each model on seed 1"):
+        assert said in page
     assert "chosen of 2 settings by validation" in page
     assert "was tried: the best may lie beyond, if the model takes more" in page
     assert page.count("reset_after True is the") == page.count("reset_after False is the") == 0

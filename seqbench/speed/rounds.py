@@ -17,7 +17,6 @@ from typing import Any
 from seqbench.executors.supervise import death
 from seqbench.process import Servant
 from seqbench.registry import blame
-from seqbench.spec import Trial
 from seqbench.speed.spec import Subject
 
 Record = dict[str, Any]
@@ -26,8 +25,8 @@ Record = dict[str, Any]
 class _Turn:
     """A subject, one of its processes, and its record so far."""
 
-    def __init__(self, record: Record, trial: Trial, servant: Servant, number: int, limit: float) -> None:
-        self.record, self._trial = record, trial
+    def __init__(self, record: Record, servant: Servant, number: int, limit: float) -> None:
+        self.record = record
         self._servant, self._number, self._limit = servant, number, limit
 
     @property
@@ -42,7 +41,7 @@ class _Turn:
         else:
             answer = death(outcome, self._limit, "leave out the longest --lengths")
         if answer["status"] != "ok":
-            self.record |= {**answer, "cause": blame(self._trial, answer["cause"])}
+            self.record |= answer
         return answer
 
     def prepare(self) -> None:
@@ -101,7 +100,7 @@ def measure(
             for subject in _shuffled([s for s in group if records[s.name]["status"] == "ok"], order):
                 log = logs / f"{subject.name}-{number}.log"
                 servant = stack.enter_context(Servant("seqbench.speed.worker:Worker", (subject,), log))
-                turn = _Turn(records[subject.name], subject.trial, servant, number, limit)
+                turn = _Turn(records[subject.name], servant, number, limit)
                 turn.prepare()
                 turns.append(turn)
             for _ in range(part):
@@ -110,6 +109,10 @@ def measure(
             for turn in turns:
                 if turn.alive:
                     turn.finish()
+    for subject in group:
+        record = records[subject.name]
+        if record["status"] != "ok":
+            record["cause"] = blame(subject.trial, record["cause"])
     return list(records.values())
 
 
@@ -121,9 +124,8 @@ def shares(rounds: int, starts: int) -> list[int]:
 
 def _refusal(subject: Subject) -> Record | None:
     """The record of what is known beforehand not to work."""
-    blocked = subject.trial.blocked
-    if blocked is not None:
-        return record_of(subject, blocked["status"], blame(subject.trial, blocked["cause"]))
+    if subject.trial.blocked is not None:
+        return record_of(subject, subject.trial.blocked["status"], subject.trial.blocked["cause"])
     return record_of(subject, "refused", subject.refused) if subject.refused else None
 
 

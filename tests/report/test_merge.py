@@ -14,6 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 from made_up_runs import ADDING, COPY, FakeTask, failed, make_folder, make_record, make_trial
 
+from seqbench.axes import settings
 from seqbench.cli import cli
 from seqbench.quantities import Budget
 from seqbench.report.collect import Run, read_run
@@ -21,7 +22,7 @@ from seqbench.report.merge import Group, merged
 from seqbench.report.merged import merged_text
 from seqbench.spec import RunSpec, Trial, trial_to_dict
 from seqbench.stats import paired_difference
-from seqbench.tuning import settled, tuning_trials
+from seqbench.tuning import settled, with_setting
 
 Scores = Mapping[str, Sequence[float | None]]
 MACHINE = {"cpu": "A processor", "cores": "4 physical"}
@@ -53,7 +54,7 @@ def make(tmp_path: Path) -> Make:
             for label, values in scores.items()
             for k, score in enumerate(values)
         ]
-        tried = tuning_trials([trial for trial, _ in pairs], tune, samples) if tune else []
+        tried = tuning_of([trial for trial, _ in pairs], tune, samples) if tune else []
         records = [make_record(trial, task) for trial in tried]
         if tried:
             stored.setdefault("spec", {"tune": list(tune), "tune_samples": samples})
@@ -68,6 +69,16 @@ def make(tmp_path: Path) -> Make:
         return read_run(folder)
 
     return run
+
+
+def tuning_of(trials: Sequence[Trial], tune: Sequence[str], samples: int) -> list[Trial]:
+    """A trial of each row and setting."""
+    first = {trial.row_key: trial for trial in reversed(trials)}
+    return [
+        replace(with_setting(trial, setting), seed=100, purpose="tuning")
+        for trial in first.values()
+        for setting in settings(tune, samples, trial.training.lr)
+    ]
 
 
 def rows_of(text: str) -> list[dict[str, str]]:

@@ -133,7 +133,7 @@ def test_a_death_between_two_samples_leaves_the_others_alone(rows: Rows, odd: Sp
 
 
 def test_an_exception_has_its_cause_and_its_log(rows: Rows, odd: Speeds) -> None:
-    assert rows["raising", "train", 16]["cause"] == "ValueError: on purpose"
+    assert rows["raising", "train", 16]["cause"] == "raising of odd_speeds.py: ValueError: on purpose"
     assert "on purpose" in (odd.path / "logs" / "raising-torch-train-T16-B1-1.log").read_text(encoding="utf-8")
 
 
