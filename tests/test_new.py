@@ -25,9 +25,9 @@ def run(*arguments: str | Path) -> tuple[int, str]:
 
 @pytest.mark.parametrize("kind", ["model", "task"])
 def test_a_single_file_works_as_it_stands(kind: str, tmp_path: Path) -> None:
-    name = f"my-{kind}"
+    name = f"brand-new-{kind}"
     code, said = run("new", kind, name, "--single-file", "-o", tmp_path)
-    path = tmp_path / f"my_{kind}.py"
+    path = tmp_path / f"brand_new_{kind}.py"
     assert (code, said.splitlines()[0]) == (0, f"{path} is a {kind} that works. Next:")
     for command in re.findall(r"^  seqbench (check .*)$", said, re.MULTILINE):
         code, told = run(*command.split())
