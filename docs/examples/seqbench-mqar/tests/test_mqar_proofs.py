@@ -3,11 +3,11 @@
 from collections.abc import Callable
 
 import pytest
-from seqbench_mqar import card
 
 from seqbench import conformance
+from seqbench_mqar import MQAR
 
 
-@pytest.mark.parametrize("proof", conformance.task_proofs(card), ids=str)
+@pytest.mark.parametrize("proof", conformance.task_proofs(MQAR), ids=str)
 def test_conformance(proof: Callable[[], None]) -> None:
     proof()
