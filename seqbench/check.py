@@ -11,14 +11,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from seqbench.errors import UnknownName, UsageError
+from seqbench.errors import UnknownName
+from seqbench.executors.supervise import death, tail
 from seqbench.process import Limits, run_in_child
 from seqbench.registry import HEAVY, LIMIT, Registry, Source
 
 
 @dataclass(frozen=True)
-class Subject:
-    """What is proved in one process.
+class Job:
+    """What is proved in one process: a model on a backend, a task, or the cards of a plugin.
 
     Attributes:
         kind: ``"model"``, ``"task"`` or ``"card"`` (the import of all cards of an installed plugin).
@@ -53,19 +54,21 @@ class Failure:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the proofs said of one subject.
+    """What the proofs said in one job.
 
     Attributes:
-        subject: of whom.
+        job: the job.
         proofs: how many were run.
         failures: those that fail.
         seconds: how long the proofs took, compiling included; 0 where that is not known.
+        known: the names of all proofs that apply, also of those that were not asked for.
     """
 
-    subject: Subject
+    job: Job
     proofs: int
     failures: tuple[Failure, ...] = ()
     seconds: float = 0.0
+    known: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -89,7 +92,7 @@ class Request:
     limit: float = 600.0
 
 
-def subjects_of(request: Request, cards: Registry) -> list[Subject]:
+def jobs_of(request: Request, cards: Registry) -> list[Job]:
     """What there is to prove, the cards of each plugin first.
 
     Raises:
@@ -101,30 +104,28 @@ def subjects_of(request: Request, cards: Registry) -> list[Subject]:
         kinds = [kind for kind, known in (("model", cards.models), ("task", cards.tasks)) if name in known]
         if not kinds:
             raise UnknownName("model or task", name, [*cards.models, *cards.tasks])
-        found += [subject for kind in kinds for subject in _of_card(kind, name, request, cards)]
-    if request.backends and not any(subject.backend for subject in found):
+        found += [job for kind in kinds for job in _of_card(kind, name, request, cards)]
+    if request.backends and not any(job.backend for job in found):
         known = {backend for name in names if name in cards.models for backend in cards.models[name].cores}
         raise UnknownName("backend", request.backends[0], known)
-    installed = (s.source for s in found if s.source.distribution not in map(str, request.files))
-    sources = {source.distribution: source for source in installed}
-    return [*(Subject("card", name, "", source) for name, source in sources.items()), *found]
+    installed = {job.source.distribution: job.source for job in found if not job.source.file}
+    return [*(Job("card", name, "", source) for name, source in installed.items()), *found]
 
 
-def brought_by(files: Sequence[str], cards: Registry) -> list[str]:
-    """The models and tasks that plugin files bring."""
-    return [name for (kind, name), source in cards.origin.items()
-            if kind in ("model", "task") and source.distribution in map(str, files)]  # fmt: skip
+def brought_by_files(cards: Registry) -> list[str]:
+    """The models and tasks that single files bring."""
+    return [name for (kind, name), source in cards.origin.items() if kind in {"model", "task"} and source.file]
 
 
-def _of_card(kind: str, name: str, request: Request, cards: Registry) -> Iterator[Subject]:
+def _of_card(kind: str, name: str, request: Request, cards: Registry) -> Iterator[Job]:
     source = cards.origin[kind, name]
     if kind == "task":
         if not request.backends:
-            yield Subject(kind, name, "", source)
+            yield Job(kind, name, "", source)
         return
     for backend in cards.models[name].cores:
         if not request.backends or backend in request.backends:
-            yield Subject(kind, name, backend, source)
+            yield Job(kind, name, backend, source)
 
 
 def check(request: Request, cards: Registry, tell: Callable[[Verdict], None]) -> bool:
@@ -138,40 +139,43 @@ def check(request: Request, cards: Registry, tell: Callable[[Verdict], None]) ->
     Raises:
         UsageError: the request names something that is not there.
     """
-    subjects = subjects_of(request, cards)
-    ran, fine = 0, True
+    jobs = jobs_of(request, cards)
+    known: set[str] = set()
+    fine = True
     with tempfile.TemporaryDirectory(prefix="seqbench-") as scratch, ThreadPoolExecutor(max(1, request.jobs)) as pool:
-        logs = [Path(scratch) / f"{number}.log" for number in range(len(subjects))]
-        for verdict in pool.map(lambda subject, log: _supervised(subject, request, log), subjects, logs):
-            ran += verdict.proofs
+        logs = [Path(scratch) / f"{number}.log" for number in range(len(jobs))]
+        for verdict in pool.map(lambda job, log: _supervised(job, request, log), jobs, logs):
+            known |= verdict.known
             fine = fine and not verdict.failures
             if verdict.proofs or verdict.failures:
                 tell(verdict)
-    if not ran and fine:
-        raise UsageError(f"No proof called {' or '.join(request.proofs)} applies here; leave out --proof to see all.")
+    for name in request.proofs:
+        if name not in known and fine:  # one that fails may have kept a job from saying what it knows
+            raise UnknownName("proof that applies here:", name, known)
     return fine
 
 
-def _supervised(subject: Subject, request: Request, log: Path) -> Verdict:
+def _supervised(job: Job, request: Request, log: Path) -> Verdict:
     """The verdict, whatever the plugin's code does to its process."""
-    if subject.kind == "card":
-        return _light(subject, request)
-    arguments = (subject, tuple(request.proofs), tuple(request.files))
+    if job.kind == "card":
+        return _light(job, request)
+    arguments = (job, tuple(request.proofs), tuple(request.files))
     outcome = run_in_child("seqbench.prove:prove", arguments, log, Limits(request.limit))
     if outcome.kind == "returned":
-        return Verdict(subject, *outcome.answer)
-    how = f"was killed after {request.limit:g} s" if outcome.kind == "timeout" else f"left with {outcome.exitcode}"
-    said = " ".join(log.read_text(encoding="utf-8", errors="replace").split()[-40:]) if log.exists() else ""
-    words = f" Its last words: {said}" if said else ""
-    message = f"{subject.source}: expected all proofs to end, the process {how}.{words}"
-    return Verdict(subject, 1, (Failure("process", message, 1),))
+        verdict: Verdict = outcome.answer
+        return verdict
+    cause = death(outcome, request.limit, "ask for fewer with --proof")["cause"]
+    words = " ".join(tail(log).split()[-40:])
+    said = f" Its last words: {words}" if words else ""
+    return Verdict(job, 1, (Failure("process", f"{job.source}: expected all proofs to end: {cause}.{said}", 1),))
 
 
-def _light(subject: Subject, request: Request) -> Verdict:
+def _light(job: Job, request: Request) -> Verdict:
     """Whether the cards of a plugin load without anything heavy, in a fresh interpreter."""
+    known = frozenset({"light"})
     if request.proofs and "light" not in request.proofs:
-        return Verdict(subject, 0)
-    source = subject.source
+        return Verdict(job, 0, known=known)
+    source = job.source
     look = f"print(*[m for m in {HEAVY!r} if m in sys.modules])"
     code = f"import sys; from seqbench import registry; registry.load(); {look}"
     environment = {**os.environ, LIMIT: source.distribution}
@@ -187,4 +191,4 @@ def _light(subject: Subject, request: Request) -> Verdict:
             f"{' '.join(loaded)}. Usual cause: a card imports its core; name it as text, 'package.module:Core'."
         )
         failures = (Failure("light", message, 1),)
-    return Verdict(subject, 1, failures)
+    return Verdict(job, 1, failures, known=known)

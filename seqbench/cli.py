@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from seqbench.api import Observer
     from seqbench.check import Verdict
     from seqbench.pipeline import Plan
-    from seqbench.registry import Registry, Source
+    from seqbench.registry import Registry
     from seqbench.results import Results
     from seqbench.spec import Trial
     from seqbench.speed.spec import SpeedSpec
@@ -524,17 +524,17 @@ def check(
     """Prove that models and tasks keep to the interface.
 
     NAME is a model or a task; with --plugin and no NAME, all that these files bring. Each option setting, direction
-    and backend is proved: causality, padding, state, gradients, backends against each other and more; docs/plugins.md
-    says what each proof is about. Exit code 1 if one fails.
+    and backend is proved: causality, padding, state, gradients, backends against each other and more;
+    docs/conformance.md says what each proof is about. Exit code 1 if one fails.
     """
-    from seqbench.check import Request, brought_by
+    from seqbench.check import Request, brought_by_files
     from seqbench.check import check as prove
     from seqbench.environment import usable_cores
 
     cards = _registry(plugin)
     if everything and names:
         raise UsageError("--all is every model and task; leave out the names, or --all.")
-    chosen = names if names or everything else brought_by(plugin, cards)
+    chosen = names if names or everything else brought_by_files(cards)
     if not chosen and not everything:
         raise UsageError("Say what to check: the name of a model or task (seqbench list has them), or --all.")
     request = Request(chosen, backend, proof, plugin, jobs or usable_cores(), timeout)
@@ -543,10 +543,10 @@ def check(
 
 def _tell_verdict(verdict: Verdict) -> None:
     said = f"{len(verdict.failures)} of its proofs fail" if verdict.failures else f"{verdict.proofs} proofs hold"
-    if verdict.subject.kind == "card":
+    if verdict.job.kind == "card":
         said = "its cards load too much" if verdict.failures else "its cards load nothing heavy"
     took = f" ({verdict.seconds:.1f} s)" if verdict.seconds else ""
-    click.echo(f"{verdict.subject!s:<28} {said}{took}")
+    click.echo(f"{verdict.job!s:<28} {said}{took}")
     for failure in verdict.failures:
         times = f" (in {failure.settings} settings, of which the first)" if failure.settings > 1 else ""
         message = re.sub(r" (Usual cause|Smallest case found|Its last words):", r"\n    \1:", failure.message)
@@ -569,17 +569,13 @@ def list_(plugin: tuple[str, ...]) -> None:
     for title, rows in groups.items():
         click.echo(f"{title}:")
         for kind, name, summary in rows:
-            click.echo(f"  {name:<14} {summary}{_from(cards.origin[kind, name])}")
+            click.echo(f"  {name:<14} {summary}{cards.origin[kind, name].shown}")
     click.echo("Datasets:")
     for task in cards.tasks.values():
         for dataset in task.datasets:
             name = f"{task.name}/{dataset.name}"
             origin = cards.origin.get(("dataset", name), cards.origin["task", task.name])
-            click.echo(f"  {name:<22} {dataset.summary}{_from(origin)}")
-
-
-def _from(origin: Source) -> str:
-    return "" if origin.distribution == "seqbench" else f"  [{origin}]"
+            click.echo(f"  {name:<22} {dataset.summary}{origin.shown}")
 
 
 @cli.command()

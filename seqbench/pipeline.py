@@ -181,8 +181,8 @@ def environment_of(trials: Sequence[Trial], torch: Mapping[str, Any], cards: Reg
 
     used = {("task", trial.task) for trial in trials if trial.task} | {("model", trial.model) for trial in trials}
     used |= {key for trial in trials if (key := ("dataset", f"{trial.task}/{trial.dataset}")) in cards.origin}
-    strangers = {f"{kind} {name}": str(cards.origin[kind, name]) for kind, name in sorted(used)}
-    strangers = {name: origin for name, origin in strangers.items() if not origin.startswith("seqbench ")}
+    origins = {f"{kind} {name}": cards.origin[kind, name] for kind, name in sorted(used)}
+    strangers = {name: str(origin) for name, origin in origins.items() if not origin.ours}
     return {**environment(), **torch, **({"plugins": strangers} if strangers else {})}
 
 

@@ -18,8 +18,7 @@ class PluginCommand(click.Command):
     """Stands in the list of commands for one that is imported when it is called."""
 
     def __init__(self, card: CommandCard, origin: Source) -> None:
-        whose = "" if origin.distribution == "seqbench" else f"  [{origin}]"
-        super().__init__(card.name, help=card.summary, short_help=card.summary + whose)
+        super().__init__(card.name, help=card.summary, short_help=card.summary + origin.shown)
         self._card, self._origin = card, origin
 
     def __str__(self) -> str:

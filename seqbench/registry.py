@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import importlib
 import importlib.metadata
@@ -14,7 +13,7 @@ import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -24,7 +23,7 @@ import pluggy
 from seqbench import hookspecs
 from seqbench.api import CommandCard, DatasetCard, ExecutorCard, ListenerCard, Model, SectionCard, TaskCard
 from seqbench.aside import output_aside
-from seqbench.errors import PluginError, UnknownName, UsageError
+from seqbench.errors import PluginError, UnknownName, UsageError, one_line
 
 if TYPE_CHECKING:
     from seqbench.spec import Trial
@@ -33,6 +32,7 @@ GROUP = "seqbench"
 LIMIT = "SEQBENCH_PLUGINS"
 HOOKS = tuple(name for name in vars(hookspecs) if name.startswith("register_"))
 """In the order in which they are called: that of their definition."""
+
 OURS = "seqbench"
 
 HEAVY = ("torch", "numpy", "numba", "pandas", "scipy", "matplotlib", "seaborn", "jax", "tensorflow")
@@ -66,6 +66,11 @@ class Source:
     def ours(self) -> bool:
         """It is of seqbench itself."""
         return self.distribution == OURS
+
+    @property
+    def shown(self) -> str:
+        """What stands behind a stranger's name in a list: ``"  [acme-models 1.2]"``; nothing behind ours."""
+        return "" if self.ours else f"  [{self}]"
 
     def __str__(self) -> str:
         return f"{self.distribution} {self.version}".strip()
@@ -303,7 +308,7 @@ def _load_one(registry: Registry, source: Source, imported: Callable[[], object]
     except KeyboardInterrupt as interrupt:
         raise KeyboardInterrupt(f"while plugin {source.plugin!r} of {source} was loading") from interrupt
     except (Exception, SystemExit) as error:  # noqa: BLE001 - a stranger's code may raise anything
-        registry.broken.append(Broken(source, " ".join(f"{type(error).__name__}: {error}".split())))
+        registry.broken.append(Broken(source, one_line(error)))
     else:
         collector.commit()
 
@@ -331,7 +336,7 @@ def _misfit(card: DatasetCard, task: TaskCard | None, registry: Registry) -> str
     return "" if task.takes else f"dataset {card.name!r}: task {task.name!r} takes no datasets of other plugins"
 
 
-@functools.cache
+@cache
 def _manager() -> pluggy.PluginManager:
     """One for all plugins, each of which is in it only while its hooks are called: to make one takes a millisecond."""
     manager = pluggy.PluginManager("seqbench")
@@ -372,15 +377,16 @@ def _watched(registry: Registry, source: Source, restore: bool) -> Iterator[None
 
 def _call_hooks(plugin: object, collector: _Collector) -> None:
     manager = _manager()
-    manager.register(plugin)
     try:
+        manager.register(plugin)
         manager.check_pending()
         if not manager.get_hookcallers(plugin):
             raise PluginError("it implements no hook; decorate a register_... function with seqbench.api.hookimpl")
         for name in HOOKS:
             getattr(manager.hook, name)(register=collector)
     finally:
-        manager.unregister(plugin)
+        if manager.is_registered(plugin):  # some versions of pluggy leave one behind that they refuse half-way
+            manager.unregister(plugin)
 
 
 def _import_file(path: Path) -> ModuleType:

@@ -33,6 +33,7 @@ from seqbench.train import Problem, Trained, first_step, fit, steps_in
 
 if TYPE_CHECKING:
     from seqbench.plan import Row
+
 CHANGED = "{} changed in torch during the trial: its numbers may not be comparable with the others'"
 
 Arrays: TypeAlias = dict[str, np.ndarray]

@@ -95,7 +95,7 @@ GRAPH = {
     "verify": "executors integrity pipeline registry spec stats store",
     "plugin_commands": "api errors registry",
     "conformance": "api assemble backends conformance data errors losses predict registry states",
-    "check": "errors process registry",
+    "check": "errors executors process registry",
     "prove": "check conformance measure registry",
     "scaffold": "api errors registry",
     "cli": "*",

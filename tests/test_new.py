@@ -146,7 +146,7 @@ def test_check_tells_each_proof_that_fails_and_goes_on(tmp_path: Path) -> None:
         re.MULTILINE,
     )
     assert "  flops: " in ahead
-    assert "expected all proofs to end, the process left with 3." in leaves
+    assert "expected all proofs to end: the process left with exit code 3 before its end" in leaves
     assert "    Its last words: so long" in leaves
 
 
@@ -156,11 +156,46 @@ def test_check_asks_what_to_check_and_knows_what_there_is() -> None:
         (["lsmt"], "There is no model or task 'lsmt'. Did you mean 'lstm'?"),
         (["lstm", "--all"], "leave out the names, or --all"),
         (["lstm", "--backend", "cuda"], "There is no backend 'cuda'."),
-        (["lstm", "--backend", "torch", "--proof", "beauty"], "No proof called beauty applies here"),
+        (["lstm", "--backend", "torch", "--proof", "beauty"], "There is no proof that applies here: 'beauty'."),
     ):
         code, said = run("check", *arguments)
         assert code == 2
         assert message in said
+
+
+def test_a_proof_that_is_misspelt_beside_another_is_told(tmp_path: Path) -> None:
+    """Otherwise less would be proved than was asked for."""
+    code, said = run("check", "rnn", "--backend", "torch", "--proof", "short", "--proof", "paddin")
+    assert code == 2
+    assert "There is no proof that applies here: 'paddin'. Did you mean 'padding'?" in said
+
+
+NOTHING = """
+from seqbench.api import Dataset, Metric, Model, TaskCard, hookimpl
+
+class Missing:
+    def __init__(self, options):
+        from seqbench.api import DataError
+        raise DataError("the file is gone")
+
+@hookimpl
+def register_models(register):
+    register.model(Model("does-nothing", "s", "c", {"torch": "a:B"}, can=frozenset()))
+
+@hookimpl
+def register_tasks(register):
+    register.task(TaskCard("no-data", "s", f"{__name__}:Missing", (Metric("m", "s"),), (Dataset("d", "s"),), "m"))
+"""
+
+
+def test_what_cannot_even_be_built_is_a_failure_and_not_the_end_of_the_process(tmp_path: Path) -> None:
+    path = tmp_path / "nothing.py"
+    path.write_text(NOTHING, encoding="utf-8")
+    code, said = run("check", "--plugin", path)
+    assert code == 1
+    assert "card: does-nothing: expected 'causal' or 'bidirectional' among can, got []" in said
+    assert "batches: no-data (d): check_task_batches: expected no exception, got DataError: the file is gone" in said
+    assert "process:" not in said
 
 
 HEAVY = """

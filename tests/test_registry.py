@@ -11,7 +11,9 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import pluggy
 import pytest
 
 from seqbench import registry
@@ -191,6 +193,26 @@ def test_a_plugin_that_is_broken_is_reported_and_nothing_else_suffers(install: C
         load(strict=True)
 
 
+def test_a_plugin_that_pluggy_refuses_half_way_is_not_called_for_another(
+    install: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some versions of pluggy leave the hooks in place that they took before the bad one."""
+    real = pluggy.PluginManager.register
+
+    def half(manager: pluggy.PluginManager, plugin: Any, name: str | None = None) -> str | None:
+        done = real(manager, plugin, name)
+        if hasattr(plugin, "REFUSED"):
+            raise pluggy.PluginValidationError(plugin, "no such argument")
+        return done
+
+    monkeypatch.setattr(pluggy.PluginManager, "register", half)
+    install("bad", GOOD + "REFUSED = True")
+    install("good", GOOD.replace("stranger", "another"))
+    found = load()
+    assert names(found) == BUILT_IN | {"another"}
+    assert [broken.source.distribution for broken in found.broken] == ["bad"]
+
+
 def test_a_collision_blames_the_later_name(install: Callable[..., str]) -> None:
     install("zebra", GOOD)
     install("aardvark", GOOD)
@@ -244,15 +266,14 @@ def test_what_a_plugin_prints_is_told_and_is_not_on_standard_output(
 def test_a_card_that_imports_something_heavy_is_told(
     install: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "tensorflow.py").write_text("", encoding="utf-8")
-    monkeypatch.delitem(sys.modules, "tensorflow", raising=False)
-    install("good", "import tensorflow\n" + GOOD)
-    install("later", "import tensorflow\n" + GOOD.replace("stranger", "another"))
-    found = load()
-    (said,) = found.odd
-    assert said.startswith("plugin 'plug' of good 1.2 imports tensorflow while it loads, which every command waits for")
-    assert {"stranger", "another"} <= names(found)
-    monkeypatch.delitem(sys.modules, "tensorflow")
+    """A made-up one: a false ``tensorflow`` left in this process would be taken for the real one by others."""
+    (tmp_path / "tensorfog.py").write_text("", encoding="utf-8")
+    monkeypatch.setattr(registry, "HEAVY", ("tensorfog",))
+    install("good", "import tensorfog\n" + GOOD)
+    install("later", "import tensorfog\n" + GOOD.replace("stranger", "another"))
+    (said,) = load().odd
+    assert said.startswith("plugin 'plug' of good 1.2 imports tensorfog while it loads, which every command waits for")
+    assert {"stranger", "another"} <= names(load())
 
 
 def test_the_environment_is_as_it_was_before_a_plugin_was_loaded(

@@ -51,6 +51,16 @@ def check_api(owner: str, stated: str) -> None:
     check(major == ours, f"{needs}: install a newer version of the plugin, or an older seqbench")
 
 
+def check_card(kind: str, card: Any) -> str:
+    """What every card has: a name, a version of the interface, most of them a factory. How messages name the card."""
+    check_name(kind, card.name)
+    owner = f"{kind} {card.name!r}"
+    check_api(owner, card.api)
+    if hasattr(card, "factory"):
+        check_factory(owner, card.factory)
+    return owner
+
+
 RESERVED_OPTIONS = frozenset({"width", "layers", "dropout"})
 """Options that every model has, because the harness puts them into ``CoreSpec``."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from seqbench.api.checks import check, check_api, check_factory, check_name
+from seqbench.api.checks import check, check_card
 
 OWN_COMMANDS = frozenset(
     {"check", "compare", "data", "env", "export", "info", "list", "new", "report", "run", "speed", "verify"}
@@ -35,7 +35,5 @@ class CommandCard:
         Raises:
             PluginError: a field is not of the form above, or the name is one of seqbench's own commands.
         """
-        check_name("command", self.name)
-        check_api(f"command {self.name!r}", self.api)
-        check(self.name not in OWN_COMMANDS, f"command {self.name!r} is seqbench's own; choose another name")
-        check_factory(f"command {self.name!r}", self.factory)
+        owner = check_card("command", self)
+        check(self.name not in OWN_COMMANDS, f"{owner} is seqbench's own; choose another name")

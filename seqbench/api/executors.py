@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from seqbench.api.checks import check_api, check_factory, check_name
+from seqbench.api.checks import check_card
 
 if TYPE_CHECKING:
     from seqbench.process import Limits
@@ -72,6 +72,4 @@ class ExecutorCard:
         Raises:
             PluginError: a field is not of the form above.
         """
-        check_name("executor", self.name)
-        check_api(f"executor {self.name!r}", self.api)
-        check_factory(f"executor {self.name!r}", self.factory)
+        check_card("executor", self)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from seqbench.api.checks import check_api, check_factory, check_name
+from seqbench.api.checks import check_card
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -89,6 +89,4 @@ class ListenerCard:
         Raises:
             PluginError: a field is not of the form above.
         """
-        check_name("listener", self.name)
-        check_api(f"listener {self.name!r}", self.api)
-        check_factory(f"listener {self.name!r}", self.factory)
+        check_card("listener", self)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, Union
 
-from seqbench.api.checks import check, check_api, check_factory, check_module, check_name, check_options
+from seqbench.api.checks import check, check_card, check_factory, check_module, check_options
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -202,8 +202,7 @@ class Model:
         Raises:
             PluginError: a field is not of the form above.
         """
-        check_name("model", self.name)
-        check_api(f"model {self.name!r}", self.api)
+        check_card("model", self)
         check(bool(self.cores), f"model {self.name!r} names no core: give cores={{'torch': 'module:Class'}}")
         check("auto" not in self.cores, f"model {self.name!r}: no backend can be called 'auto', which chooses one")
         for backend, factory in [*self.cores.items(), *self.decoders.items()]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from seqbench.api.checks import check_api, check_factory, check_name
+from seqbench.api.checks import check_card
 
 if TYPE_CHECKING:
     import numpy as np
@@ -85,6 +85,4 @@ class SectionCard:
         Raises:
             PluginError: a field is not of the form above.
         """
-        check_name("section", self.name)
-        check_api(f"section {self.name!r}", self.api)
-        check_factory(f"section {self.name!r}", self.factory)
+        check_card("section", self)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from seqbench.api.checks import check, check_api, check_factory, check_name, check_options
+from seqbench.api.checks import check, check_card, check_options
 from seqbench.api.data import DataFiles, Dataset, Defaults
 from seqbench.api.forms import Batch, Form, Predictor
 from seqbench.api.models import NoOptions
@@ -92,9 +92,7 @@ class TaskCard:
         Raises:
             PluginError: a field is not of the form above.
         """
-        check_name("task", self.name)
-        check_api(f"task {self.name!r}", self.api)
-        check_factory(f"task {self.name!r}", self.factory)
+        check_card("task", self)
         check(bool(self.metrics), f"task {self.name!r} has no metric: the first metric is its score")
         check(bool(self.datasets), f"task {self.name!r} has no dataset: the first one is its default")
         check_options(f"task {self.name!r}", self.options)

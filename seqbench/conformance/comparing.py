@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -75,6 +77,16 @@ def counted_flops(function: Callable[..., Any], *arguments: Any) -> int:
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         function(*arguments)
     return int(counter.get_total_flops())
+
+
+def generators() -> dict[str, Any]:
+    """The states of the random generators that everybody in the process shares."""
+    kind, keys, *rest = np.random.get_state()
+    return {
+        "torch": torch.random.get_rng_state().tolist(),
+        "numpy": [kind, np.asarray(keys).tolist(), *rest],
+        "Python": random.getstate(),
+    }
 
 
 @contextmanager

@@ -82,9 +82,9 @@ def check_device(subject: Subject) -> None:
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "meta")
     core, x = subject.core().eval(), subject.inputs()
-    want = _walked(core, subject, x)
+    want = subject.walk(core, x)
     try:
-        got = _walked(core.to(device), subject, x.to(device))
+        got = subject.walk(core.to(device), x.to(device))
     except NotImplementedError:
         return
     except RuntimeError as error:
@@ -138,17 +138,6 @@ def _outcome(core: Any, subject: Subject, dtype: torch.dtype) -> dict[str, Tenso
     for name, g in zip(learned, gradients(loss, list(learned.values())), strict=True):
         found[f"gradient of {name}"] = g
     return {name: value.detach() for name, value in found.items()}
-
-
-def _walked(core: Any, subject: Subject, x: Tensor) -> dict[str, Tensor]:
-    """Every way through a core: whole, ragged, summed up, in single steps."""
-    lengths = torch.tensor(subject.sizes.lengths)
-    with torch.no_grad():
-        y, _ = core(x, None, lengths)
-        found = {"y": y, "summary": core.summary(y, lengths)}
-        if subject.has_state:
-            found["step"], _ = core.step(x[:, 0], core.initial_state(*x.shape[:2]))
-    return found
 
 
 def _error(got: Tensor, want: Tensor) -> float:

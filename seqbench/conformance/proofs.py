@@ -38,6 +38,7 @@ from seqbench.conformance.training_proofs import (
     check_parameters,
     check_state_dict,
 )
+from seqbench.errors import one_line
 
 Check = Callable[[Subject], None]
 
@@ -88,9 +89,8 @@ class Proof:
         except ConformanceError as error:
             return error
         except Exception as error:  # noqa: BLE001 - a stranger's core may raise anything
-            raised = " ".join(f"{type(error).__name__}: {error}".split())
             cause = "the core does not keep to the interface"
-            found = error_of(subject, self.check.__name__, "no exception", raised, cause)
+            found = error_of(subject, self.check.__name__, "no exception", one_line(error), cause)
             found.__cause__ = error
             return found
         return None

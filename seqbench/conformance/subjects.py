@@ -101,6 +101,16 @@ class Subject:
         s = self.sizes
         return normal((s.B if B is None else B, s.T if T is None else T, s.D), seed)
 
+    def walk(self, core: Any, x: Tensor) -> dict[str, Tensor]:
+        """Every way through a core, without gradients: whole, ragged, summed up, in a single step."""
+        lengths = torch.tensor(self.sizes.lengths)
+        with torch.no_grad():
+            ragged, _ = core(x, None, lengths)
+            found = {"y": core(x)[0], "y of a ragged batch": ragged, "summary": core.summary(ragged, lengths)}
+            if self.has_state:
+                found["step"], _ = core.step(x[:, 0], core.initial_state(*x.shape[:2]))
+        return found
+
 
 def cases(card: Model) -> list[Any]:
     """The default options, and every legal setting that differs from them in one option."""

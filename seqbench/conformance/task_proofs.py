@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import math
-import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -19,7 +18,8 @@ from seqbench import data
 from seqbench.api import Batch, CoreSpec, Form, Model, Task, TaskCard, Tokens
 from seqbench.assemble import build, core_spec
 from seqbench.backends.torch_recurrent import RecurrentCore, RecurrentLayer
-from seqbench.conformance.comparing import close, equal, error_of, seeded
+from seqbench.conformance.comparing import ConformanceError, close, equal, error_of, generators, seeded
+from seqbench.errors import one_line
 from seqbench.losses import Loss, loss_of, targets_of
 from seqbench.predict import NetworkPredictor
 from seqbench.registry import resolve
@@ -141,10 +141,11 @@ class TaskProof:
         """
         try:
             self.check(self.subject)
-        except (AttributeError, ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
-            raised = " ".join(f"{type(error).__name__}: {error}".split())
+        except ConformanceError:
+            raise
+        except Exception as error:
             cause = "the task does not keep to the interface"
-            raise error_of(self.subject, self.check.__name__, "no exception", raised, cause) from error
+            raise error_of(self.subject, self.check.__name__, "no exception", one_line(error), cause) from error
 
 
 def task_proofs(card: TaskCard) -> list[TaskProof]:
@@ -181,7 +182,7 @@ def check_task_batches(subject: TaskSubject) -> None:
 
 def check_task_order(subject: TaskSubject) -> None:
     """Batches follow from the generator that is handed in; validation and test are the same in every pass."""
-    before = _generators()
+    before = generators()
     first, again, other = (_digest(subject, "train", seed) for seed in (0, 0, 1))
     cause = "draw from rng and from nothing else; keep no position between calls"
     equal(subject, "training batches of one seed are the same", first == again, True, cause)
@@ -192,7 +193,7 @@ def check_task_order(subject: TaskSubject) -> None:
     equal(subject, "the test is the same in every pass", test[0] == test[1], True, cause)
     cause = "a test set by which checkpoints are chosen says nothing"
     equal(subject, "the test is not the validation", valid[0] != test[0], True, cause)
-    equal(subject, "the global generators are untouched", _generators() == before, True, "use the rng that is given")
+    equal(subject, "the global generators are untouched", generators() == before, True, "use the rng that is given")
 
 
 def check_task_loss(subject: TaskSubject) -> None:
@@ -324,12 +325,6 @@ def _within(subject: TaskSubject, what: str, values: np.ndarray, count: int) -> 
 
 def _loss(subject: TaskSubject, loss: Loss, network: Any, batch: Batch) -> Tensor:
     return loss(network.outputs(batch), targets_of(batch, subject.form, torch.device("cpu")))
-
-
-def _generators() -> list[Any]:
-    """The state of the generators that everybody shares."""
-    kind, keys, *rest = np.random.get_state()
-    return [random.getstate(), kind, np.asarray(keys).tolist(), *rest, torch.random.get_rng_state().tolist()]
 
 
 def _digest(subject: TaskSubject, split: str, seed: int) -> list[bytes]:

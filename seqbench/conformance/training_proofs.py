@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import io
-import random
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.autograd.gradcheck import gradcheck
 
-from seqbench.api import State
-from seqbench.conformance.comparing import close, equal, error_of, gradients, normal, seeded
+from seqbench.conformance.comparing import close, equal, error_of, generators, gradients, normal, seeded
 from seqbench.conformance.subjects import Sizes, Subject
 from seqbench.registry import resolve
 from seqbench.states import leaves, map_leaves
@@ -64,14 +61,15 @@ def check_state_dict(subject: Subject) -> None:
     """A saved and loaded core gives the same outputs, whole and step by step, even if it has run before."""
     saved, other = subject.core(seed=0).eval(), subject.core(seed=1).eval()
     x = subject.inputs()
-    run_all(subject, other, x)  # whatever the core keeps from a run must not outlive the loading
+    subject.walk(other, x)  # whatever the core keeps from a run must not outlive the loading
     file = io.BytesIO()
     torch.save(saved.state_dict(), file)
     file.seek(0)
     other.load_state_dict(torch.load(file, weights_only=True))
     cause = "something that counts is not a parameter or buffer, or a value computed from the parameters is kept"
-    for name, got in run_all(subject, other, x).items():
-        close(subject, f"{name} after loading the state_dict", got, run_all(subject, saved, x)[name], cause)
+    want = subject.walk(saved, x)
+    for name, got in subject.walk(other, x).items():
+        close(subject, f"{name} after loading the state_dict", got, want[name], cause)
 
 
 def check_determinism(subject: Subject) -> None:
@@ -99,18 +97,20 @@ def check_no_global_state(subject: Subject) -> None:
     Building may draw from torch's generator, and training with dropout may; nothing may seed it. Evaluation draws
     nothing.
     """
-    settings, others = _global_settings(), _other_generators()
+    settings, before = _global_settings(), generators()
     core, x = subject.core(dropout=0.5), subject.inputs()
     seeded_by = "the core seeds torch's generator; the harness does, once for each seed of a run"
     equal(subject, "random numbers after building depend on the seed", _generator_differs(subject, x), True, seeded_by)
-    generator = torch.random.get_rng_state()
-    run_all(subject, core.eval(), x)
+    drawn = generators()["torch"]
+    subject.walk(core.eval(), x)
     cause = "the core changes torch for everyone; leave threads, dtypes and flags to the harness"
     equal(subject, "torch's global settings", _global_settings(), settings, cause)
-    same = torch.equal(generator, torch.random.get_rng_state())
-    equal(subject, "the random generator is untouched in evaluation mode", same, True, cause)
+    after = generators()
+    cause = "the core draws random numbers where nothing is trained"
+    equal(subject, "the random generator is untouched in evaluation mode", after["torch"] == drawn, True, cause)
     cause = "the core draws from, or seeds, the generators of numpy or Python; use torch's"
-    equal(subject, "the generators of numpy and Python are untouched", _other_generators() == others, True, cause)
+    same = all(after[name] == before[name] for name in ("numpy", "Python"))
+    equal(subject, "the generators of numpy and Python are untouched", same, True, cause)
 
 
 def check_learns(subject: Subject) -> None:
@@ -139,16 +139,6 @@ LEARNT = 0.1
 """Nats; guessing costs ln 2 = 0.69."""
 
 
-def run_all(subject: Subject, core: Any, x: Tensor) -> dict[str, Tensor]:
-    """All ways to run a core, without gradients."""
-    with torch.no_grad():
-        found = {"y": core(x)[0]}
-        if subject.has_state:
-            state: State = core.initial_state(*x.shape[:2])
-            found["step"], _ = core.step(x[:, 0], state)
-    return found
-
-
 def _generator_differs(subject: Subject, x: Tensor) -> bool:
     """Whether the numbers that come after building and training differ from seed to seed."""
     after = []
@@ -158,11 +148,6 @@ def _generator_differs(subject: Subject, x: Tensor) -> bool:
             core(x)
             after.append(torch.rand(4))
     return not torch.equal(*after)
-
-
-def _other_generators() -> list[Any]:
-    kind, keys, *rest = np.random.get_state()
-    return [random.getstate(), kind, np.asarray(keys).tolist(), *rest]
 
 
 def _global_settings() -> dict[str, Any]:
