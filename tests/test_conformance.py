@@ -569,6 +569,7 @@ def test_the_documentation_names_every_proof_and_every_fault() -> None:
     page = (Path(__file__).parents[1] / "docs" / "conformance.md").read_text(encoding="utf-8")
     assert [row for _, check, what, _ in FAULTS
             if f"| {what} | `{check.removeprefix('check_')}` |" not in page and (row := what)] == []  # fmt: skip
+    assert page.count("```") == 2
     proofs = {name.removeprefix("check_") for name in vars(conformance) if name.startswith("check_")}
     assert {p for p in proofs - {"all", "oracle", "parameter_count"} if f"\n- `{p}`: " not in page} == set()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -215,6 +216,12 @@ def test_the_default_dataset_works_offline() -> None:
 
 def test_every_proof_has_its_fault() -> None:
     assert {name for _, name, _, _ in FAULTS} == {proof.name for proof in conformance.task_proofs(card_of(Parity))}
+
+
+def test_the_documentation_names_every_proof_and_every_fault() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "conformance.md").read_text(encoding="utf-8")
+    assert [what for _, name, what, _ in FAULTS if f"| {what} | `{name}` |" not in page] == []
+    assert [p.name for p in conformance.task_proofs(card_of(Parity)) if f"\n- `{p.name}`: " not in page] == []
 
 
 @pytest.mark.parametrize("name", ["adding", "sentiment"])
