@@ -173,7 +173,7 @@ def test_a_combination_that_the_card_refuses_is_told_before_anything_runs(cards:
 
 # --- a run
 
-TUNE = ("tcn.kernel=2,6", "gru.reset_after=yes,no")
+TUNE = ("tcn.kernel=2,3", "gru.reset_after=yes,no")
 SMALL = {"seeds": "1", "params": "3k", "budget": "6steps", "batch": 8, "tune": TUNE}
 SPEC = RunSpec(task=("copy[T=3]",), model=("tcn", "gru"), **SMALL)
 
@@ -191,7 +191,7 @@ def of(trials: Sequence[Trial], label: str, purpose: str) -> list[Trial]:
 def test_every_setting_has_the_size_that_the_budget_gives_it(run: RunFolder) -> None:
     small, large = of(run.trials(), "tcn", "tuning")
     assert (
-        [t.model_options["kernel"] for t in (small, large)] == [t.setting["kernel"] for t in (small, large)] == [2, 6]
+        [t.model_options["kernel"] for t in (small, large)] == [t.setting["kernel"] for t in (small, large)] == [2, 3]
     )
     assert (small.width, small.layers) != (large.width, large.layers)
     for trial in run.trials():
@@ -215,7 +215,7 @@ def test_the_choice_is_trained_with_its_own_size(run: RunFolder, label: str, nam
 
 def test_the_report_shows_what_each_model_tried(run: RunFolder, cards: Registry) -> None:
     page = (run.path / "report.html").read_text(encoding="utf-8")
-    for said in ("kernel 2, 6 of tcn", "reset_after False, True of gru", ": 2 settings of each model on seed 1"):
+    for said in ("kernel 2, 3 of tcn", "reset_after False, True of gru", ": 2 settings of each model on seed 1"):
         assert said in page
     assert "chosen of 2 settings by validation" in page
     assert "was tried: the best may lie beyond, if the model takes more" in page
@@ -225,7 +225,10 @@ def test_the_report_shows_what_each_model_tried(run: RunFolder, cards: Registry)
     assert words.x == "reset_after (0: False, 1: True)"
     assert [(trace.name, list(trace.x)) for trace in words.traces] == [("gru", [0.0, 1.0])]
     numbers = pictures["Tuning: validation loss against kernel"].readings
-    assert [(trace.name, list(trace.x)) for trace in numbers.traces] == [("tcn", [2.0, 6.0])]
+    assert [(trace.name, list(trace.x)) for trace in numbers.traces] == [("tcn", [2.0, 3.0])]
+    figures = [pictures[f"Tuning: validation loss against {name}"].figure for name in ("reset_after", "kernel")]
+    assert figures[0].axes[0].lines[0].get_linestyle() == "None", "there is nothing between two words"
+    assert all(tick == round(tick) for tick in figures[1].axes[0].get_xticks())
     tuned = conditions(read_run(run).tasks[0], read_run(run), "here")["tuning"]
     assert tuned == "2 settings, with options of its own"
 
@@ -239,7 +242,7 @@ def test_a_replay_and_a_dry_run_plan_the_same_trials(run: RunFolder, cards: Regi
     assert done.exit_code == 0, done.output
     lines = [line.split() for line in done.output.splitlines() if " kernel " in line]
     widths = [str(trial.width) for trial in of(run.trials(), "tcn", "tuning")]
-    assert [(line[4], line[5]) for line in lines] == list(zip(["2", "6"], widths, strict=True))
+    assert [(line[4], line[5]) for line in lines] == list(zip(["2", "3"], widths, strict=True))
 
 
 def test_an_interrupted_run_settles_on_the_same(run: RunFolder, cards: Registry, tmp_path: Path) -> None:

@@ -81,12 +81,14 @@ class _Values:
         name: of the hyper-parameter.
         rows: those that have tried values of it.
         words: all values in order, where they are no numbers; else none.
+        whole: they are whole numbers.
     """
 
     def __init__(self, name: str, rows: Sequence[Row]) -> None:
         self.name, self.rows = name, rows
         values = sorted({record["trial"]["setting"][name] for row in rows for record in row.tuning})
         self.words = [] if all(map(is_number, values)) else values
+        self.whole = not self.words and all(isinstance(value, int) for value in values)
 
     @property
     def legend(self) -> str:
@@ -109,6 +111,8 @@ class _Values:
         if self.name in TUNABLE and TUNABLE[self.name].log:
             ax.set_xscale("log")
         plain_ticks(ax, "x")
+        if self.whole:
+            ax.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def _draw(axis: _Values, metric: Metric, task: TaskRun, run: Run) -> Figure:
@@ -117,7 +121,8 @@ def _draw(axis: _Values, metric: Metric, task: TaskRun, run: Run) -> Figure:
         ax = figure.add_subplot()
         for row in axis.rows:
             how, points, chosen = look_of(row, run), axis.points_of(row), best(row.tuning)
-            ax.plot(*zip(*points, strict=True), color=how.colour, ls=how.line, lw=1.5, **mark(how, 5))
+            line = "" if axis.words else how.line  # there is nothing between two words
+            ax.plot(*zip(*points, strict=True), color=how.colour, ls=line, lw=1.5, **mark(how, 5))
             if chosen is not None:
                 at = axis.place(chosen["trial"]["setting"][axis.name])
                 ax.plot([at], [dict(points)[at]], **mark(how, 11))
