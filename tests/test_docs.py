@@ -47,8 +47,7 @@ Exit codes: 0 all well; 1 a trial failed; 2 the call was wrong, or data are miss
 
 def every_command() -> dict[str, click.Command]:
     found: dict[str, click.Command] = {"seqbench": cli}
-    everything = cli.list_commands(click.Context(cli))
-    for name in [*cli.commands, *(name for name in everything if name not in cli.commands)]:  # ours first
+    for name in cli.list_commands(click.Context(cli)):  # in the order of the help
         command = cli.get_command(click.Context(cli), name)
         command = command.imported() if isinstance(command, PluginCommand) else command
         found[f"seqbench {name}"] = command
