@@ -167,7 +167,7 @@ def test_a_proof_that_is_misspelt_beside_another_is_told(tmp_path: Path) -> None
     """Otherwise less would be proved than was asked for."""
     code, said = run("check", "rnn", "--backend", "torch", "--proof", "short", "--proof", "paddng")
     assert code == 2
-    assert "There is no proof that applies here: 'paddin'. Did you mean 'padding'?" in said
+    assert "There is no proof that applies here: 'paddng'. Did you mean 'padding'?" in said
 
 
 NOTHING = """
