@@ -106,7 +106,7 @@ class RecurrentCore(nn.Module):
         after = []
         for number, layer in enumerate(self._forward_layers()):
             y_t, new = layer.step(x_t, state[number])
-            x_t = self.dropout(y_t)
+            x_t = self.dropout(y_t) if self.training else y_t
             after.append(new)
         return x_t, tuple(after)
 

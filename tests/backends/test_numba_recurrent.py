@@ -231,6 +231,30 @@ def test_steps_follow_every_change_of_the_parameters(card: Any, options: dict[st
     agree()
 
 
+@settings_of
+def test_steps_of_another_number_of_sequences_follow(card: Any, options: dict[str, Any]) -> None:
+    """The buffers are kept from step to step too; a batch of 20 runs in parts on two threads."""
+    core = core_of(card, options, "numba", CoreSpec(5, 6, 2), torch.float64).eval()
+    torch.set_num_threads(2)
+    for B in (1, 20, 3, 20, 1):
+        x = torch.randn(B, 4, 5, generator=torch.Generator().manual_seed(B), dtype=torch.float64)
+        state = core.initial_state(B, 4)
+        for t in range(4):
+            y, state = core.step(x[:, t], state)
+        torch.testing.assert_close(y, core(x)[0][:, -1], rtol=0, atol=1e-12)
+
+
+def test_inputs_and_states_of_other_sizes_are_refused() -> None:
+    """The kernels would read what lies behind them."""
+    core = core_of(gru.card, {}, "numba", CoreSpec(5, 6), torch.float64).eval()
+    x, state = torch.ones(3, 2, 5, dtype=torch.float64), core.initial_state(3, 2)
+    for run, there in ((core, x), (core.step, x[:, 0])):
+        with pytest.raises(ValueError, match=r"the state has shape \(2, 6\); expected \(3, 6\)"):
+            run(there, core.initial_state(2, 2))
+        with pytest.raises(ValueError, match=r"the input has 4 numbers a step; expected 5"):
+            run(there[..., :4], state)
+
+
 def test_what_failed_does_not_count_as_packed() -> None:
     core = core_of(lstm.card, {}, "numba", CoreSpec(5, 6), torch.float64).eval()
     x, state = torch.ones(1, 5, dtype=torch.float64), core.initial_state(1, 1)

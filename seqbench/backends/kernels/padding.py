@@ -20,7 +20,8 @@ def lanes(dtype: Any) -> int:
 
 def padded(n: int, dtype: Any) -> int:
     """``n`` rounded up to whole vectors."""
-    return -(-n // lanes(dtype)) * lanes(dtype)
+    whole = lanes(dtype)
+    return -(-n // whole) * whole
 
 
 def widened(W: Array, rows: Blocks, columns: Blocks | None = None) -> Array:

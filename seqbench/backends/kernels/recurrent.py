@@ -17,7 +17,7 @@ import numpy as np
 from seqbench.backends.kernels import engine, plain
 from seqbench.backends.kernels.cells import Cell
 from seqbench.backends.kernels.jit import cached, cached_parallel, compiled, prange
-from seqbench.backends.kernels.target import HOST
+from seqbench.backends.kernels.padding import padded
 from seqbench.backends.kernels.workspace import Workspace, aligned
 
 Array = Any
@@ -184,12 +184,11 @@ class Kernels:
 
     def __init__(self, cell: Cell, constants: tuple[float, ...] = (), plain: bool = False) -> None:
         self.cell, self.plain = cell, plain
-        self._constants = {np.dtype(t): np.array(constants or (0.0,), t) for t in (np.float32, np.float64)}
+        self.constants = {np.dtype(t): np.array(constants or (0.0,), t) for t in (np.float32, np.float64)}
 
     def forward(
-        self, x: Array, time_first: bool, p: Parameters, start: Array, outputs: int, training: bool, threads: int = 1,
-        packed: Array | None = None, fresh: bool = True,
-    ) -> tuple[Array, Kept]:  # fmt: skip
+        self, x: Array, time_first: bool, p: Parameters, start: Array, outputs: int, training: bool, threads: int = 1
+    ) -> tuple[Array, Kept]:
         """All steps.
 
         Args:
@@ -200,26 +199,25 @@ class Kernels:
             outputs: of how many states, from the first on, the values after each step are wanted.
             training: keep what the backward pass needs.
             threads: parts of the batch that run at the same time.
-            packed: of ``room_for_matrices``, where the packed matrices go, to be used again; None: nowhere.
-            fresh: pack them; False: they are there.
 
         Returns:
             ``(outputs, T, B, H)`` or ``(outputs, B, T, H)``, as ``x``, and what was kept.
+
+        Raises:
+            ValueError: ``x`` or ``start`` has another shape.
         """
         T, B = x.shape[:2] if time_first else (x.shape[1], x.shape[0])
-        functions, parts, more = self._functions(B, threads)
-        workspace = Workspace(x.dtype, [(self._room(T, B, p.U.shape[1], x, training, parts),)])
+        check_sizes(x, start, B, p)
+        functions, parts, more = self.functions(B, threads)
+        workspace = Workspace(x.dtype, [(self.room(T, B, p, training, parts),)])
         room = workspace.arrays[0]
-        packed = room[:0] if packed is None else packed
-        arguments = (x, time_first, p.W, p.U, p.b_x, p.b_h, start, outputs, training, room, packed, fresh)
-        y = functions.forward(self._constants[x.dtype], *arguments, *more)
+        arguments = (x, time_first, p.W, p.U, p.b_x, p.b_h, start, outputs, training, room, room[:0], True)
+        y = functions.forward(self.constants[x.dtype], *arguments, *more)
         return y, Kept(x, time_first, workspace)
 
-    def room_for_matrices(self, p: Parameters) -> Array:
-        """For the packed matrices of a layer; the plain loops need none."""
-        H, lanes = p.U.shape[1], HOST.lanes(p.U.itemsize)
-        size = 0 if self.plain else engine.packed_of(self.cell, p.W.shape[1], H, -(-H // lanes) * lanes)
-        return aligned((size,), p.U.dtype)
+    def steps(self, p: Parameters) -> Steps:
+        """Single steps with these parameters, which may not change."""
+        return Steps(self, p)
 
     def backward(self, kept: Kept, p: Parameters, d_y: Array, time_first: bool, threads: int = 1) -> Gradients:
         """Every gradient; what was kept is used up.
@@ -232,18 +230,24 @@ class Kernels:
             threads: as in ``forward``.
         """
         x = kept.x
-        functions, _, more = self._functions(x.shape[1 if kept.time_first else 0], threads)
+        functions, _, more = self.functions(x.shape[1 if kept.time_first else 0], threads)
         arguments = (x, kept.time_first, p.W, p.U, p.b_h, kept.workspace.arrays[0], d_y, time_first)
-        dx, found = functions.backward(self._constants[x.dtype], *arguments, *more)
+        dx, found = functions.backward(self.constants[x.dtype], *arguments, *more)
         return Gradients(dx, found[0], Parameters(*found[1:]))
 
-    def _room(self, T: int, B: int, H: int, x: Array, training: bool, parts: int) -> int:
+    def room(self, T: int, B: int, p: Parameters, training: bool, parts: int) -> int:
+        """Elements of the buffers."""
+        H = p.U.shape[1]
         if self.plain:
             return int(plain.room_of(self.cell, T, B, H))
-        lanes = HOST.lanes(x.itemsize)
-        return int(engine.room_of(self.cell, T, B, -(-H // lanes) * lanes, training, parts))
+        return int(engine.room_of(self.cell, T, B, padded(H, p.U.dtype), training, parts))
 
-    def _functions(self, B: int, threads: int) -> tuple[Compiled, int, tuple[int, ...]]:
+    def room_for_matrices(self, p: Parameters) -> int:
+        """Elements of the packed matrices; the plain loops need none."""
+        H = p.U.shape[1]
+        return 0 if self.plain else engine.packed_of(self.cell, p.W.shape[1], H, padded(H, p.U.dtype))
+
+    def functions(self, B: int, threads: int) -> tuple[Compiled, int, tuple[int, ...]]:
         """The compiled functions, the parts of the batch, and what they take last.
 
         One part runs without a pool of threads.
@@ -252,6 +256,63 @@ class Kernels:
         if parts > 1:
             return parallel(self.cell), parts, (parts,)
         return slow(self.cell) if self.plain else fast(self.cell), 1, ()
+
+
+class Steps:
+    """Single steps of a layer without gradient, one after another.
+
+    At one sequence a step takes a few microseconds, as long as making a few arrays in Python: so the matrices stay
+    packed and the buffers in their place from step to step. Compiled functions hold the interpreter's lock, so two
+    threads cannot be in the same buffers.
+    """
+
+    def __init__(self, kernels: Kernels, p: Parameters) -> None:
+        self._kernels, self._p = kernels, p
+        self._packed, self._fresh = aligned((kernels.room_for_matrices(p),), p.U.dtype), True
+        self._ready_for: tuple[int, int] | None = None
+
+    def __call__(self, x: Array, start: Array, threads: int = 1) -> Array:
+        """One step.
+
+        Args:
+            x: ``(1, B, D)``, contiguous.
+            start: ``(states, B, H)``, contiguous.
+            threads: as in ``Kernels.forward``.
+
+        Returns:
+            ``(states, 1, B, H)``.
+
+        Raises:
+            ValueError: ``x`` or ``start`` has another shape.
+        """
+        B, p = x.shape[1], self._p
+        if self._ready_for != (B, threads):
+            self._prepare(B, threads)
+        check_sizes(x, start, B, p)
+        arguments = (p.W, p.U, p.b_x, p.b_h, start, len(start), False, self._room, self._packed, self._fresh)
+        y = self._forward(self._constants, x, True, *arguments, *self._more)
+        self._fresh = False
+        return y
+
+    def _prepare(self, B: int, threads: int) -> None:
+        functions, parts, self._more = self._kernels.functions(B, threads)
+        dtype = self._p.U.dtype
+        self._forward, self._constants = functions.forward, self._kernels.constants[dtype]
+        self._room = aligned((self._kernels.room(1, B, self._p, False, parts),), dtype)
+        self._ready_for = (B, threads)
+
+
+def check_sizes(x: Array, start: Array, B: int, p: Parameters) -> None:
+    """Whether input and states are of these sequences and this layer: kernels would read whatever lies behind them.
+
+    Raises:
+        ValueError: they are not.
+    """
+    D, H = p.W.shape[1], p.U.shape[1]
+    if x.shape[2] != D:
+        raise ValueError(f"the input has {x.shape[2]} numbers a step; expected {D}")
+    if start.size and start.shape[1:] != (B, H):
+        raise ValueError(f"the state has shape {start.shape[1:]}; expected {(B, H)}, sequences and width")
 
 
 def parts_of(B: int, threads: int) -> int:
