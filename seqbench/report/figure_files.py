@@ -39,7 +39,8 @@ def write_figures(run: Run, folder: RunFolder, registry: Registry) -> list[Path]
     Text is drawn as outlines, so that a figure looks the same wherever it is opened.
     """
     with all_spared():
-        return [path for found in _named(run, folder, registry) for path in _write(*found, folder.path / FOLDER)]
+        named = named_pictures(run, folder, registry)
+        return [path for name, picture in named for path in _write(name, picture, folder.path / FOLDER)]
 
 
 def _write(name: str, picture: Picture, out: Path) -> Iterator[Path]:
@@ -51,7 +52,7 @@ def _write(name: str, picture: Picture, out: Path) -> Iterator[Path]:
         yield path
 
 
-def _named(run: Run, folder: RunFolder, registry: Registry) -> Iterator[tuple[str, Picture]]:
+def named_pictures(run: Run, folder: RunFolder, registry: Registry) -> Iterator[tuple[str, Picture]]:
     """Each picture with a file name of its own."""
     used: dict[str, int] = {}
     for task in run.tasks:

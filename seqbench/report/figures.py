@@ -27,6 +27,9 @@ Ends = Sequence[float]
 DECADES = 30.0
 """Positive values that span more than this factor are shown on a log scale."""
 
+FAR = 2.0
+"""A reference further from the values shown than this many times their span would squeeze them: it is off the scale."""
+
 LONGEST_LABEL = 30
 _REFERENCE_LINES = {"trivial": (SOFT, (0, (4, 3))), "optimum": (INK, (0, (1, 1.5)))}
 _OTHER_LINE = (OTHER, (0, (6, 2, 1, 2)))
@@ -235,7 +238,7 @@ def _draw_costs(
         _cost_axis(ax, [cost(row) for row in rows])
         value_axis(ax, "y", score, [row.scores.mean for row in rows], task, _ends(rows))
         _draw_front(ax, front([(cost(row), row.scores.mean) for row in rows], score.lower_is_better))
-        reference_lines(ax.axhline, ax, "y", task, score, columns=2)
+        reference_lines(ax.axhline, ax, "y", task, score)
         finish(ax)
     return figure
 
@@ -274,18 +277,28 @@ def value_axis(ax: Axes, which: str, metric: Metric, values: Sequence[float], ta
         which: ``"x"`` or ``"y"``.
         metric: what is shown.
         values: means or points, which must be seen.
-        task: whose reference lines must be seen too.
+        task: whose reference lines are seen too, where they do not lie too far off.
         ends: of intervals, which may run out of the figure rather than squeeze everything else.
     """
     better = "lower" if metric.lower_is_better else "higher"
     ax.set(**{f"{which}label": f"{axis_name(metric)}, {better} is better"})
-    seen = [v for v in (*values, *_reference_values(task, metric).values()) if np.isfinite(v)]
+    finite, fine_ends = ([v for v in some if np.isfinite(v)] for some in (values, ends))
+    references = _reference_values(task, metric).values()
+    seen = [*finite, *references]
     if wants_log(metric, seen):
         shown = [v for v in seen if v > 0]
         ax.set(**{f"{which}scale": "log", f"{which}lim": (min(shown) / 1.6, max(shown) * 1.6)})
     else:
-        ax.set(**{f"{which}lim": _limits(seen, [v for v in ends if np.isfinite(v)])})
+        near = _near(references, [*finite, *fine_ends])
+        ax.set(**{f"{which}lim": _limits([*finite, *near], fine_ends)})
     plain_ticks(ax, which)
+
+
+def _near(references: Iterable[float], values: Sequence[float]) -> list[float]:
+    """Those that leave at least a share of ``1 / (1 + FAR)`` of the axis to the values, all if these are one number."""
+    low, high = min(values, default=0.0), max(values, default=0.0)
+    room = FAR * (high - low) or np.inf
+    return [v for v in references if low - room <= v <= high + room]
 
 
 def _limits(seen: Sequence[float], ends: Sequence[float]) -> tuple[float, float]:
@@ -320,21 +333,22 @@ def _reference_values(task: TaskRun, metric: Metric) -> dict[str, float]:
     return {name: value for name, value in found.items() if value is not None and np.isfinite(value)}
 
 
-def reference_lines(
-    draw: Callable[..., Any], ax: Axes, which: str, task: TaskRun, metric: Metric, columns: int = 3
-) -> None:
-    """A line for each reference; one that a log scale cannot show is named in the legend all the same."""
-    log = (ax.get_xscale() if which == "x" else ax.get_yscale()) == "log"
+def reference_lines(draw: Callable[..., Any], ax: Axes, which: str, task: TaskRun, metric: Metric) -> None:
+    """A line for each reference; one that is off the axis is named in the legend all the same."""
+    low, high = ax.get_xlim() if which == "x" else ax.get_ylim()
     values = _reference_values(task, metric)
     for name, value in values.items():
         colour, line = _REFERENCE_LINES.get(name, _OTHER_LINE)
-        off = log and value <= 0
+        off = not low <= value <= high
         text = f"{short(name, 20)} {tick(float(f'{value:.4g}'))}{' (off the scale)' if off else ''}"
         if off:
             ax.plot([], [], color=colour, ls=line, lw=1.2, label=text)
         else:
             draw(value, color=colour, ls=line, lw=1.2, label=text, zorder=1.5)
-    if ax.get_legend_handles_labels()[0]:
+    texts = ax.get_legend_handles_labels()[1]
+    if texts:
+        entry = 0.45 + 0.07 * max(map(len, texts))  # inches, of the line and of the letters
+        columns = max(1, int(ax.figure.get_figwidth() / entry))
         ax.figure.legend(loc="outside lower right", ncols=columns, frameon=False, fontsize=8.5, handlelength=2.6)
 
 

@@ -136,7 +136,10 @@ def _draw(axis: _Values, metric: Metric, task: TaskRun, run: Run) -> Figure:
 
 def _draw_failed(ax: Axes, values: Sequence[float], colour: str) -> None:
     """Crosses at the upper edge: there is no value to draw."""
-    ax.plot(values, [0.97] * len(values), "x", color=colour, ms=7, transform=ax.get_xaxis_transform(), clip_on=False)
+    if not values:
+        return  # an empty line that is not clipped counts as a point far outside when the figure is laid out
+    heights, how = [0.97] * len(values), {"transform": ax.get_xaxis_transform(), "clip_on": False}
+    ax.plot(values, heights, "x", color=colour, ms=7, **how)
 
 
 def _draw_budget(rows: Sequence[Row], metric: Metric, task: TaskRun, run: Run) -> Figure:

@@ -81,6 +81,18 @@ def test_a_very_wide_interval_does_not_squeeze_the_rest() -> None:
     assert low > -50
 
 
+def test_a_reference_far_from_the_scores_does_not_squeeze_them() -> None:
+    """It is named with its value instead; one that is near, or beside scores that are all one number, is drawn."""
+    far, near = "trivial 12.5 (off the scale)", "trivial 12.5"
+    for scores, expected in (((90.0, 91.0, 92.0), far), ((40.0, 60.0, 92.0), near), ((90.0, 90.0, 90.0), near)):
+        run, task = drawn(COPY, scores)
+        ax = score_picture(task, run).figure.axes[0]
+        assert [line.get_label() for line in ax.lines][-2] == expected
+        low, high = ax.get_xlim()
+        assert (low < 12.5) == (expected == near)
+        assert low < min(scores) <= max(scores) < high
+
+
 def test_equal_sizes_look_equal() -> None:
     run, task = drawn()
     by_size, by_training, by_inference = cost_pictures(task, run)

@@ -10,6 +10,8 @@ import pytest
 
 from seqbench.integrity import record_fault
 from seqbench.registry import load
+from seqbench.report.collect import read_run
+from seqbench.report.figure_files import named_pictures
 from seqbench.report.write import REPORT, SUMMARY, TABLE
 from seqbench.results import Results
 from seqbench.store import RunFolder, is_as_written
@@ -50,6 +52,19 @@ def test_its_report_explains_every_task_that_has_run(rebuilt: RunFolder) -> None
     assert {"copy", "sentiment"} <= trained
     for task in trained:
         assert SECTION[task] in page, task
+
+
+def test_no_figure_is_cut_off_or_squeezed(rebuilt: RunFolder) -> None:
+    """All that is drawn lies on the paper, and the axes have most of it."""
+    registry = load()
+    for name, picture in named_pictures(read_run(rebuilt, registry), rebuilt, registry):
+        figure = picture.figure
+        figure.draw_without_rendering()
+        paper, drawn = figure.bbox_inches, figure.get_tightbbox()
+        assert paper.x0 <= drawn.x0 < drawn.x1 <= paper.x1, name
+        assert paper.y0 <= drawn.y0 < drawn.y1 <= paper.y1, name
+        heights = [ax.get_position().height for ax in figure.axes]
+        assert max(heights) >= 0.45 / len({ax.get_subplotspec().rowspan.start for ax in figure.axes}), name
 
 
 def test_its_records_are_as_the_trials_wrote_them(rebuilt: RunFolder) -> None:
