@@ -29,6 +29,9 @@ PRELOAD = ["torch", "torch._dynamo", "seqbench.trial"]
 POLL = 0.1
 """Seconds between two looks at a child."""
 
+LOG_MIB = 64
+"""What a child may print: a thousand times what a trial does, and little enough for any disk."""
+
 _starting = threading.Lock()
 
 
@@ -53,15 +56,15 @@ class Outcome:
     """How a child ended.
 
     Attributes:
-        kind: ``"returned"``, ``"died"`` (without an answer), ``"timeout"``, ``"memory"`` (it took too much) or
-            ``"stopped"`` (we were asked to stop).
+        kind: ``"returned"``, ``"died"`` (without an answer), ``"timeout"``, ``"memory"`` (it took too much),
+            ``"output"`` (it printed too much) or ``"stopped"`` (we were asked to stop).
         answer: what the function returned.
         exitcode: of the process; below 0 the signal that killed it.
         out_of_memory: the kernel killed a process for memory while the child ran (Linux).
         cause: why we killed it, where the kind does not say it.
     """
 
-    kind: Literal["returned", "died", "timeout", "memory", "stopped"]
+    kind: Literal["returned", "died", "timeout", "memory", "output", "stopped"]
     answer: Any = None
     exitcode: int | None = None
     out_of_memory: bool = False
@@ -114,7 +117,7 @@ class Servant:
         """
         self._child.send(question)
         outcome = self._child.wait(limit)
-        if outcome.kind in {"timeout", "memory"}:
+        if outcome.kind in {"timeout", "memory", "output"}:
             self._child.kill()
         return outcome
 
@@ -157,7 +160,16 @@ class _Child:
 
     def wait(self, limit: float | None = None, stop: threading.Event | None = None) -> Outcome:
         """Its next answer, its end, or the end of our patience."""
-        return _wait_for(self._process, self._ours, limit, stop, self._kills, self._gauge)
+        return _wait_for(self._process, self._ours, limit, stop, self._kills, self._too_much)
+
+    def _too_much(self) -> Outcome | None:
+        """What it must be killed for, if anything."""
+        if cause := self._gauge.too_much():
+            return Outcome("memory", cause=cause)
+        with suppress(OSError):
+            if self._log.stat().st_size > LOG_MIB * 2**20:
+                return Outcome("output", cause=f"it printed more than {LOG_MIB} MiB; see the end of its log")
+        return None
 
     def ended(self, outcome: Outcome) -> Outcome:
         """With the exit code of a child that has nothing more to do."""
@@ -171,7 +183,7 @@ def _wait_for(
     limit: float | None,
     stop: threading.Event | None,
     kills: int,
-    gauge: Gauge,
+    too_much: Callable[[], Outcome | None],
 ) -> Outcome:
     deadline = None if limit is None else time.monotonic() + limit
     while True:
@@ -186,8 +198,8 @@ def _wait_for(
             return Outcome("stopped")
         if deadline is not None and time.monotonic() > deadline:
             return Outcome("timeout")
-        if too_much := gauge.too_much():
-            return Outcome("memory", cause=too_much)
+        if outcome := too_much():
+            return outcome
 
 
 def _child(

@@ -155,6 +155,14 @@ def test_a_child_that_takes_too_much_memory_is_killed(run: Callable[..., Outcome
     assert outcome == Outcome("memory", cause=cause)
 
 
+def test_a_child_that_prints_without_end_is_killed(
+    run: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "LOG_MIB", 1)
+    cause = "it printed more than 1 MiB; see the end of its log"
+    assert run("speak_without_end", limit=60.0) == Outcome("output", cause=cause)
+
+
 @posix
 def test_what_a_child_leaves_running_is_killed_when_it_returns(run: Callable[..., Outcome], tmp_path: Path) -> None:
     assert run("sleep_with_grandchild", str(tmp_path / "ids"), 0).answer == "slept"
@@ -309,6 +317,7 @@ def ends(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 DEATHS = [
     (Outcome("timeout"), "timeout", "killed after 9 s; raise --timeout or lower --budget"),
     (Outcome("memory", cause="it took too much"), "out_of_memory", "killed: it took too much"),
+    (Outcome("output", cause="it printed"), "killed", "killed: it printed"),
     (Outcome("died", None, -9), "killed", "the process was killed by signal SIGKILL"),
     (Outcome("died", None, -11), "killed", "the process was killed by signal SIGSEGV"),
     (Outcome("died", None, -99), "killed", "the process was killed by signal 99"),

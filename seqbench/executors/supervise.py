@@ -66,8 +66,9 @@ def death(outcome: Outcome, limit: float | None, cheaper: str = "lower --budget"
     """Status and cause of what a process should have done that has died; ``cheaper`` is what would shorten it."""
     if outcome.kind == "timeout":
         return {"status": "timeout", "cause": f"killed after {limit:g} s; raise --timeout or {cheaper}"}
-    if outcome.kind == "memory":
-        return {"status": "out_of_memory", "cause": f"killed: {outcome.cause}"}
+    if outcome.kind in {"memory", "output"}:
+        status = "out_of_memory" if outcome.kind == "memory" else "killed"
+        return {"status": status, "cause": f"killed: {outcome.cause}"}
     if outcome.out_of_memory:
         return {"status": "out_of_memory", "cause": "the kernel killed the process for memory; lower --batch or --jobs"}
     code = outcome.exitcode or 0

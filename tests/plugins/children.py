@@ -25,6 +25,11 @@ def speak():
     return "said"
 
 
+def speak_without_end():
+    while True:
+        os.write(1, b"again\n" * 1000)
+
+
 def fail():
     raise RuntimeError("on purpose")
 
