@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from interleaved import Run, interleaved, shown, table, write_section
+from interleaved import Run, Steps, interleaved, shown, table, write_section
 from torch import Tensor
 from torch.nn import functional
 
@@ -137,16 +137,6 @@ def measure_steps(H: int, rounds: int) -> list[str]:
     found = interleaved(runs, rounds)
     microseconds = [f"{1e6 * np.median(found[name]):.1f}" for name in ("numba", "torch")]
     return [str(H), *microseconds, shown(found["torch"] / found["numba"])]
-
-
-class Steps:
-    """A core that steps on and on."""
-
-    def __init__(self, core: Any, x_t: Tensor) -> None:
-        self.core, self.x_t, self.state = core, x_t, core.initial_state(1, 1)
-
-    def __call__(self) -> None:
-        _, self.state = self.core.step(self.x_t, self.state)
 
 
 HEADER = [

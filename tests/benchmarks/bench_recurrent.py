@@ -8,6 +8,8 @@ the ratio torch / numba in one round, median [quartiles] over the rounds: above 
 weights is part of each call. torch gets its best layout, time first. For JANET torch has no kernel: one row has the
 faster of the loops that a user would write (eager over ``unbind``, the same under ``torch.jit.script``), one the torch
 backend's own loop, whose derivative was written by hand. Results are compared before anything is timed.
+
+Then one step of one sequence, ``core.step`` of both backends in evaluation mode (one thread).
 """
 
 import argparse
@@ -20,13 +22,14 @@ from typing import Any
 import numba
 import numpy as np
 import torch
-from interleaved import Run, in_fresh_process, interleaved, shown, table, write_section
+from interleaved import Run, Steps, in_fresh_process, interleaved, shown, table, write_section
 from torch import Tensor
 
 from seqbench.api import CoreSpec
 from seqbench.backends.kernels.recurrent import Kernels, Parameters
 from seqbench.backends.numba_recurrent import run_sequence
 from seqbench.backends.torch_time_loop import time_loop
+from seqbench.registry import resolve
 from seqbench_models import gru, janet, lstm, rnn
 from seqbench_models.gru import numba_core as gru_core
 from seqbench_models.janet import numba_core as janet_core
@@ -35,6 +38,7 @@ from seqbench_models.lstm import numba_core as lstm_core
 from seqbench_models.rnn import numba_core as rnn_core
 
 SHAPES = [(1, 128, 64), (16, 128, 64), (32, 128, 128), (32, 256, 256), (64, 128, 512)]
+WIDTHS = (64, 128, 256)
 MODELS: dict[str, tuple[Any, Any]] = {
     "lstm": (lstm.card, lstm_core),
     "gru": (gru.card, gru_core),
@@ -184,6 +188,21 @@ def measure(name: str, shape: tuple[int, int, int], rounds: int, threads: int) -
     return rows
 
 
+def measure_steps(name: str, H: int, rounds: int) -> list[str]:
+    """One step of one sequence."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    card, x_t = MODELS[name][0], torch.randn(1, H)
+    cores = {kind: resolve(card.cores[kind])(CoreSpec(H, H), card.options()).eval() for kind in ("numba", "torch")}
+    cores["torch"].load_state_dict(cores["numba"].state_dict())
+    runs: dict[str, Run] = {kind: Steps(core, x_t) for kind, core in cores.items()}
+    ours, theirs = (core.step(x_t, core.initial_state(1, 1))[0] for core in cores.values())
+    torch.testing.assert_close(ours, theirs)
+    found = interleaved(runs, rounds)
+    microseconds = [f"{1e6 * np.median(found[kind]):.1f}" for kind in cores]
+    return [name, str(H), *microseconds, shown(found["torch"] / found["numba"])]
+
+
 def fastest(found: dict[str, np.ndarray], kinds: list[str], what: str) -> np.ndarray:
     """The seconds of the kind with the smallest median."""
     return min((found[f"{kind} {what}"] for kind in kinds), key=lambda seconds: float(np.median(seconds)))
@@ -195,22 +214,33 @@ HEADER = [
 ]  # fmt: skip
 
 
+STEP_HEADER = ["model", "H", "numba, µs", "torch backend, µs", "torch / numba"]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--models", default=",".join(MODELS))
+    parser.add_argument("--shapes", default=",".join(map(str, range(len(SHAPES)))), help="places in the list of shapes")
     parser.add_argument("--threads", type=int, default=1, help="above 1, wall time is taken: on a quiet machine")
     parser.add_argument("--write", type=Path)
     chosen = parser.parse_args()
-    rows = []
-    for name in chosen.models.split(","):
-        for shape in SHAPES:
-            for row in in_fresh_process(measure, name, shape, chosen.rounds, chosen.threads):
+    names, rows, steps = chosen.models.split(","), [], []
+    for name in names:
+        for place in map(int, filter(None, chosen.shapes.split(","))):
+            for row in in_fresh_process(measure, name, SHAPES[place], chosen.rounds, chosen.threads):
                 rows.append(row)
                 print(" | ".join(row), flush=True)
-    if chosen.write:
+    if chosen.threads == 1:
+        for name in names:
+            for H in WIDTHS:
+                steps.append(in_fresh_process(measure_steps, name, H, chosen.rounds))
+                print(" | ".join(steps[-1]), flush=True)
+    if chosen.write and rows:
         section = "recurrent" if chosen.threads == 1 else f"recurrent, {chosen.threads} threads"
         write_section(chosen.write, section, table(HEADER, rows))
+    if chosen.write and steps:
+        write_section(chosen.write, "recurrent steps", table(STEP_HEADER, steps))
 
 
 if __name__ == "__main__":

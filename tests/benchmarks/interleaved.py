@@ -44,6 +44,16 @@ def interleaved(runs: dict[str, Run], rounds: int, clock: Clock = time.process_t
     return {name: np.array(values) for name, values in found.items()}
 
 
+class Steps:
+    """A core that makes one step after another of sequences that begin from nothing, with the input ``x_t (B, D)``."""
+
+    def __init__(self, core: Any, x_t: Any) -> None:
+        self.core, self.x_t, self.state = core, x_t, core.initial_state(len(x_t), 1)
+
+    def __call__(self) -> None:
+        _, self.state = self.core.step(self.x_t, self.state)
+
+
 def in_fresh_process(function: Callable[..., Any], *arguments: Any) -> Any:
     """Call it in a process of its own, so that no case finds the allocator as another has left it.
 
