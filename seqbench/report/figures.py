@@ -179,7 +179,7 @@ Cost = tuple[str, Callable[[Row], float]]
 def _costs(task: TaskRun) -> Mapping[str, Cost]:
     """By their names in titles; inference as the speed phase measured it, or, where there was none, as trials did."""
     inference: dict[str, Cost] = (
-        {"latency": ("latency of a sequence at batch 1 [ms], median", _latency)}
+        {"latency": ("sequence latency, batch 1 [ms], median", _latency)}
         if task.has_latency
         else {"inference time": ("inference time per token [µs], median", _inference_time)}
     )
