@@ -348,7 +348,7 @@ def reference_lines(draw: Callable[..., Any], ax: Axes, which: str, task: TaskRu
     texts = ax.get_legend_handles_labels()[1]
     if texts:
         entry = 0.45 + 0.07 * max(map(len, texts))  # inches, of the line and of the letters
-        columns = max(1, int(ax.figure.get_figwidth() / entry))
+        columns = max(1, int(ax.figure.bbox.width / ax.figure.dpi / entry))
         ax.figure.legend(loc="outside lower right", ncols=columns, frameon=False, fontsize=8.5, handlelength=2.6)
 
 

@@ -138,8 +138,8 @@ def _draw_failed(ax: Axes, values: Sequence[float], colour: str) -> None:
     """Crosses at the upper edge: there is no value to draw."""
     if not values:
         return  # an empty line that is not clipped counts as a point far outside when the figure is laid out
-    heights, how = [0.97] * len(values), {"transform": ax.get_xaxis_transform(), "clip_on": False}
-    ax.plot(values, heights, "x", color=colour, ms=7, **how)
+    heights, edge = [0.97] * len(values), ax.get_xaxis_transform()
+    ax.plot(values, heights, "x", color=colour, ms=7, transform=edge, clip_on=False)
 
 
 def _draw_budget(rows: Sequence[Row], metric: Metric, task: TaskRun, run: Run) -> Figure:
