@@ -163,6 +163,15 @@ def test_a_child_that_prints_without_end_is_killed(
     assert run("speak_without_end", limit=60.0) == Outcome("output", cause=cause)
 
 
+def test_what_an_earlier_child_printed_does_not_count(
+    run: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "LOG_MIB", 1)
+    monkeypatch.setattr(process, "POLL", 1e-6)
+    (tmp_path / "log").write_bytes(bytes(2**21))
+    assert run("add", 1, 2).answer == 3
+
+
 @posix
 def test_what_a_child_leaves_running_is_killed_when_it_returns(run: Callable[..., Outcome], tmp_path: Path) -> None:
     assert run("sleep_with_grandchild", str(tmp_path / "ids"), 0).answer == "slept"

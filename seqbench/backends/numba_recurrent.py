@@ -95,7 +95,7 @@ class KernelLayer(RecurrentLayer):
         if self.training:
             self._derived.forget()
         there = [matrix for matrix in matrices if matrix is not None]
-        made: Steps = self._derived.get(there, lambda: self.kernels.steps(_parameters(matrices, dtype)))
+        made: Steps = self._derived.get(there, lambda: Steps(self.kernels, _parameters(matrices, dtype)))
         return made
 
     def train(self, mode: bool = True) -> Self:

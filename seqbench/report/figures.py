@@ -295,7 +295,7 @@ def value_axis(ax: Axes, which: str, metric: Metric, values: Sequence[float], ta
 
 
 def _near(references: Iterable[float], values: Sequence[float]) -> list[float]:
-    """Those that leave at least a share of ``1 / (1 + FAR)`` of the axis to the values, all if these are one number."""
+    """Those within ``FAR`` times the values' span of them; all, where the values are one number and have none."""
     low, high = min(values, default=0.0), max(values, default=0.0)
     room = FAR * (high - low) or np.inf
     return [v for v in references if low - room <= v <= high + room]

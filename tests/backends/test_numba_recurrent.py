@@ -243,13 +243,18 @@ def test_steps_of_another_number_of_sequences_follow() -> None:
         torch.testing.assert_close(y, core(x)[0][:, -1], rtol=0, atol=1e-12)
 
 
-def test_inputs_and_states_of_other_sizes_are_refused() -> None:
+@pytest.mark.parametrize("card", [gru.card, lstm.card], ids=["gru", "lstm"])
+def test_inputs_and_states_of_other_sizes_are_refused(card: Any) -> None:
     """The kernels would read what lies behind them."""
-    core = core_of(gru.card, {}, "numba", CoreSpec(5, 6), torch.float64).eval()
+    core = core_of(card, {}, "numba", CoreSpec(5, 6), torch.float64).eval()
     x, state = torch.ones(3, 2, 5, dtype=torch.float64), core.initial_state(3, 2)
+    states = len(list(leaves(state)))
+    other = (torch.zeros(3, 6, dtype=torch.float64),) * (3 - states)  # two of a GRU, one of an LSTM
     for run, there in ((core, x), (core.step, x[:, 0])):
-        with pytest.raises(ValueError, match=r"the state has shape \(2, 6\); expected \(3, 6\)"):
+        with pytest.raises(ValueError, match=rf"the state has shape \({states}, 2, 6\); expected \({states}, 3, 6\)"):
             run(there, core.initial_state(2, 2))
+        with pytest.raises(ValueError, match=rf"shape \({3 - states}, 3, 6\); expected \({states}, 3, 6\)"):
+            run(there, (other,))
         with pytest.raises(ValueError, match=r"the input has 4 numbers a step; expected 5"):
             run(there[..., :4], state)
 

@@ -15,6 +15,7 @@ import numpy as np
 from seqbench.backends.kernels import convolution, convolution_step, plain_convolution
 from seqbench.backends.kernels.engine import block_steps
 from seqbench.backends.kernels.jit import cached, cached_parallel, prange
+from seqbench.backends.kernels.padding import padded
 from seqbench.backends.kernels.recurrent import parts_of
 from seqbench.backends.kernels.rings import Before, Ring
 from seqbench.backends.kernels.sources import kernel_sources
@@ -378,9 +379,8 @@ class Stepper:
 
     def __init__(self, blocks: Sequence[Block]) -> None:
         dtype = blocks[0].V[0].dtype
-        lanes = HOST.lanes(dtype.itemsize)
         channels = [blocks[0].sizes[0]] + [block.sizes[1] for block in blocks]
-        rounded = [-(-C // lanes) * lanes for C in channels]
+        rounded = [padded(C, dtype) for C in channels]
         sizes = [convolution_step.tape_size(block.V, Hp) for block, Hp in zip(blocks, rounded[1:], strict=True)]
         pack, self._step = stepping()
         self._tape, at = aligned((sum(sizes),), dtype), 0

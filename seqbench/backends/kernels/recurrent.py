@@ -207,17 +207,13 @@ class Kernels:
             ValueError: ``x`` or ``start`` has another shape.
         """
         T, B = x.shape[:2] if time_first else (x.shape[1], x.shape[0])
-        check_sizes(x, start, B, p)
+        self.check_sizes(x, start, B, p)
         functions, parts, more = self.functions(B, threads)
         workspace = Workspace(x.dtype, [(self.room(T, B, p, training, parts),)])
         room = workspace.arrays[0]
         arguments = (x, time_first, p.W, p.U, p.b_x, p.b_h, start, outputs, training, room, room[:0], True)
         y = functions.forward(self.constants[x.dtype], *arguments, *more)
         return y, Kept(x, time_first, workspace)
-
-    def steps(self, p: Parameters) -> Steps:
-        """Single steps with these parameters, which may not change."""
-        return Steps(self, p)
 
     def backward(self, kept: Kept, p: Parameters, d_y: Array, time_first: bool, threads: int = 1) -> Gradients:
         """Every gradient; what was kept is used up.
@@ -234,6 +230,18 @@ class Kernels:
         arguments = (x, kept.time_first, p.W, p.U, p.b_h, kept.workspace.arrays[0], d_y, time_first)
         dx, found = functions.backward(self.constants[x.dtype], *arguments, *more)
         return Gradients(dx, found[0], Parameters(*found[1:]))
+
+    def check_sizes(self, x: Array, start: Array, B: int, p: Parameters) -> None:
+        """Whether input and states fit the parameters and one another: kernels would read whatever lies behind them.
+
+        Raises:
+            ValueError: they do not.
+        """
+        D, expected = p.W.shape[1], (self.cell.states, B, p.U.shape[1])
+        if x.shape[2] != D:
+            raise ValueError(f"the input has {x.shape[2]} numbers a step; expected {D}")
+        if start.size and start.shape != expected:
+            raise ValueError(f"the state has shape {start.shape}; expected {expected}: states, sequences, width")
 
     def room(self, T: int, B: int, p: Parameters, training: bool, parts: int) -> int:
         """Elements of the buffers."""
@@ -259,7 +267,7 @@ class Kernels:
 
 
 class Steps:
-    """Single steps of a layer without gradient, one after another.
+    """Single steps of a layer without gradient, one after another, with parameters that do not change.
 
     At one sequence a step takes a few microseconds, as long as making a few arrays in Python: so the matrices stay
     packed and the buffers in their place from step to step. Compiled functions hold the interpreter's lock, so two
@@ -288,7 +296,7 @@ class Steps:
         B, p = x.shape[1], self._p
         if self._ready_for != (B, threads):
             self._prepare(B, threads)
-        check_sizes(x, start, B, p)
+        self._kernels.check_sizes(x, start, B, p)
         arguments = (p.W, p.U, p.b_x, p.b_h, start, len(start), False, self._room, self._packed, self._fresh)
         y = self._forward(self._constants, x, True, *arguments, *self._more)
         self._fresh = False
@@ -300,19 +308,6 @@ class Steps:
         self._forward, self._constants = functions.forward, self._kernels.constants[dtype]
         self._room = aligned((self._kernels.room(1, B, self._p, False, parts),), dtype)
         self._ready_for = (B, threads)
-
-
-def check_sizes(x: Array, start: Array, B: int, p: Parameters) -> None:
-    """Whether input and states are of these sequences and this layer: kernels would read whatever lies behind them.
-
-    Raises:
-        ValueError: they are not.
-    """
-    D, H = p.W.shape[1], p.U.shape[1]
-    if x.shape[2] != D:
-        raise ValueError(f"the input has {x.shape[2]} numbers a step; expected {D}")
-    if start.size and start.shape[1:] != (B, H):
-        raise ValueError(f"the state has shape {start.shape[1:]}; expected {(B, H)}, sequences and width")
 
 
 def parts_of(B: int, threads: int) -> int:

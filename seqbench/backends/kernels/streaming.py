@@ -28,6 +28,7 @@ from typing import Any
 
 import numpy as np
 
+from seqbench.backends.kernels import padding
 from seqbench.backends.kernels.cells import (
     Cell,
     between,
@@ -41,7 +42,6 @@ from seqbench.backends.kernels.gemm import lanes_of
 from seqbench.backends.kernels.jit import cached, compiled
 from seqbench.backends.kernels.recurrent import Parameters
 from seqbench.backends.kernels.row import multiply_row, packed
-from seqbench.backends.kernels.target import HOST
 from seqbench.backends.kernels.vector import load, number, put, store
 from seqbench.backends.kernels.workspace import LINE, aligned
 
@@ -210,8 +210,7 @@ class Stack:
 
     def padded(self, n: int) -> int:
         """``n`` rounded up to whole vectors."""
-        lanes = HOST.lanes(self.dtype.itemsize)
-        return -(-n // lanes) * lanes
+        return padding.padded(n, self.dtype)
 
 
 def pack_weights(stack: Stack, narrow: bool) -> Array:
