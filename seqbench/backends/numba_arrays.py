@@ -8,11 +8,15 @@ from torch import Tensor
 from seqbench.api import Refused
 
 
-def refuse_others(x: Tensor) -> None:
+def refuse_others(x: Tensor, *others: Tensor) -> None:
     """Let pass what the kernels compute with.
 
+    Args:
+        x: the input.
+        others: what is of its type: parameters, states.
+
     Raises:
-        Refused: a tensor is not on the CPU, or not of float32 or float64.
+        Refused: the input is not on the CPU, or not of float32 or float64, or the others are of another type.
     """
     if x.device.type != "cpu":
         raise Refused(
@@ -20,6 +24,9 @@ def refuse_others(x: Tensor) -> None:
         )
     if x.dtype not in (torch.float32, torch.float64):
         raise Refused(f"the numba backend computes in float32 or float64, not in {x.dtype}")
+    for other in others:
+        if other.dtype != x.dtype:
+            raise Refused(f"the input is of {x.dtype}, parameters or state are of {other.dtype}: convert one of them")
 
 
 def refuse_second_derivative() -> None:

@@ -123,10 +123,10 @@ def run_blocks(plan: Plan, x: Tensor, past: Tensor | None) -> tuple[Tensor, Tens
         ``y (B, T, H)``, unspecified beyond the lengths, and the past after them, its position 0; None if none came in.
 
     Raises:
-        Refused: a tensor is not on the CPU, or not of float32 or float64.
+        Refused: a tensor is not on the CPU, or not of float32 or float64, or they differ in that.
     """
-    refuse_others(x)
     parameters = plan.filters.tensors()
+    refuse_others(x, *(t for t in (past, *parameters) if t is not None))
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, past, *parameters)):
         return _Blocks.apply(plan, x, past, *parameters)  # type: ignore[no-any-return, no-untyped-call]
     blocks = plan.filters.blocks(parameters)

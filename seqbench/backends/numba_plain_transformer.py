@@ -21,7 +21,7 @@ class PlainLinear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(..., K)`` to ``(..., N)``."""
-        refuse_others(x)
+        refuse_others(x, self.weight)
         y: Tensor = _Linear.apply(x.reshape(-1, x.shape[-1]), self.weight, self.bias)  # type: ignore[no-untyped-call]
         return y.view(*x.shape[:-1], -1)
 
@@ -31,7 +31,7 @@ class PlainLayerNorm(nn.LayerNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(..., H)`` to the same shape."""
-        refuse_others(x)
+        refuse_others(x, self.weight)
         y: Tensor = _LayerNorm.apply(x.reshape(-1, x.shape[-1]), self.weight, self.bias)  # type: ignore[no-untyped-call]
         return y.view(x.shape)
 

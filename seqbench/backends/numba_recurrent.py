@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from seqbench.api import CoreSpec
 from seqbench.backends.kernels.cells import Cell
-from seqbench.backends.kernels.recurrent import Kept, Kernels, Parameters, Steps
+from seqbench.backends.kernels.recurrent import Kept, Kernels, Parameters, Stepper
 from seqbench.backends.numba_arrays import refuse_others, refuse_second_derivative
 from seqbench.backends.numba_threads import numba_threads
 from seqbench.backends.recurrence import Recurrence
@@ -73,12 +73,12 @@ class KernelLayer(RecurrentLayer):
 
     def step(self, x_t: Tensor, state: Any) -> tuple[Tensor, Any]:
         """One step without gradient: ``x_t (B, D)`` to ``y_t (B, H)``."""
-        refuse_others(x_t)
-        threads = torch.get_num_threads()
+        matrices, threads = self.matrices(), torch.get_num_threads()
+        refuse_others(x_t, matrices[0], *_leaves(state))
         # Views are made by numpy, which takes a third of torch's time for one.
         x, start = x_t.detach().contiguous().numpy()[None], _start(state)  # (1, B, D), (n, B, H)
         with numba_threads(threads):
-            y = self._steps(x_t.dtype)(x, start, threads)[:, 0]  # (n, B, H)
+            y = self._stepper(matrices)(x, start, threads)[:, 0]  # (n, B, H)
         if isinstance(state, tuple):
             after = tuple(torch.from_numpy(new) for new in y)
             return after[0], after
@@ -89,13 +89,12 @@ class KernelLayer(RecurrentLayer):
     def _derived(self) -> Derived:
         return Derived()
 
-    def _steps(self, dtype: torch.dtype) -> Steps:
-        """Steps with the parameters as they are, made anew when one has changed; at every step in training."""
-        matrices = self.matrices()
+    def _stepper(self, matrices: tuple[Tensor, Tensor, Tensor, Tensor | None]) -> Stepper:
+        """For the parameters as they are; made anew when one has changed; at every step in training."""
         if self.training:
             self._derived.forget()
         there = [matrix for matrix in matrices if matrix is not None]
-        made: Steps = self._derived.get(there, lambda: Steps(self.kernels, _parameters(matrices, dtype)))
+        made: Stepper = self._derived.get(there, lambda: Stepper(self.kernels, _parameters(matrices)))
         return made
 
     def train(self, mode: bool = True) -> Self:
@@ -186,9 +185,9 @@ def run_sequence(
         ``(B, T, H)`` each.
 
     Raises:
-        Refused: a tensor is not on the CPU, or not of float32 or float64.
+        Refused: a tensor is not on the CPU, or not of float32 or float64, or they differ in that.
     """
-    refuse_others(x)
+    refuse_others(x, matrices[0], *start)
     outputs = kernels.cell.states if every_state else 1
     # Inside the function all of this is known no more: there ``needs_input_grad`` stays true under ``no_grad``.
     learns = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, *matrices, *start))
@@ -210,7 +209,7 @@ class _Sequence(torch.autograd.Function):
     ) -> Tensor | tuple[Tensor, ...]:  # fmt: skip
         """See ``run_sequence``."""
         ctx.kernels, ctx.outputs, ctx.threads = kernels, outputs, torch.get_num_threads()
-        ctx.parameters = _parameters((W, U, b_x, b_h), x.dtype)
+        ctx.parameters = _parameters((W, U, b_x, b_h))
         y, kept = _forward(ctx, learns, x, start)  # (outputs, T, B, H) or (outputs, B, T, H)
         if learns:
             ctx.save_for_backward(x, W, U, b_x, b_h, *start)
@@ -262,8 +261,9 @@ _NO_START = {dtype: np.empty((0, 0, 0), same) for dtype, same in _DTYPES.items()
 _NO_BIAS = {dtype: np.empty(0, same) for dtype, same in _DTYPES.items()}
 
 
-def _parameters(matrices: tuple[Tensor | None, ...], dtype: torch.dtype) -> Parameters:
-    return Parameters(*(_NO_BIAS[dtype] if p is None else p.detach().contiguous().numpy() for p in matrices))
+def _parameters(matrices: tuple[Tensor, Tensor, Tensor, Tensor | None]) -> Parameters:
+    none = _NO_BIAS[matrices[0].dtype]
+    return Parameters(*(none if p is None else p.detach().contiguous().numpy() for p in matrices))
 
 
 def _in_memory_order(x: Tensor) -> tuple[Any, bool]:

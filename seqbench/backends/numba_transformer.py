@@ -78,11 +78,11 @@ def run_stack(
         ``y (B, T, H)``, 0 beyond ``lengths``, and the caches afterwards.
 
     Raises:
-        Refused: a tensor is not on the CPU, or not of float32 or float64.
+        Refused: a tensor is not on the CPU, or not of float32 or float64, or they differ in that.
     """
-    refuse_others(x)
     contexts = {"self": caches, "memory": memory}
     tensors = [x, *_tensors(layers, contexts), *layers.norm]
+    refuse_others(*tensors)
     # The function cannot know: inside it there is never a gradient, and its ``needs_input_grad`` ignores ``no_grad``.
     training = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
     start, seen = (None if context is None else context.counts.numpy() for context in (caches, memory))
@@ -255,9 +255,9 @@ def run_step(stepper: Stepper, x: Tensor, caches: Context, memory: Context | Non
     """One step of each sequence without gradient: ``x (B, D)`` to ``y (B, H)``, keys and values into the caches.
 
     Raises:
-        Refused: a tensor is not on the CPU, or not of float32 or float64.
+        Refused: a tensor is not on the CPU, or not of float32 or float64, or they differ in that.
     """
-    refuse_others(x)
+    refuse_others(x, *(keys for keys, _ in caches.pairs))
     own = [(keys.detach().numpy(), values.detach().numpy()) for keys, values in caches.pairs]
     read = (
         None if memory is None else [(keys.detach().numpy(), values.detach().numpy()) for keys, values in memory.pairs]
@@ -274,7 +274,7 @@ class FastLinear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(..., K)`` to ``(..., N)``."""
-        refuse_others(x)
+        refuse_others(x, self.weight)
         y: Tensor = _Linear.apply(x.reshape(-1, x.shape[-1]), self.weight, self.bias)  # type: ignore[no-untyped-call]
         return y.view(*x.shape[:-1], -1)
 

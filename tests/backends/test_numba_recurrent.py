@@ -133,6 +133,10 @@ def test_other_devices_and_numbers_are_refused() -> None:
         core(torch.zeros(1, 2, 5, device="meta"))
     with pytest.raises(Refused, match=r"float32 or float64, not in torch\.bfloat16"):
         core.to(torch.bfloat16)(torch.zeros(1, 2, 5, dtype=torch.bfloat16))
+    double, x = core_of(gru.card, {}, "numba", CoreSpec(5, 6), torch.float64).eval(), torch.zeros(1, 2, 5)
+    for run in (lambda: double(x), lambda: double.step(x[:, 0], double.initial_state(1, 2))):
+        with pytest.raises(Refused, match=r"the input is of torch\.float32, parameters or state are of torch\.float64"):
+            run()
 
 
 def test_inputs_of_any_stride_are_read() -> None:

@@ -339,6 +339,17 @@ def test_a_second_derivative_is_refused() -> None:
         torch.autograd.grad(core(x)[0].sum(), x, create_graph=True)
 
 
+def test_inputs_and_states_of_other_sizes_are_refused() -> None:
+    """The kernels would read and write what lies behind them."""
+    core = core_of(card, {}, "numba", CoreSpec(5, 6), torch.float64).eval()
+    x = torch.zeros(3, 2, 5, dtype=torch.float64)
+    for run in (lambda: core(x[..., :4]), lambda: core.step(x[:, 0, :4], core.initial_state(3, 2))):
+        with pytest.raises(ValueError, match="the input has 4 numbers a step; expected 5"):
+            run()
+    with pytest.raises(ValueError, match="the state is of 2 sequences; expected 3"):
+        core.step(x[:, 0], core.initial_state(2, 2))
+
+
 def test_other_devices_and_numbers_are_refused() -> None:
     core = core_of(card, {}, "numba", CoreSpec(5, 6), torch.float32).eval()
     with pytest.raises(Refused, match="runs on the CPU, not on meta"):
@@ -348,6 +359,10 @@ def test_other_devices_and_numbers_are_refused() -> None:
         half(torch.zeros(1, 2, 5, dtype=torch.bfloat16))
     with pytest.raises(Refused, match=r"float32 or float64, not in torch\.bfloat16"):
         half.step(torch.zeros(1, 5, dtype=torch.bfloat16), half.initial_state(1, 2))
+    double, x = core_of(card, {}, "numba", CoreSpec(5, 6), torch.float64).eval(), torch.zeros(1, 2, 5)
+    for run in (lambda: double(x), lambda: double.step(x[:, 0], double.initial_state(1, 2))):
+        with pytest.raises(Refused, match=r"the input is of torch\.float32, parameters or state are of torch\.float64"):
+            run()
 
 
 def test_inputs_of_any_stride_are_read() -> None:

@@ -306,6 +306,19 @@ def test_a_parameter_changed_before_the_backward_pass_is_noticed() -> None:
         loss.backward()
 
 
+def test_steps_of_other_sizes_are_refused_and_one_for_which_the_cache_has_no_room() -> None:
+    """The kernels would read and write what lies behind them."""
+    core = core_of(card, {"positions": "none"}, "numba", CoreSpec(5, 8), torch.float64).eval()
+    x = torch.zeros(3, 5, dtype=torch.float64)
+    with pytest.raises(ValueError, match="the input has 4 numbers a step; expected 5"):
+        core.step(x[:, :4], core.initial_state(3, 2))
+    with pytest.raises(ValueError, match="the state is of 2 sequences; expected 3"):
+        core.step(x, core.initial_state(2, 2))
+    _, state = core.step(x, core.initial_state(3, 1))
+    with pytest.raises(ValueError, match="the cache is full: it was made for 1 step"):
+        core.step(x, state)
+
+
 @backends
 def test_other_devices_and_numbers_are_refused(backend: str) -> None:
     core = core_of(card, {"positions": "none"}, backend, CoreSpec(8, 8), torch.float32)
@@ -313,6 +326,13 @@ def test_other_devices_and_numbers_are_refused(backend: str) -> None:
         core(torch.zeros(1, 2, 8, device="meta"))
     with pytest.raises(Refused, match=r"float32 or float64, not in torch\.bfloat16"):
         core.to(torch.bfloat16)(torch.zeros(1, 2, 8, dtype=torch.bfloat16))
+    double, x = (
+        core_of(card, {"positions": "none"}, backend, CoreSpec(8, 8), torch.float64).eval(),
+        torch.zeros(1, 2, 8),
+    )
+    for run in (lambda: double(x), lambda: double.step(x[:, 0], double.initial_state(1, 2))):
+        with pytest.raises(Refused, match=r"the input is of torch\.float32, parameters or state are of torch\.float64"):
+            run()
 
 
 @backends

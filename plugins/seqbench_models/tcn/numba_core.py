@@ -50,7 +50,7 @@ class Stack(torch_core.Stack):
         if self.plain or (self.training and self._dropout):
             y, after = self.chunk(x_t.unsqueeze(1), state, None)
             return y.squeeze(1), after
-        refuse_others(x_t)
+        refuse_others(x_t, state[0])
         if self.training:
             self._stepper.forget()
         tensors = self._filters.tensors()

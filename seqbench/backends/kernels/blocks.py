@@ -18,6 +18,7 @@ from seqbench.backends.kernels.jit import cached, cached_parallel, prange
 from seqbench.backends.kernels.padding import padded
 from seqbench.backends.kernels.recurrent import parts_of
 from seqbench.backends.kernels.rings import Before, Ring
+from seqbench.backends.kernels.sizes import check_input, check_sequences
 from seqbench.backends.kernels.sources import kernel_sources
 from seqbench.backends.kernels.target import HOST
 from seqbench.backends.kernels.workspace import Workspace, aligned
@@ -262,7 +263,11 @@ class Kernels:
             before: a state, or None: nothing before the first step.
             training: keep what the backward pass needs.
             threads: parts of the batch that run at the same time.
+
+        Raises:
+            ValueError: ``x`` is of another width than the parameters.
         """
+        check_input(x.shape[2], blocks[0].sizes[0])
         frame, rings = self._frame(x, before, threads), rings_of(blocks)
         after = None if before is None else np.empty_like(before.past)
         kept: list[Workspace] = []
@@ -387,14 +392,20 @@ class Stepper:
         for block, size in zip(blocks, sizes, strict=True):
             pack(block.V, block.g, block.b, self._tape[at : at + size])
             at += size
-        self._sizes, self._outputs = np.array(channels), channels[-1]
+        self._sizes, self._inputs, self._outputs = np.array(channels), channels[0], channels[-1]
         self._dilations = np.array([block.dilation for block in blocks])
         self._K = blocks[0].V[0].shape[2]
         self._scratch = (self._K + 4) * max(rounded)
 
     def __call__(self, x: Array, past: Array, position: Array) -> Array:
-        """``x (B, D)`` to ``y (B, C)``; ``past`` and ``position`` go on, in place."""
+        """``x (B, D)`` to ``y (B, C)``; ``past`` and ``position`` go on, in place.
+
+        Raises:
+            ValueError: ``x`` is of another width than the parameters, or of other sequences than the past.
+        """
         B, dtype = x.shape[0], x.dtype
+        check_input(x.shape[1], self._inputs)
+        check_sequences(len(past), B)
         y, scratch = np.empty((B, self._outputs), dtype), np.empty(B * self._scratch, dtype)
         self._step(x, past, position, self._sizes, self._dilations, self._K, self._tape, scratch, y)
         return y

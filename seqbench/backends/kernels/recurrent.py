@@ -18,6 +18,7 @@ from seqbench.backends.kernels import engine, plain
 from seqbench.backends.kernels.cells import Cell
 from seqbench.backends.kernels.jit import cached, cached_parallel, compiled, prange
 from seqbench.backends.kernels.padding import padded
+from seqbench.backends.kernels.sizes import check_input
 from seqbench.backends.kernels.workspace import Workspace, aligned
 
 Array = Any
@@ -232,14 +233,13 @@ class Kernels:
         return Gradients(dx, found[0], Parameters(*found[1:]))
 
     def check_sizes(self, x: Array, start: Array, B: int, p: Parameters) -> None:
-        """Whether input and states fit the parameters and one another: kernels would read whatever lies behind them.
+        """Whether input and states fit the parameters and one another.
 
         Raises:
             ValueError: they do not.
         """
-        D, expected = p.W.shape[1], (self.cell.states, B, p.U.shape[1])
-        if x.shape[2] != D:
-            raise ValueError(f"the input has {x.shape[2]} numbers a step; expected {D}")
+        check_input(x.shape[2], p.W.shape[1])
+        expected = self.cell.states, B, p.U.shape[1]
         if start.size and start.shape != expected:
             raise ValueError(f"the state has shape {start.shape}; expected {expected}: states, sequences, width")
 
@@ -266,7 +266,7 @@ class Kernels:
         return slow(self.cell) if self.plain else fast(self.cell), 1, ()
 
 
-class Steps:
+class Stepper:
     """Single steps of a layer without gradient, one after another, with parameters that do not change.
 
     At one sequence a step takes a few microseconds, as long as making a few arrays in Python: so the matrices stay

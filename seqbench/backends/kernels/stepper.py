@@ -12,6 +12,7 @@ from seqbench.backends.kernels import step
 from seqbench.backends.kernels.jit import cached
 from seqbench.backends.kernels.padding import lanes
 from seqbench.backends.kernels.rows import Pair
+from seqbench.backends.kernels.sizes import check_input, check_sequences
 from seqbench.backends.kernels.sources import kernel_sources
 from seqbench.backends.kernels.stack import Stack
 from seqbench.backends.kernels.transformer import Parameters
@@ -89,6 +90,7 @@ class Stepper:
         self, stack: Stack, front: Front, sublayers: list[tuple[str, Parameters]], norm: tuple[Array, Array] | None
     ) -> None:
         self.stack, self.norm = stack, norm
+        self._inputs = front.W.shape[1] if front.W.size else sublayers[0][1].norm_w.size
         self.front = front._replace(W=front.W.reshape(-1), table=front.table.reshape(-1))
         self.sublayers = [(kind, Parameters(*(W.reshape(-1) for W in p))) for kind, p in sublayers]
         self._room: tuple[int, int] = (0, 0)
@@ -108,10 +110,20 @@ class Stepper:
 
         Returns:
             ``y (B, H)``.
+
+        Raises:
+            ValueError: ``x`` is of another width than the parameters, or of other sequences than caches and memories,
+                or a cache is full.
         """
         (B, D), H, stack, run = x.shape, self.sublayers[0][1].norm_w.size, self.stack, calls()
         pairs = {"self": iter(caches), "memory": iter(memories or ())}
-        longest = max(keys.shape[2] for keys, _ in [*caches[:1], *(memories or [])[:1]])
+        read = [*caches[:1], *(memories or [])[:1]]
+        longest = max(keys.shape[2] for keys, _ in read)
+        check_input(D, self._inputs)
+        for found in (start, *(keys for keys, _ in read)):
+            check_sequences(len(found), B)
+        if caches and start.max() >= caches[0][0].shape[2]:
+            raise ValueError(f"the cache is full: it was made for {caches[0][0].shape[2]} steps")
         h = np.empty(B * H, x.dtype)
         normal, inside, heads, scratch = self._room_for(B, H, longest, x.dtype)
         run.embed(x.reshape(-1), B, D, *self.front, start, h)
