@@ -13,6 +13,7 @@ from seqbench.backends.kernels.gemm import (
     multiply,
     multiply_blocks,
     multiply_columns,
+    multiply_onto,
     multiply_transposed,
     pack_block,
 )
@@ -36,7 +37,10 @@ def padded(n: int, dtype: type) -> int:
 def test_adds_the_product_with_packed_rows(
     dtype: type, outer: int, inner: int, K: int, H: int, blocks: int, seed: int
 ) -> None:
-    """``C += A W'`` with the gates' rows packed apart, the batch and the time in either order."""
+    """``C += A W'`` with the gates' rows packed apart, the batch and the time in either order.
+
+    And ``C = base + A W'``, where the base is one row for all, or rows in an order of their own.
+    """
     rng, Hp = np.random.default_rng(seed), padded(H, dtype)
     A = rng.normal(size=(inner, outer, K)).astype(dtype).transpose(1, 0, 2)  # strides in the other order
     W = rng.normal(size=(blocks * H, K)).astype(dtype)
@@ -46,9 +50,34 @@ def test_adds_the_product_with_packed_rows(
     C = np.ones((outer, inner, N), dtype)
     strides = (A.strides[0] // A.itemsize, A.strides[1] // A.itemsize)
     multiply(A, 0, *strides, outer, inner, 1, K, packed, 0, N, C.reshape(-1), 0, inner * N, N)
-    want = np.ones((outer, inner, blocks, Hp))
-    want[..., :H] += (A.astype(float) @ W.T.astype(float)).reshape(outer, inner, blocks, H)
-    np.testing.assert_allclose(C, want.reshape(C.shape), rtol=0, atol=DTYPES[dtype])
+    product = np.zeros((outer, inner, blocks, Hp))
+    product[..., :H] = (A.astype(float) @ W.T.astype(float)).reshape(outer, inner, blocks, H)
+    product = product.reshape(C.shape)
+    np.testing.assert_allclose(C, 1 + product, rtol=0, atol=DTYPES[dtype])
+    bias, many = rng.normal(size=N).astype(dtype), rng.normal(size=(inner, outer, N)).astype(dtype)
+    for base, apart in ((bias, (0, 0)), (many, (N, outer * N))):
+        C[...] = np.nan
+        multiply_onto(
+            A,
+            0,
+            *strides,
+            outer,
+            inner,
+            1,
+            K,
+            packed,
+            0,
+            N,
+            C.reshape(-1),
+            0,
+            inner * N,
+            N,
+            base.reshape(-1),
+            0,
+            *apart,
+        )
+        want = product + (base if base is bias else base.transpose(1, 0, 2))
+        np.testing.assert_allclose(C, want, rtol=0, atol=DTYPES[dtype])
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

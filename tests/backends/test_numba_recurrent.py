@@ -14,7 +14,9 @@ from torch import Tensor
 
 from seqbench import conformance
 from seqbench.api import CoreSpec, Refused
-from seqbench.backends.kernels.recurrent import Kernels, fast
+from seqbench.backends.kernels.cells import Cell
+from seqbench.backends.kernels.recurrent import Kernels, Parameters, fast
+from seqbench.backends.kernels.vector import tanh, zero
 from seqbench.registry import Registry
 from seqbench.states import leaves, map_leaves
 from seqbench_models import gru, janet, lstm, rnn
@@ -188,11 +190,46 @@ def test_a_cell_that_gives_too_few_values_is_told_so() -> None:
 
     wrong = replace(CELLS["tanh"], name="wrong", states=2)
     one = torch.zeros(1, 1, 4).numpy()
-    from seqbench.backends.kernels.recurrent import Parameters
-
     p = Parameters(one[0].repeat(4, 0), one[0].repeat(4, 0), one[0, 0], one[0, 0])
     with pytest.raises(Exception, match="cell wrong: 1 values where there are 2"):
         Kernels(wrong).forward(one, True, p, one[:0], outputs=1, training=True)
+
+
+def test_a_slot_that_the_state_alone_fills_begins_with_its_bias() -> None:
+    """Beside slots that both fill: ``h = tanh(a_0) + a_1``, where two blocks and no input are in ``a_1``."""
+
+    def forward(a, before, constants):
+        t = tanh(a[0])
+        return (t + a[1],), (t, a[1])
+
+    def backward(kept, before, after, d, constants):
+        return (d[0] * (1 - kept[0] * kept[0]), d[0]), (zero(d[0]),)
+
+    cell = Cell("half fed", gates=1, slots=2, recurrent=(0, 1, 1), forward=forward, backward=backward)
+    assert cell.runs == ((0, 1, 0), (1, 1, 1), (1, 1, 2))
+    assert cell.first_runs == (False, True, False)
+    generator, (T, B, D, H) = torch.Generator().manual_seed(0), (5, 3, 4, 6)
+    shapes = ((H, D), (3 * H, H), (H,), (3 * H,), (T, B, D), (1, B, H))
+    W, U, b_x, b_h, x, h = given = [
+        torch.randn(shape, generator=generator, dtype=torch.float64).requires_grad_() for shape in shapes
+    ]
+    states, (h,) = [], h
+    for t in range(T):
+        a = h @ U.T + b_h
+        h = torch.tanh(x[t] @ W.T + b_x + a[:, :H]) + a[:, H : 2 * H] + a[:, 2 * H :]
+        states.append(h)
+    want = torch.stack(states)
+    theirs = torch.autograd.grad(weighted_sum([want]), given)
+    d_y = torch.autograd.grad(weighted_sum([y := want.detach().requires_grad_()]), y)[0]
+
+    p = Parameters(*(leaf.detach().numpy() for leaf in given[:4]))
+    kernels, start = Kernels(cell), given[5].detach().numpy()
+    got, kept = kernels.forward(x.detach().numpy(), True, p, start, outputs=1, training=True)
+    torch.testing.assert_close(torch.from_numpy(got[0]), want, rtol=0, atol=1e-10)
+    ours = kernels.backward(kept, p, d_y.numpy()[None], True)
+    found = (*(getattr(ours.parameters, name) for name in ("W", "U", "b_x", "b_h")), ours.x, ours.states)
+    for one, other in zip(found, theirs, strict=True):
+        torch.testing.assert_close(torch.from_numpy(one), other, rtol=0, atol=1e-9)
 
 
 def test_compiled_functions_are_kept_on_disk() -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from seqbench.backends.kernels.cells import Cell
-from seqbench.backends.kernels.vector import sigmoid, tanh
+from seqbench.backends.kernels.vector import exp, tanh
 from seqbench.backends.recurrence import Recurrence
 
 if TYPE_CHECKING:
@@ -13,24 +14,34 @@ if TYPE_CHECKING:
 
 
 def forward(a, before, constants):
-    """``h = f h + i g`` with ``f = sigmoid(s)`` and ``i = 1 - sigmoid(s - beta)``; the third slot keeps ``i``."""
-    s, n, _ = a
-    h, beta = before[0], constants[0]
-    f, i, g = sigmoid(s), sigmoid(beta - s), tanh(n)
-    return (f * h + i * g,), (f, g, i)
+    """``h = f h + i g`` with ``f = sigmoid(s)`` and ``i = 1 - sigmoid(s - beta)``, both from ``e = exp(-s)``.
+
+    ``1 - sigmoid(s - beta) = e / (e + exp(-beta))`` saves an exponential, and a number to keep for the derivative.
+    """
+    s, n = a
+    h, e_beta = before[0], constants[0]
+    e, g = exp(-s), tanh(n)
+    f, i = 1 / (1 + e), e / (e + e_beta)
+    return (f * h + i * g,), (e, g)
 
 
 def backward(kept, before, after, d, constants):
     """The derivative: ``s`` opens one gate and closes the other."""
-    f, g, i = kept
-    h, d_h = before[0], d[0]
+    e, g = kept
+    h, d_h, e_beta = before[0], d[0], constants[0]
+    f, i = 1 / (1 + e), e / (e + e_beta)
     d_s = d_h * (h * f * (1 - f) - g * i * (1 - i))
-    return (d_s, d_h * i * (1 - g * g), i), (d_h * f,)
+    return (d_s, d_h * i * (1 - g * g)), (d_h * f,)
 
 
-CELL = Cell("janet", gates=2, slots=3, forward=forward, backward=backward)
+CELL = Cell("janet", gates=2, forward=forward, backward=backward)
+
+
+def constants_of(beta: float) -> tuple[float, ...]:
+    """``exp(-beta)``; beyond 80 on either side the input gate is open or shut in every case, and stays so."""
+    return (math.exp(-min(max(beta, -80.0), 80.0)),)
 
 
 def recurrence(options: Options) -> Recurrence:
     """With its constant."""
-    return Recurrence(CELL, constants=(options.beta,))
+    return Recurrence(CELL, constants=constants_of(options.beta))

@@ -10,7 +10,7 @@ from seqbench.backends.kernels.cells import Cell
 from seqbench.backends.numba_recurrent import KernelLayer
 from seqbench.backends.torch_recurrent import RecurrentLayer
 from seqbench_models.janet import torch_core
-from seqbench_models.janet.cell import CELL
+from seqbench_models.janet.cell import CELL, constants_of
 
 
 class Layer(KernelLayer, torch_core.Layer):
@@ -23,9 +23,9 @@ class Layer(KernelLayer, torch_core.Layer):
 
     @property
     def constants(self) -> tuple[float, ...]:
-        """``beta``."""
+        """Of ``beta``."""
         cell: Any = self.cell  # torch's
-        return (cell.beta,)
+        return constants_of(cell.beta)
 
     def matrices(self) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """One bias, with the input's product."""

@@ -112,37 +112,32 @@ class Compiled:
 @cache
 def fast() -> Compiled:
     """The fast kernels; compiled at their first call, or read from the cache."""
-    digest = kernel_sources()
 
-    @cached
+    @cached(kernel_sources())
     def forward(V, g, b, x, h, f, y, T, masks, dilation, packed, training):
-        _ = digest
         weights, biases = convolution.pack_forward(V, g, b, packed)
         first, last = convolution.rows_of(x, 0, 1)
         convolution.forward_rows(x, h, f, y, T, V, weights, biases, masks, dilation, first, last, training)
 
-    @cached_parallel
+    @cached_parallel(kernel_sources())
     def forward_parallel(V, g, b, x, h, f, y, T, masks, dilation, packed, training, parts):
-        _ = digest
         weights, biases = convolution.pack_forward(V, g, b, packed)
         for part in prange(parts):
             first, last = convolution.rows_of(x, part, parts)
             convolution.forward_rows(x, h, f, y, T, V, weights, biases, masks, dilation, first, last, training)
 
-    @cached
+    @cached(kernel_sources())
     def backward(V, g, x, h, f, y, T, d_y, d_h, d_x, scale, dilation, packed, fresh, d_taps, d_V, d_g, d_b):
-        _ = digest
         weights = convolution.pack_backward(V, g, packed)
         first, last = convolution.rows_of(x, 0, 1)
         convolution.backward_rows(h, f, y, T, d_y, d_h, d_x, V, weights, scale, dilation, first, last, fresh)
         convolution.weight_gradients(x, h, f, T, d_y, d_h, V, dilation, d_taps, 0, 1)
         convolution.parameter_gradients(f, T, d_y, d_h, V, g, d_taps, d_V, d_g, d_b)
 
-    @cached_parallel
+    @cached_parallel(kernel_sources())
     def backward_parallel(
         V, g, x, h, f, y, T, d_y, d_h, d_x, scale, dilation, packed, fresh, d_taps, d_V, d_g, d_b, parts
     ):
-        _ = digest
         weights = convolution.pack_backward(V, g, packed)
         for part in prange(parts):
             first, last = convolution.rows_of(x, part, parts)
@@ -157,16 +152,13 @@ def fast() -> Compiled:
 @cache
 def slow() -> Compiled:
     """Plain loops, on one thread whatever is asked for."""
-    digest = kernel_sources()
 
-    @cached
+    @cached(kernel_sources())
     def forward(V, g, b, x, h, f, y, T, masks, dilation, packed, training):
-        _ = digest
         plain_convolution.plain_forward(V, g, b, x, h, f, y, T, masks, dilation)
 
-    @cached
+    @cached(kernel_sources())
     def backward(V, g, x, h, f, y, T, d_y, d_h, d_x, scale, dilation, packed, fresh, d_taps, d_V, d_g, d_b):
-        _ = digest
         plain_convolution.plain_backward(V, g, x, h, f, y, T, d_y, d_h, d_x, scale, dilation, fresh, d_V, d_g, d_b)
 
     return Compiled(forward, forward, backward, backward)
@@ -175,16 +167,13 @@ def slow() -> Compiled:
 @cache
 def stepping() -> tuple[Callable[..., Any], Callable[..., Any]]:
     """Packing of the tape, and one step."""
-    digest = kernel_sources()
 
-    @cached
+    @cached(kernel_sources())
     def pack(V, g, b, tape):
-        _ = digest
         convolution_step.pack_tape(V, g, b, tape)
 
-    @cached
+    @cached(kernel_sources())
     def step(x, past, position, sizes, dilations, K, tape, scratch, y):
-        _ = digest
         convolution_step.step(x, past, position, sizes, dilations, K, tape, scratch, y)
 
     return pack, step

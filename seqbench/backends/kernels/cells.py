@@ -32,7 +32,7 @@ from numba.core import cgutils, errors, types
 from numba.core.imputils import lower_constant
 from numba.extending import models, overload, register_model, typeof_impl
 
-from seqbench.backends.kernels.jit import compiled, intrinsic
+from seqbench.backends.kernels.jit import compiled_as, intrinsic
 from seqbench.backends.kernels.sources import kernel_sources
 from seqbench.backends.kernels.vector import VectorType, address, llvm_type
 
@@ -86,7 +86,7 @@ class Cell:
 
     @cached_property
     def key(self) -> str:
-        """Name and a digest of all source that the compiled code comes from: what numba's cache goes by."""
+        """Name and a digest of all source that the compiled code comes from: what the compiled code is named by."""
         functions = (self.forward, self.backward, self.between, self.backward_between)
         sources = [inspect.getsource(function) for function in functions if function is not None]
         numbers = f"{self.gates} {self.states} {self.slots} {self.recurrent} {self.late}"
@@ -100,15 +100,26 @@ class Cell:
     @property
     def runs(self) -> tuple[tuple[int, int, int], ...]:
         """Blocks of ``U`` that fill neighbouring slots: ``(first slot, slots, first block)``, the late ones last."""
-        found: list[tuple[int, int, int]] = []
-        early = len(self.recurrent) - self.late
+        return tuple(run for run, _ in self._runs)
+
+    @property
+    def first_runs(self) -> tuple[bool, ...]:
+        """Of each run, whether nothing fills its slots before: neither the input nor an earlier run."""
+        return tuple(first for _, first in self._runs)
+
+    @cached_property
+    def _runs(self) -> list[tuple[tuple[int, int, int], bool]]:
+        found: list[tuple[tuple[int, int, int], bool]] = []
+        early, filled = len(self.recurrent) - self.late, set(range(self.gates))
         for block, slot in enumerate(self.recurrent):
-            last = found[-1] if found else None
-            if last and last[0] + last[1] == slot and block != early:
-                found[-1] = (last[0], last[1] + 1, last[2])
+            first = slot not in filled
+            filled.add(slot)
+            (begin, count, start), as_last = found[-1] if found else ((slot, 0, block), None)
+            if first == as_last and begin + count == slot and block != early:
+                found[-1] = (begin, count + 1, start), first
             else:
-                found.append((slot, 1, block))
-        return tuple(found)
+                found.append(((slot, 1, block), first))
+        return found
 
     @property
     def early_runs(self) -> int:
@@ -174,15 +185,19 @@ def numbers_of(cell: Cell) -> Any:
     """``gates, slots, states, early runs, runs`` of a cell."""
 
 
+def first_runs_of(cell: Cell) -> Any:
+    """``cell.first_runs``."""
+
+
 @overload(forward)
 def _forward(cell, a, before, constants):
-    function = compiled(cell.cell.forward)
+    function = compiled_as(cell.cell.key)(cell.cell.forward)
     return lambda cell, a, before, constants: function(a, before, constants)
 
 
 @overload(backward)
 def _backward(cell, kept, before, after, d, constants):
-    function = compiled(cell.cell.backward)
+    function = compiled_as(cell.cell.key)(cell.cell.backward)
     return lambda cell, kept, before, after, d, constants: function(kept, before, after, d, constants)
 
 
@@ -190,7 +205,7 @@ def _backward(cell, kept, before, after, d, constants):
 def _between(cell, a, before, constants):
     if cell.cell.between is None:
         return lambda cell, a, before, constants: before[0]
-    function = compiled(cell.cell.between)
+    function = compiled_as(cell.cell.key)(cell.cell.between)
     return lambda cell, a, before, constants: function(a, before, constants)
 
 
@@ -198,7 +213,7 @@ def _between(cell, a, before, constants):
 def _backward_between(cell, kept, before, d_between, constants):
     if cell.cell.backward_between is None:
         return lambda cell, kept, before, d_between, constants: (kept, before)
-    function = compiled(cell.cell.backward_between)
+    function = compiled_as(cell.cell.key)(cell.cell.backward_between)
     return lambda cell, kept, before, d_between, constants: function(kept, before, d_between, constants)
 
 
@@ -206,6 +221,12 @@ def _backward_between(cell, kept, before, d_between, constants):
 def _numbers_of(cell):
     c = cell.cell
     found = (c.gates, c.slots, c.states, c.early_runs, c.runs)
+    return lambda cell: found
+
+
+@overload(first_runs_of)
+def _first_runs_of(cell):
+    found = cell.cell.first_runs
     return lambda cell: found
 
 

@@ -29,6 +29,7 @@ from seqbench.backends.kernels.cells import (
     backward,
     backward_between,
     between,
+    first_runs_of,
     forward,
     load_slots,
     load_states,
@@ -36,7 +37,16 @@ from seqbench.backends.kernels.cells import (
     store_slots,
     store_states,
 )
-from seqbench.backends.kernels.gemm import BLOCK, CHUNK, aligned, lanes_of, multiply, multiply_blocks, pack_block
+from seqbench.backends.kernels.gemm import (
+    BLOCK,
+    CHUNK,
+    aligned,
+    lanes_of,
+    multiply,
+    multiply_blocks,
+    multiply_onto,
+    pack_block,
+)
 from seqbench.backends.kernels.jit import compiled, merged
 from seqbench.backends.kernels.packing import pack_backward, pack_forward, without_padding
 from seqbench.backends.kernels.vector import load, number, put, store
@@ -168,21 +178,22 @@ def forward_rows(cell, constants, size, x, W, U, bias, states, gates, mid, y, fi
     for t0 in range(0, T, steps):
         t1 = min(T, t0 + steps)
         g0 = ((t0 if training else 0) * B + first) * row
-        for t in range(t1 - t0):
-            for b in range(rows):
-                copy(bias, 0, gates, g0 + (t * B + b) * row, row)
         x_at = t0 * size.x_t + first * size.x_b
         n, zero = t1 - t0, np.int64(0)
-        multiply(x, x_at, size.x_t, size.x_b, n, rows, 1, D, W, zero, n_gates * Hp, gates, g0, B * row, row)
+        multiply_onto(
+            x, x_at, size.x_t, size.x_b, n, rows, 1, D, W, zero, n_gates * Hp, gates, g0, B * row, row,
+            bias, zero, zero, zero,
+        )  # fmt: skip
         for t in range(t0, t1):
-            _one_step(cell, constants, size, U, states, gates, mid, t, g0 + (t - t0) * B * row, first, rows, training)
+            g = g0 + (t - t0) * B * row
+            _one_step(cell, constants, size, U, bias, states, gates, mid, t, g, first, rows, training)
             for k in range(y.size // (T * B * H)):
                 s = ((k * size.places + (t + 1) % size.places) * B + first) * Hp
                 _copy_rows(states, s, Hp, y, k * T * B * H + t * y_t + first * y_b, y_b, rows, H)
 
 
 @merged
-def _one_step(cell, constants, size, U, states, gates, mid, t, g, first, rows, training):
+def _one_step(cell, constants, size, U, bias, states, gates, mid, t, g, first, rows, training):
     """Step ``t``, the inputs' part of the gates being at ``g``."""
     _, slots, _, early, runs = numbers_of(cell)
     B, H, Hp = size.B, size.H, size.Hp
@@ -199,9 +210,14 @@ def _one_step(cell, constants, size, U, states, gates, mid, t, g, first, rows, t
                     before = load_states(cell, states, s + b * Hp + o, apart)
                     store(mid, from_ + b * Hp + o, between(cell, a, before, constants))
         slot, count, block = runs[r]
-        multiply(
-            read, from_, Hp, Hp, np.int64(1), rows, 1, H, U, block * H * Hp, count * Hp, gates, g + slot * Hp, row, row
-        )
+        to = g + slot * Hp
+        base, base_at, base_row = gates, to, row
+        if first_runs_of(cell)[r]:
+            base, base_at, base_row = bias, slot * Hp, np.int64(0)
+        multiply_onto(
+            read, from_, Hp, Hp, np.int64(1), rows, 1, H, U, block * H * Hp, count * Hp, gates, to, row, row,
+            base, base_at, base_row, base_row,
+        )  # fmt: skip
     for b in range(rows):
         for o in range(0, Hp, lanes):
             a = load_slots(cell, gates, g + b * row + o, Hp)
@@ -276,7 +292,9 @@ def backward_rows(cell, constants, size, W, U, states, gates, mid, d_y, d_t, d_b
     row = slots * Hp
     rows = last - first
     steps = block_steps(rows)
-    dx_rows = aligned(min(T, steps) * rows * Dp, dx.dtype)  # padded, so that whole vectors can be added
+    zeros = aligned(Dp, dx.dtype)
+    zeros[:] = 0
+    padded = aligned(0 if Dp == D else min(T, steps) * rows * Dp, dx.dtype)  # a product writes whole vectors
     t1 = T
     while t1 > 0:
         t0 = max(0, t1 - steps)
@@ -286,12 +304,17 @@ def backward_rows(cell, constants, size, W, U, states, gates, mid, d_y, d_t, d_b
                 _add_rows(d_y, source, d_b, d_states, (k * B + first) * Hp, Hp, rows, H)
             _one_step_back(cell, constants, size, U, states, gates, mid, d_states, t, first, rows)
         g = (t0 * B + first) * row
-        dx_rows[: (t1 - t0) * rows * Dp] = 0
         n, zero = t1 - t0, np.int64(0)
-        multiply(gates, g, B * row, row, n, rows, 1, n_gates * Hp, W, zero, Dp, dx_rows, zero, rows * Dp, Dp)
-        for t in range(t0, t1):
+        target, to, step, one = dx, t0 * size.x_t + first * size.x_b, size.x_t, size.x_b
+        if Dp > D:
+            target, to, step, one = padded, zero, rows * Dp, Dp
+        multiply_onto(
+            gates, g, B * row, row, n, rows, 1, n_gates * Hp, W, zero, Dp, target, to, step, one,
+            zeros, zero, zero, zero,
+        )  # fmt: skip
+        for t in range(t0, t1 if Dp > D else t0):
             to = t * size.x_t + first * size.x_b
-            _copy_rows(dx_rows, (t - t0) * rows * Dp, Dp, dx, to, size.x_b, rows, D)
+            _copy_rows(padded, (t - t0) * rows * Dp, Dp, dx, to, size.x_b, rows, D)
         t1 = t0
 
 

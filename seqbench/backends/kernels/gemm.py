@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba.core import types
+from numba.core import cgutils, types
 
 from seqbench.backends.kernels.jit import compiled, intrinsic
 from seqbench.backends.kernels.target import HOST
@@ -31,24 +31,29 @@ CHUNK = 1024
 
 
 def _tile(rows: int, vectors: int) -> Any:
-    """The kernel: ``c[:rows, :vectors * lanes] += a[:rows, :K] @ b``, ``K >= 1``, sums in registers.
+    """The kernel: ``c[:rows, :vectors * lanes] = base + a[:rows, :K] @ b``, ``K >= 1``, sums in registers.
 
-    ``tile(a, a_at, a_row, a_column, b, b_at, b_step, b_panel, c, c_at, c_row, K)``: ``a`` starts at element ``a_at``;
-    ``b_step`` is a row of a panel, ``b_panel`` the distance of two panels.
+    ``tile(a, a_at, a_row, a_column, b, b_at, b_step, b_panel, c, c_at, c_row, base, base_at, base_row, K)``: ``a``
+    starts at element ``a_at``; ``b_step`` is a row of a panel, ``b_panel`` the distance of two panels.
     """
 
     @intrinsic
     def tile(
         _typing: Any, a: Any, a_at: Any, a_row: Any, a_column: Any, b: Any, b_at: Any, b_step: Any, b_panel: Any,
-        c: Any, c_at: Any, c_row: Any, K: Any,
+        c: Any, c_at: Any, c_row: Any, base: Any, base_at: Any, base_row: Any, K: Any,
     ) -> Any:  # fmt: skip
         index = types.intp
 
         def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-            Tile(context, builder, rows, vectors, (a, b, c)).emit(*arguments)
+            *operands, base_, base_at_, base_row_, K_ = arguments
+            added = (base, base_, base_at_, base_row_)
+            _Adding(context, builder, rows, vectors, (a, b, c), added).emit(*[*operands, K_])
             return context.get_dummy_value()
 
-        return types.void(a, index, index, index, b, index, index, index, c, index, index, index), generate
+        signature = types.void(
+            a, index, index, index, b, index, index, index, c, index, index, base, index, index, index
+        )
+        return signature, generate
 
     return tile
 
@@ -104,16 +109,16 @@ class Tile:
         self._finish(places, new)
 
     def _begin(self, places: list[Any]) -> None:
-        """Before the loop."""
+        """Have ``C`` fetched into the cache while the sums are made: it may be larger than the cache."""
+        builder, byte, number = self.builder, ir.IntType(8).as_pointer(), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
+        prefetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+        for_writing, all_levels, data = number(1), number(3), number(1)
+        for place in places:
+            builder.call(prefetch, [builder.bitcast(place, byte), for_writing, all_levels, data])
 
     def _finish(self, places: list[Any], sums: list[Any]) -> None:
-        """Write the sums, row by row.
-
-        Added at the end, what is there costs one rounding; at the start, one for each of the K additions.
-        """
-        builder = self.builder
-        for place, total in zip(places, sums, strict=True):
-            builder.store(builder.fadd(builder.load(place, align=self.align), total), place, align=self.align)
+        """Write the sums, row by row."""
 
     def _one_k(self, sums: list[Any], a: Any, a_k: Any, a_row: Any, b: Any, b_k: Any, b_panel: Any) -> list[Any]:
         builder, new = self.builder, []
@@ -129,6 +134,26 @@ class Tile:
             row = sums[i * self.vectors : (i + 1) * self.vectors]
             new += [multiply_add(builder, number, column, total) for column, total in zip(columns, row, strict=True)]
         return new
+
+
+class _Adding(Tile):
+    """A tile whose sums are added to a matrix, which may be ``C`` itself.
+
+    Added at the end, it costs one rounding; at the start, one for each of the K additions.
+    """
+
+    def __init__(self, *arguments: Any) -> None:
+        *most, self.base = arguments
+        super().__init__(*most)
+
+    def _finish(self, places: list[Any], sums: list[Any]) -> None:
+        builder = self.builder
+        array_type, array, at, apart = self.base
+        for n, (place, total) in enumerate(zip(places, sums, strict=True)):
+            row, vector = divmod(n, self.vectors)
+            offset = builder.add(at, builder.add(builder.mul(apart, self._int(row)), self._int(vector * self.lanes)))
+            base = builder.load(self._pointer(array_type, array, offset, self.vector), align=self.align)
+            builder.store(builder.fadd(base, total), place, align=self.align)
 
 
 _many_two, _some_two, _one_two = _tile(MANY, 2), _tile(SOME, 2), _tile(ONE, 2)
@@ -149,50 +174,81 @@ def multiply(a, a_at, a_outer, a_inner, outer, inner, a_column, K, b, b_at, N, c
     The rows of ``A`` and ``C`` are pairs of an outer and an inner index with strides of their own: batch and time, in
     either order. ``N`` is rounded up to whole vectors, which ``C`` must have room for.
     """
+    multiply_onto(
+        a, a_at, a_outer, a_inner, outer, inner, a_column, K, b, b_at, N, c, c_at, c_outer, c_inner,
+        c, c_at, c_outer, c_inner,
+    )  # fmt: skip
+
+
+@compiled
+def multiply_onto(
+    a, a_at, a_outer, a_inner, outer, inner, a_column, K, b, b_at, N, c, c_at, c_outer, c_inner,
+    base, base_at, base_outer, base_inner,
+):  # fmt: skip
+    """``C = base + A B``; the rows of ``base`` may be ``C``'s own, or all the same one: a bias."""
     lanes = lanes_of(c)
     if inner < MANY and outer > inner:  # the longer side goes inside, where tiles are cut
         a_outer, a_inner, c_outer, c_inner = a_inner, a_outer, c_inner, c_outer
+        base_outer, base_inner = base_inner, base_outer
         outer, inner = inner, outer
     first = 0
     if outer * inner == 1:
         while first + WIDE * lanes <= N:
             step = 2 * lanes
-            _one_wide(a, a_at, 0, a_column, b, b_at, step, K * step, c, c_at + first, 0, K)
+            _one_wide(a, a_at, 0, a_column, b, b_at, step, K * step, c, c_at + first, 0, base, base_at + first, 0, K)
             first += WIDE * lanes
             b_at += K * WIDE * lanes
     while first < N:
         two = N - first > lanes
         width = 2 * lanes if two else lanes
         for o in range(outer):
-            a_o, c_o = a_at + o * a_outer, c_at + first + o * c_outer
-            _rows(a, a_o, a_inner, a_column, b, b_at, width, two, c, c_o, c_inner, inner, K)
+            a_o, c_o, base_o = a_at + o * a_outer, c_at + first + o * c_outer, base_at + first + o * base_outer
+            _rows(a, a_o, a_inner, a_column, b, b_at, width, two, c, c_o, c_inner, base, base_o, base_inner, inner, K)
         first += width
         b_at += K * width
 
 
 @compiled
-def _rows(a, a_at, a_row, a_column, b, b_at, width, two, c, c_at, c_row, M, K):
+def _rows(a, a_at, a_row, a_column, b, b_at, width, two, c, c_at, c_row, base, base_at, base_row, M, K):
     """One panel of columns: tiles of many rows, then of some, then single rows."""
     i = 0
     if two:
         while i + MANY <= M:
-            _many_two(a, a_at + i * a_row, a_row, a_column, b, b_at, width, 0, c, c_at + i * c_row, c_row, K)
+            _many_two(
+                a, a_at + i * a_row, a_row, a_column, b, b_at, width, 0, c, c_at + i * c_row, c_row,
+                base, base_at + i * base_row, base_row, K,
+            )  # fmt: skip
             i += MANY
         while i + SOME <= M:
-            _some_two(a, a_at + i * a_row, a_row, a_column, b, b_at, width, 0, c, c_at + i * c_row, c_row, K)
+            _some_two(
+                a, a_at + i * a_row, a_row, a_column, b, b_at, width, 0, c, c_at + i * c_row, c_row,
+                base, base_at + i * base_row, base_row, K,
+            )  # fmt: skip
             i += SOME
         while i < M:
-            _one_two(a, a_at + i * a_row, a_row, a_column, b, b_at, width, 0, c, c_at + i * c_row, c_row, K)
+            _one_two(
+                a, a_at + i * a_row, a_row, a_column, b, b_at, width, 0, c, c_at + i * c_row, c_row,
+                base, base_at + i * base_row, base_row, K,
+            )  # fmt: skip
             i += 1
     else:
         while i + MANY <= M:
-            _many_one(a, a_at + i * a_row, a_row, a_column, b, b_at, width, 0, c, c_at + i * c_row, c_row, K)
+            _many_one(
+                a, a_at + i * a_row, a_row, a_column, b, b_at, width, 0, c, c_at + i * c_row, c_row,
+                base, base_at + i * base_row, base_row, K,
+            )  # fmt: skip
             i += MANY
         while i + SOME <= M:
-            _some_one(a, a_at + i * a_row, a_row, a_column, b, b_at, width, 0, c, c_at + i * c_row, c_row, K)
+            _some_one(
+                a, a_at + i * a_row, a_row, a_column, b, b_at, width, 0, c, c_at + i * c_row, c_row,
+                base, base_at + i * base_row, base_row, K,
+            )  # fmt: skip
             i += SOME
         while i < M:
-            _one_one(a, a_at + i * a_row, a_row, a_column, b, b_at, width, 0, c, c_at + i * c_row, c_row, K)
+            _one_one(
+                a, a_at + i * a_row, a_row, a_column, b, b_at, width, 0, c, c_at + i * c_row, c_row,
+                base, base_at + i * base_row, base_row, K,
+            )  # fmt: skip
             i += 1
 
 
@@ -274,7 +330,8 @@ def multiply_blocks(a, M, first, last, b, N, R, c, c_at, c_row):
         for column in range(0, N, wide):
             two = N - column > lanes
             b_step = wide if two else lanes
-            _rows(a, a_at, 1, a_step, b, column * R, b_step, two, c, to + column, c_row, high - low, R)
+            c_block, rows = to + column, high - low
+            _rows(a, a_at, 1, a_step, b, column * R, b_step, two, c, c_block, c_row, c, c_block, c_row, rows, R)
 
 
 @compiled
@@ -291,4 +348,4 @@ def multiply_columns(a, a_at, a_row, first, last, b, b_at, b_row, rows, N, c, c_
         for column in range(0, N, 2 * lanes):
             a_block, b_block = a_at + start * a_row + first, b_at + start * b_row + column
             two, c_block = N - column > lanes, c_at + first * c_row + column
-            _rows(a, a_block, 1, a_row, b, b_block, b_row, two, c, c_block, c_row, last - first, R)
+            _rows(a, a_block, 1, a_row, b, b_block, b_row, two, c, c_block, c_row, c, c_block, c_row, last - first, R)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
+from types import FunctionType
 from typing import Any
 
 import numba
@@ -18,18 +21,51 @@ merged: Any = _njit(error_model="numpy", inline="always")
 inner: Any = _njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
 """The same, but compiled functions alone can call it; the door for Python, left out, takes as long to compile."""
 
-cached: Any = _njit(error_model="numpy", cache=True, no_cfunc_wrapper=True)
-"""Called from Python: kept on disk, next to the source, or in the user's cache where that cannot be written."""
+_kept: Any = _njit(error_model="numpy", cache=True, no_cfunc_wrapper=True)
 
 _NOT_BY_ITSELF = ("comprehension", "reduction", "inplace_binop", "setitem", "numpy", "stencil", "fusion")
 
-cached_parallel: Any = _njit(
+_kept_parallel: Any = _njit(
     error_model="numpy",
     cache=True,
     no_cfunc_wrapper=True,
     parallel=dict.fromkeys(_NOT_BY_ITSELF, False) | {"prange": True},
 )
-"""The same, with loops over ``prange`` whose turns run at the same time; nothing else becomes parallel."""
+
+
+def cached(key: str) -> Callable[[Any], Any]:
+    """Called from Python: kept on disk, next to the source, or in the user's cache where that cannot be written.
+
+    Args:
+        key: what the code depends on besides the function's own file and types; see ``named``.
+    """
+    return lambda function: _kept(named(function, key))
+
+
+def cached_parallel(key: str) -> Callable[[Any], Any]:
+    """The same, with loops over ``prange`` whose turns run at the same time; nothing else becomes parallel."""
+    return lambda function: _kept_parallel(named(function, f"{key}-parallel"))
+
+
+def compiled_as(key: str) -> Callable[[Any], Any]:
+    """``compiled``, for a function that is made anew for each key."""
+    return lambda function: compiled(named(function, key))
+
+
+def named(function: Any, key: str) -> Any:
+    """The function under a name with ``key``, by which numba names its code in memory and its file on disk.
+
+    Otherwise two functions made by one piece of source have one name in memory, once each was compiled in a process
+    of its own and a third loads both from disk; then a call of one of them fails ("'descr' is NULL"). On disk numba
+    sees changes in the file of the outermost function only, so the key has to change with what else it is made from.
+    """
+    copy = FunctionType(
+        function.__code__, function.__globals__, function.__name__, function.__defaults__, function.__closure__
+    )
+    copy.__qualname__ = f"{function.__qualname__}.{re.sub(r'[^0-9A-Za-z_-]', '_', key)}"
+    copy.__module__, copy.__doc__ = function.__module__, function.__doc__
+    return copy
+
 
 prange: Any = numba.prange
 

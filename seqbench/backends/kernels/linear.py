@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba.core import cgutils, types
+from numba.core import types
 
 from seqbench.backends.kernels.gemm import MANY, ONE, SOME, Tile, lanes_of
 from seqbench.backends.kernels.jit import inner, intrinsic, merged
@@ -44,15 +44,6 @@ class _Finishing(Tile):
     def __init__(self, *arguments: Any, way: Any, bias: Any, other: Any) -> None:
         super().__init__(*arguments)
         self.way, self.bias, self.other = way, bias, other
-
-    def _begin(self, places: list[Any]) -> None:
-        """Have ``C`` fetched into the cache while the sums are made: a weight gradient's is larger than the cache."""
-        builder, byte, number = self.builder, ir.IntType(8).as_pointer(), ir.IntType(32)
-        kind = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
-        prefetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
-        for_writing, all_levels, data = number(1), number(3), number(1)
-        for place in places:
-            builder.call(prefetch, [builder.bitcast(place, byte), for_writing, all_levels, data])
 
     def _finish(self, places: list[Any], sums: list[Any]) -> None:
         builder = self.builder

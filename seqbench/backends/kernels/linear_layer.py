@@ -19,19 +19,15 @@ Array = Any
 
 @cache
 def _compiled() -> tuple[Callable[..., Any], Callable[..., Any]]:
-    digest = kernel_sources()
-
-    @cached
+    @cached(kernel_sources())
     def forward(x, R, K, Kp, W, b, packed, y):
-        _ = digest
         N = b.size
         pack(W, N, Kp, K, packed)
         for r in range(0, R, BLOCK):
             multiply(x, r * Kp, Kp, min(BLOCK, R - r), K, packed, N, y, r * N, BIAS, b, x, 0)
 
-    @cached
+    @cached(kernel_sources())
     def backward(x, R, Kp, W, N, packed, dy, dx, dW, db):
-        _ = digest
         Np = db.size
         pack_back(W, Kp, N, packed)
         for r in range(0, R, BLOCK):

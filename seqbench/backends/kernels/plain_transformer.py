@@ -11,12 +11,13 @@ import math
 import numpy as np
 
 from seqbench.backends.kernels.jit import cached
+from seqbench.backends.kernels.sources import kernel_sources
 
 EPSILON = 1e-5
 """Of the layer normalisation: ``nn.LayerNorm``'s."""
 
 
-@cached
+@cached(kernel_sources())
 def linear(x, W, b, y):
     """``y = W x + b`` for each row: ``x (R, K)``, ``W (N, K)``, ``y (R, N)``."""
     for r in range(x.shape[0]):
@@ -26,7 +27,7 @@ def linear(x, W, b, y):
                 y[r, n] += W[n, k] * x[r, k]
 
 
-@cached
+@cached(kernel_sources())
 def linear_back(x, W, dy, dx, dW, db):
     """From ``dy (R, N)``."""
     dx[:] = 0
@@ -38,7 +39,7 @@ def linear_back(x, W, dy, dx, dW, db):
                 dW[n, k] += dy[r, n] * x[r, k]
 
 
-@cached
+@cached(kernel_sources())
 def layer_norm(x, w, b, y):
     """``y = (x - mean) / sqrt(variance + EPSILON) * w + b`` for each row ``(R, H)``."""
     for r in range(x.shape[0]):
@@ -48,7 +49,7 @@ def layer_norm(x, w, b, y):
             y[r, j] = (x[r, j] - mean) / deviation * w[j] + b[j]
 
 
-@cached
+@cached(kernel_sources())
 def layer_norm_back(x, w, dy, dx, dw, db):
     """With ``n`` the normalised row and ``g = dy w``: ``dx = (g - mean(g) - n mean(g n)) / deviation``."""
     for r in range(x.shape[0]):
@@ -62,7 +63,7 @@ def layer_norm_back(x, w, dy, dx, dw, db):
             db[j] += dy[r, j]
 
 
-@cached
+@cached(kernel_sources())
 def activation(x, smooth, y):
     """``relu`` or, with ``smooth``, ``gelu(x) = x Phi(x)``, of each number."""
     for i in range(x.size):
@@ -72,7 +73,7 @@ def activation(x, smooth, y):
             y[i] = 0.0 if x[i] < 0 else x[i]
 
 
-@cached
+@cached(kernel_sources())
 def activation_back(x, smooth, dy, dx):
     """``gelu'(x) = Phi(x) + x phi(x)``."""
     for i in range(x.size):
@@ -83,7 +84,7 @@ def activation_back(x, smooth, dy, dx):
             dx[i] = dy[i] if x[i] > 0 else 0.0
 
 
-@cached
+@cached(kernel_sources())
 def attention(q, k, v, seen, factors, y, p):
     """``y = (softmax(q k' / sqrt(d)) * factors) v`` over the keys that are seen; 0 where there are none.
 
@@ -112,7 +113,7 @@ def attention(q, k, v, seen, factors, y, p):
                         y[b, n, t, j] += p[b, n, t, s] * factor * v[b, n, s, j]
 
 
-@cached
+@cached(kernel_sources())
 def attention_back(q, k, v, p, factors, dy, dq, dk, dv):
     """With ``dp = (dy v') * factors``: the scores' gradient is ``p (dp - sum(p dp))``."""
     B, N, T, d = q.shape

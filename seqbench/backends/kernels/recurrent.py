@@ -16,7 +16,7 @@ import numpy as np
 
 from seqbench.backends.kernels import engine, plain
 from seqbench.backends.kernels.cells import Cell
-from seqbench.backends.kernels.jit import cached, cached_parallel, compiled, prange
+from seqbench.backends.kernels.jit import cached, cached_parallel, compiled_as, prange
 from seqbench.backends.kernels.padding import padded
 from seqbench.backends.kernels.sizes import check_input
 from seqbench.backends.kernels.workspace import Workspace, aligned
@@ -36,7 +36,7 @@ class Compiled:
 def fast(cell: Cell) -> Compiled:
     """Of a cell; compiled at their first call, or read from the cache."""
 
-    @cached
+    @cached(cell.key)
     def forward(constants, x, time_first, W, U, b_x, b_h, start, outputs, training, room, packed, fresh):
         size, x_ = engine.sizes_of(x, time_first, U, training), x.reshape(-1)
         states, gates, mid = engine.buffers_in(cell, room, size, training, 1)
@@ -48,7 +48,7 @@ def fast(cell: Cell) -> Compiled:
         )
         return y.reshape(outputs, x.shape[0], x.shape[1], size.H)
 
-    @cached
+    @cached(cell.key)
     def backward(constants, x, time_first, W, U, b_h, room, d_y, d_time_first):
         size, x_, d_y_ = engine.sizes_of(x, time_first, U, True), x.reshape(-1), d_y.reshape(-1)
         d_t, d_b = (size.B * size.H, size.H) if d_time_first else (size.H, size.T * size.H)
@@ -72,13 +72,13 @@ def parallel(cell: Cell) -> Compiled:
     A parallel loop calls functions of their own: numba moves allocations out of such a loop, where turns share them.
     """
 
-    @compiled
+    @compiled_as(cell.key)
     def some_rows(constants, size, x_, W_packed, U_packed, bias, states, gates, mid, y, first, last, training):
         engine.forward_rows(
             cell, constants, size, x_, W_packed, U_packed, bias, states, gates, mid, y, first, last, training
         )
 
-    @compiled
+    @compiled_as(cell.key)
     def some_rows_back(
         constants, size, W_packed, U_packed, states, gates, mid, d_y_, d_t, d_b, d_states, dx, first, last
     ):
@@ -86,11 +86,11 @@ def parallel(cell: Cell) -> Compiled:
             cell, constants, size, W_packed, U_packed, states, gates, mid, d_y_, d_t, d_b, d_states, dx, first, last
         )
 
-    @compiled
+    @compiled_as(cell.key)
     def some_gradients(size, x_, states, gates, mid, dW, dU, part, parts):
         engine.weight_gradients(cell, size, x_, states, gates, mid, dW, dU, part, parts)
 
-    @cached_parallel
+    @cached_parallel(cell.key)
     def forward(constants, x, time_first, W, U, b_x, b_h, start, outputs, training, room, packed, fresh, parts):
         size, x_ = engine.sizes_of(x, time_first, U, training), x.reshape(-1)
         states, gates, mid = engine.buffers_in(cell, room, size, training, parts)
@@ -102,7 +102,7 @@ def parallel(cell: Cell) -> Compiled:
             some_rows(constants, size, x_, W_packed, U_packed, bias, states, gates, mid, y, first, last, training)
         return y.reshape(outputs, x.shape[0], x.shape[1], size.H)
 
-    @cached_parallel
+    @cached_parallel(cell.key)
     def backward(constants, x, time_first, W, U, b_h, room, d_y, d_time_first, parts):
         size, x_, d_y_ = engine.sizes_of(x, time_first, U, True), x.reshape(-1), d_y.reshape(-1)
         d_t, d_b = (size.B * size.H, size.H) if d_time_first else (size.H, size.T * size.H)
@@ -126,11 +126,11 @@ def parallel(cell: Cell) -> Compiled:
 def slow(cell: Cell) -> Compiled:
     """The same in plain loops, which know no threads."""
 
-    @cached
+    @cached(cell.key)
     def forward(constants, x, time_first, W, U, b_x, b_h, start, outputs, training, room, packed, fresh):
         return plain.plain_forward(cell, constants, x, time_first, W, U, b_x, b_h, start, outputs, room)
 
-    @cached
+    @cached(cell.key)
     def backward(constants, x, time_first, W, U, b_h, room, d_y, d_time_first):
         return plain.plain_backward(cell, constants, x, time_first, W, U, b_h, room, d_y, d_time_first)
 

@@ -33,26 +33,21 @@ class Calls(NamedTuple):
 @cache
 def calls() -> Calls:
     """Compiled at their first call, or read from the cache, which goes by what they close over."""
-    digest = kernel_sources()
 
-    @cached
+    @cached(kernel_sources())
     def embed(x, B, D, W, b, scale, table, turning, start, h):
-        _ = digest
         step.embed(x, B, D, W, b, scale, table, turning, start, h)
 
-    @cached
+    @cached(kernel_sources())
     def attention(pre, N, d, C, append, p, h, counts, keys, values, normal, inside, heads, scores):
-        _ = digest
         step.step_attention(pre, N, d, C, append, p, h, counts, keys, values, normal, inside, heads, scores)
 
-    @cached
+    @cached(kernel_sources())
     def feed_forward(pre, smooth, B, H, p, h, normal, inside, scratch):
-        _ = digest
         step.step_feed_forward(pre, smooth, B, H, p, h, normal, inside, scratch)
 
-    @cached
+    @cached(kernel_sources())
     def normalise(B, H, w, b, h, scratch):
-        _ = digest
         step.normalise_rows(h, B, H, w, b, h, scratch)
 
     return Calls(embed, attention, feed_forward, normalise)

@@ -142,7 +142,7 @@ class Compiled:
 def compiled_for(cell: Cell) -> Compiled:
     """The functions of a cell."""
 
-    @cached
+    @cached(cell.key)
     def step(weights, memory, token, x, out):
         layout = layout_of(memory)
         if x.size != layout[0] or out.size != layout[2]:
@@ -150,7 +150,7 @@ def compiled_for(cell: Cell) -> Compiled:
         network_step(cell, weights, memory, token, 0, x, out)
         return True
 
-    @cached
+    @cached(cell.key)
     def steps(weights, memory, tokens, x, out):
         layout, B = layout_of(memory), tokens.size
         if layout[5] != B or x.size != B * layout[0] or out.size != B * layout[2]:

@@ -22,11 +22,10 @@ Compiled = Callable[..., Any]
 @cache
 def attention_calls(parallel: bool) -> tuple[Compiled, Compiled]:
     """Forward and backward; ``scratch`` has a row for each part."""
-    digest, decorate = _kind(parallel)
+    decorate = (cached_parallel if parallel else cached)(kernel_sources())
 
     @decorate
     def forward(sizes, p, packed, rows, x, keys, kept, drops, y, scratch, group):
-        _ = digest
         transformer.pack_forward(sizes, p, packed)
         parts = scratch.shape[0]
         for part in prange(parts):
@@ -36,7 +35,6 @@ def attention_calls(parallel: bool) -> tuple[Compiled, Compiled]:
 
     @decorate
     def backward(sizes, p, packed, rows, x, keys, kept, drops, d, d_keys, d_inner, d_heads, sums, scratch, group):
-        _ = digest
         transformer.pack_backward(sizes, p, packed)
         parts = scratch.shape[0]
         for part in prange(parts):
@@ -51,11 +49,10 @@ def attention_calls(parallel: bool) -> tuple[Compiled, Compiled]:
 @cache
 def feed_forward_calls(parallel: bool) -> tuple[Compiled, Compiled]:
     """Forward and backward, of ``R`` rows."""
-    digest, decorate = _kind(parallel)
+    decorate = (cached_parallel if parallel else cached)(kernel_sources())
 
     @decorate
     def forward(sizes, p, packed, R, x, kept, drops, y, scratch):
-        _ = digest
         transformer.pack_forward(sizes, p, packed)
         parts = scratch.shape[0]
         for part in prange(parts):
@@ -63,7 +60,6 @@ def feed_forward_calls(parallel: bool) -> tuple[Compiled, Compiled]:
 
     @decorate
     def backward(sizes, p, packed, R, x, kept, drops, d, sums, scratch):
-        _ = digest
         transformer.pack_backward(sizes, p, packed)
         parts = scratch.shape[0]
         for part in prange(parts):
@@ -75,25 +71,17 @@ def feed_forward_calls(parallel: bool) -> tuple[Compiled, Compiled]:
 @cache
 def normalise_calls() -> tuple[Compiled, Compiled]:
     """Forward and backward of the last layer normalisation, of all rows."""
-    digest = kernel_sources()
 
-    @cached
+    @cached(kernel_sources())
     def forward(x, H, w, b, statistics, y):
-        _ = digest
         none = np.intp(0)
         normalise(x, none, x.size // w.size, H, w, b, statistics, none, y, none)
 
-    @cached
+    @cached(kernel_sources())
     def backward(d, x, H, w, statistics, dx, dw, db):
-        _ = digest
         R = x.size // w.size
         for r in range(0, R, transformer.BLOCK):
             at, n = r * w.size, min(transformer.BLOCK, R - r)
             normalise_back(d, at, x, at, n, H, w, statistics, r, d, at, np.bool_(False), dx, at, dw, db)
 
     return forward, backward
-
-
-def _kind(parallel: bool) -> tuple[str, Any]:
-    """What the cache goes by, which must tell both kinds apart, and how they are compiled."""
-    return kernel_sources() + "parallel" * parallel, cached_parallel if parallel else cached

@@ -6,8 +6,8 @@ tanh took 2.1 ns an element in such a loop and 0.24 ns in vectors. So a cell com
     a = load(gates, at)                  as many numbers as fit into a register
     store(gates, at, (1 - z) * tanh(a))
 
-Arithmetic works between vectors and with numbers. ``sigmoid``, ``tanh``, ``relu``, ``positive``, ``zero``, ``erf`` and
-``gelu`` work on numbers too, so that one piece of code serves vectors and plain loops.
+Arithmetic works between vectors and with numbers. ``exp``, ``sigmoid``, ``tanh``, ``relu``, ``positive``, ``zero``,
+``erf`` and ``gelu`` work on numbers too, so that one piece of code serves vectors and plain loops.
 """
 
 from __future__ import annotations
@@ -304,6 +304,11 @@ def maximum(_typing: Any, x: Any, _y: Any) -> Any:
 # --- functions of gates ---------------------------------------------------------------------------
 
 
+def exp(x: Any) -> Any:
+    """``exp(x)``, of a number or of each lane, cut to normal numbers: it is neither 0 nor infinite."""
+    return math.exp(min(max(x, -708.0), 708.0))
+
+
 def sigmoid(x: Any) -> Any:
     """``1 / (1 + exp(-x))``, of a number or of each lane."""
     return 1.0 / (1.0 + math.exp(-x))
@@ -338,6 +343,26 @@ def gelu(x: Any) -> Any:
     """``x Phi(x)`` and its derivative, ``Phi`` the normal distribution, of a number or of each lane."""
     cdf = 0.5 * (1.0 + math.erf(x * math.sqrt(0.5)))
     return x * cdf, cdf + x * math.exp(-0.5 * x * x) / math.sqrt(2 * math.pi)
+
+
+@overload(exp)
+def _exp_of(x):
+    if isinstance(x, VectorType):
+        return lambda x: _exp(x)
+    largest = _Exponential.SIZES[32 if x == types.float32 else 64][-1]
+
+    def numbers(x):
+        within = -largest if x < -largest else largest if x > largest else x  # not a number stays so
+        return math.exp(within)
+
+    return numbers
+
+
+@overload(operator.neg)
+def _negative(x):
+    if isinstance(x, VectorType):
+        return lambda x: 0.0 - x
+    return None
 
 
 @overload(sigmoid)
@@ -487,7 +512,10 @@ def _select_positive(_typing: Any, x: Any, _yes: Any, _no: Any) -> Any:
 
 @intrinsic
 def _exp(_typing: Any, x: Any) -> Any:
-    """``exp(x)`` of each lane: the same series, its sum not rounded to 1 before small things are added to it."""
+    """``exp(x)`` of each lane, cut to normal numbers.
+
+    The series of ``_expm1``, its sum not rounded to 1 before small things are added to it.
+    """
 
     def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         return _Exponential(builder, x).whole(arguments[0])

@@ -1,0 +1,76 @@
+"""Compiled functions that one piece of source makes many of, kept on disk between processes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from seqbench.backends.kernels.jit import cached, compiled_as, named
+
+MAKER = """
+import sys
+import numpy as np
+from seqbench.backends.kernels.jit import cached
+
+def adder(n):
+    @cached(f"adder of {n}")
+    def add(x):
+        return x + np.full(2, n)
+    return add
+
+all_of_them = []
+for n in map(float, sys.argv[1:]):
+    add = adder(n)
+    all_of_them.append(add)
+    sums = list(add(np.zeros(2)))
+    assert sums == [n, n], sums
+    print("read" if add.stats.cache_hits else "compiled")
+"""
+
+
+def test_functions_of_one_source_that_each_have_a_process_of_their_own_can_all_be_read_by_a_third(
+    tmp_path: Path,
+) -> None:
+    """What each process compiles first used to have one name in memory: LSTM yesterday, GRU today, both tomorrow."""
+    script = tmp_path / "maker.py"
+    script.write_text(MAKER, encoding="utf-8")
+
+    def run(*numbers: str) -> list[str]:
+        environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+        done = subprocess.run(
+            [sys.executable, str(script), *numbers], env=environment, capture_output=True, text=True, check=False
+        )
+        assert not done.returncode, done.stderr
+        return done.stdout.split()
+
+    assert run("1") == ["compiled"]
+    assert run("1", "2") == ["read", "compiled"]
+    assert run("1", "2") == ["read", "read"]
+
+
+def test_a_function_takes_a_name_with_its_key_and_stays_what_it_is() -> None:
+    base = 3
+
+    def add(x: int, y: int = 4) -> int:
+        """A sum."""
+        return x + y + base
+
+    copy = named(add, "a/b c-1")
+    assert copy.__qualname__ == f"{add.__qualname__}.a_b_c-1"
+    assert (copy.__module__, copy.__doc__, copy(1), copy(1, 2)) == (add.__module__, add.__doc__, 8, 6)
+    assert add.__qualname__.endswith("add")
+
+
+@pytest.mark.parametrize("decorator", [cached, compiled_as])
+def test_two_keys_are_two_functions(decorator: object) -> None:
+    assert callable(decorator)
+
+    def one() -> int:
+        return 1
+
+    names = {decorator(key)(one).py_func.__qualname__ for key in ("a", "b")}
+    assert len(names) == 2
