@@ -16,7 +16,8 @@ time, batch, threads, weight gradients. The LSTM, whole::
 
 Slots are the columns of the gate buffer, each as wide as the state. The input's product fills slots ``0 .. gates - 1``,
 the recurrent product those that ``recurrent`` names, and each adds to what is there; so a slot that both fill is a sum
-(the LSTM's four), and one that only the state fills is a term of its own (the GRU's ``U_n h + b'_n``).
+(the LSTM's four), and one that only the state fills is a term of its own (the GRU's ``U_n h + b'_n``). One that neither
+fills holds anything until ``forward`` has kept something there.
 """
 
 from __future__ import annotations
