@@ -30,7 +30,7 @@ LEAST_MEMORY_MIB = 1.0
 
 
 def with_figures(records: Sequence[Record]) -> list[dict[str, Any]]:
-    """The records with ``wall`` and ``cpu`` (seconds: ``median``, ``q1``, ``q3``) and ``growth`` over the lengths."""
+    """The records with ``wall`` and ``cpu`` (seconds: ``p10``, ``q1``, ``median``, ``q3``) and ``growth`` by length."""
     found = [{**record, **_figures(record)} for record in records]
     for record in found:
         kin = [other for other in found if _kind(other) == _kind(record) and other["status"] == "ok"]
@@ -39,12 +39,12 @@ def with_figures(records: Sequence[Record]) -> list[dict[str, Any]]:
 
 
 def _figures(record: Record) -> dict[str, Any]:
-    return {name: _quartiles(record["samples"][name]) for name in ("wall", "cpu") if record["samples"].get(name)}
+    return {name: _percentiles(record["samples"][name]) for name in ("wall", "cpu") if record["samples"].get(name)}
 
 
-def _quartiles(values: Sequence[float]) -> dict[str, float]:
-    q1, median, q3 = statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else [values[0]] * 3
-    return {"median": median, "q1": q1, "q3": q3}
+def _percentiles(values: Sequence[float]) -> dict[str, float]:
+    parts = statistics.quantiles(values, n=20, method="inclusive") if len(values) > 1 else [values[0]] * 19
+    return {"p10": parts[1], "q1": parts[4], "median": parts[9], "q3": parts[14]}
 
 
 def _kind(record: Record) -> tuple[Any, ...]:
@@ -117,6 +117,8 @@ COLUMNS = (
     Column("median_ms", "wall time of a call, median over the samples", _of("wall", "median", scale=1e3), "ms"),
     Column("q1_ms", "its lower quartile", _of("wall", "q1", scale=1e3), "ms"),
     Column("q3_ms", "its upper quartile", _of("wall", "q3", scale=1e3), "ms"),
+    Column("p10_ms", "its 10th percentile: what a call takes when little disturbs it; on a loud machine the figure to "
+           "compare", _of("wall", "p10", scale=1e3), "ms"),
     Column("spread", "(q3 - q1) / median", spread),
     Column("noisy", "the spread is above 0.1: measure again on a quieter machine", noisy),
     Column("cpu_median_ms", "processor time of a call, all threads of the process together, median",

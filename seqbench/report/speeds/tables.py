@@ -30,7 +30,7 @@ GAP = 2
 """Spaces between two columns."""
 
 BELOW = (
-    "a cell is the median wall time; ! behind it: the quartiles are further apart than 10 % of it",
+    "a cell is the median wall time; ! behind it: the quartiles are further apart than 10 % of it, p10_ms is steadier",
     "T^p: exponent of a power law over the lengths ± its standard error; memory is that of a call, weights not counted",
 )
 
