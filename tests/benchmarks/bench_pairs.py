@@ -34,8 +34,11 @@ from seqbench_models import {names}
 @hookimpl
 def register_models(register):
     for module in ({names},):
-        register.model(replace(module.card, name=f"{{module.card.name}}-twin"))
+        for twin in ("one", "two"):
+            register.model(replace(module.card, name=f"{{module.card.name}}-{{twin}}"))
 """
+"""Both come from one plugin: their processes import and make the same, in the same order."""
+
 CLOSE = 2.0
 """Per cent: what is asked of a pair."""
 
@@ -54,9 +57,10 @@ def differences(
     assert all(record["status"] == "ok" for record in records), records
     samples = {(r["label"], r["operation"], c): np.array(r["samples"][c]) for r in records for c in ("wall", "cpu")}
     found = {}
-    for (name, operation, clock), first in samples.items():
-        if not name.endswith("-twin"):
-            second = samples[f"{name}-twin", operation, clock]
+    for (twin, operation, clock), first in samples.items():
+        name, _, which = twin.rpartition("-")
+        if which == "one":
+            second = samples[f"{name}-two", operation, clock]
             ratio = {percent: np.percentile(second, percent) / np.percentile(first, percent) for percent in (10, 50)}
             found[name, operation, f"{clock}, median"] = 100 * (ratio[50] - 1)
             if clock == "wall":
@@ -86,7 +90,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         plugin = Path(scratch) / "twins.py"
         plugin.write_text(TWINS.format(names=", ".join(MODELS)), encoding="utf-8")
-        models = tuple(name for model in MODELS for name in (model, f"{model}-twin"))
+        models = tuple(f"{model}-{twin}" for model in MODELS for twin in ("one", "two"))
         options = {"lengths": chosen.length, "batch": chosen.batch, "operation": ("train", "infer"), "params": "50k"}
         spec = make_spec(
             {"model": models, "plugin": (str(plugin),), "rounds": chosen.rounds, "starts": chosen.starts, **options}
