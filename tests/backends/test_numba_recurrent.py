@@ -195,6 +195,16 @@ def test_a_cell_that_gives_too_few_values_is_told_so() -> None:
         Kernels(wrong).forward(one, True, p, one[:0], outputs=1, training=True)
 
 
+@pytest.mark.parametrize("beta", [-1000.0, -100.0, 100.0, 1000.0])
+def test_janet_bears_any_beta(beta: float) -> None:
+    """The kernels take ``exp(-beta)``, which has a largest value."""
+    ours, theirs = (
+        core_of(janet.card, {"beta": beta}, name, CoreSpec(3, 5), torch.float32) for name in ("numba", "torch")
+    )
+    x = torch.randn(2, 4, 3, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(ours(x)[0], theirs(x)[0], rtol=0, atol=1e-6)
+
+
 def test_a_slot_that_the_state_alone_fills_begins_with_its_bias() -> None:
     """Beside slots that both fill: ``h = tanh(a_0) + a_1``, where two blocks and no input are in ``a_1``."""
 

@@ -38,7 +38,7 @@ CELL = Cell("janet", gates=2, forward=forward, backward=backward)
 
 
 def constants_of(beta: float) -> tuple[float, ...]:
-    """``exp(-beta)``; beyond 80 on either side the input gate is open or shut in every case, and stays so."""
+    """``exp(-beta)``, cut to what float32 can bear: that shows only where ``beta`` is beyond 80 and ``s`` beyond 60."""
     return (math.exp(-min(max(beta, -80.0), 80.0)),)
 
 

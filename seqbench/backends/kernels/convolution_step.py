@@ -10,8 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from seqbench.backends.kernels.convolution import pack_bias, pack_filter, padded
-from seqbench.backends.kernels.engine import copy
-from seqbench.backends.kernels.gemm import lanes_of, multiply
+from seqbench.backends.kernels.gemm import lanes_of, multiply_onto
 from seqbench.backends.kernels.jit import inner
 from seqbench.backends.kernels.vector import load, relu, store
 
@@ -86,9 +85,7 @@ def _turn(x, row, past, at, position, K, dilation, C, taps):
 @inner
 def _product(a, row, C, tape, at, B, Hp, c):
     """``c (B, Hp)``: a product with the next filter on the tape, and its bias; returns where the one after begins."""
-    for b in range(B):
-        copy(tape, at + C * Hp, c, b * Hp, Hp)
-    multiply(a, 0, 0, row, 1, B, 1, C, tape, at, Hp, c, 0, 0, Hp)
+    multiply_onto(a, 0, 0, row, 1, B, 1, C, tape, at, Hp, c, 0, 0, Hp, tape, at + C * Hp, 0, 0)
     return at + (C + 1) * Hp
 
 

@@ -305,11 +305,11 @@ def backward_rows(cell, constants, size, W, U, states, gates, mid, d_y, d_t, d_b
             _one_step_back(cell, constants, size, U, states, gates, mid, d_states, t, first, rows)
         g = (t0 * B + first) * row
         n, zero = t1 - t0, np.int64(0)
-        target, to, step, one = dx, t0 * size.x_t + first * size.x_b, size.x_t, size.x_b
+        target, to, to_t, to_b = dx, t0 * size.x_t + first * size.x_b, size.x_t, size.x_b
         if Dp > D:
-            target, to, step, one = padded, zero, rows * Dp, Dp
+            target, to, to_t, to_b = padded, zero, rows * Dp, Dp
         multiply_onto(
-            gates, g, B * row, row, n, rows, 1, n_gates * Hp, W, zero, Dp, target, to, step, one,
+            gates, g, B * row, row, n, rows, 1, n_gates * Hp, W, zero, Dp, target, to, to_t, to_b,
             zeros, zero, zero, zero,
         )  # fmt: skip
         for t in range(t0, t1 if Dp > D else t0):

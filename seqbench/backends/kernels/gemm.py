@@ -33,25 +33,24 @@ CHUNK = 1024
 def _tile(rows: int, vectors: int) -> Any:
     """The kernel: ``c[:rows, :vectors * lanes] = base + a[:rows, :K] @ b``, ``K >= 1``, sums in registers.
 
-    ``tile(a, a_at, a_row, a_column, b, b_at, b_step, b_panel, c, c_at, c_row, base, base_at, base_row, K)``: ``a``
+    ``tile(a, a_at, a_row, a_column, b, b_at, b_step, b_panel, c, c_at, c_row, K, base, base_at, base_row)``: ``a``
     starts at element ``a_at``; ``b_step`` is a row of a panel, ``b_panel`` the distance of two panels.
     """
 
     @intrinsic
     def tile(
         _typing: Any, a: Any, a_at: Any, a_row: Any, a_column: Any, b: Any, b_at: Any, b_step: Any, b_panel: Any,
-        c: Any, c_at: Any, c_row: Any, base: Any, base_at: Any, base_row: Any, K: Any,
+        c: Any, c_at: Any, c_row: Any, K: Any, base: Any, base_at: Any, base_row: Any,
     ) -> Any:  # fmt: skip
         index = types.intp
 
         def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-            *operands, base_, base_at_, base_row_, K_ = arguments
-            added = (base, base_, base_at_, base_row_)
-            _Adding(context, builder, rows, vectors, (a, b, c), added).emit(*[*operands, K_])
+            added = (base, *arguments[-3:])
+            _Adding(context, builder, rows, vectors, (a, b, c), added).emit(*arguments[:-3])
             return context.get_dummy_value()
 
         signature = types.void(
-            a, index, index, index, b, index, index, index, c, index, index, base, index, index, index
+            a, index, index, index, b, index, index, index, c, index, index, index, base, index, index
         )
         return signature, generate
 
@@ -195,7 +194,7 @@ def multiply_onto(
     if outer * inner == 1:
         while first + WIDE * lanes <= N:
             step = 2 * lanes
-            _one_wide(a, a_at, 0, a_column, b, b_at, step, K * step, c, c_at + first, 0, base, base_at + first, 0, K)
+            _one_wide(a, a_at, 0, a_column, b, b_at, step, K * step, c, c_at + first, 0, K, base, base_at + first, 0)
             first += WIDE * lanes
             b_at += K * WIDE * lanes
     while first < N:
@@ -215,39 +214,39 @@ def _rows(a, a_at, a_row, a_column, b, b_at, width, two, c, c_at, c_row, base, b
     if two:
         while i + MANY <= M:
             _many_two(
-                a, a_at + i * a_row, a_row, a_column, b, b_at, width, 0, c, c_at + i * c_row, c_row,
-                base, base_at + i * base_row, base_row, K,
+                a, a_at + i * a_row, a_row, a_column, b, b_at, width, 0, c, c_at + i * c_row, c_row, K,
+                base, base_at + i * base_row, base_row,
             )  # fmt: skip
             i += MANY
         while i + SOME <= M:
             _some_two(
-                a, a_at + i * a_row, a_row, a_column, b, b_at, width, 0, c, c_at + i * c_row, c_row,
-                base, base_at + i * base_row, base_row, K,
+                a, a_at + i * a_row, a_row, a_column, b, b_at, width, 0, c, c_at + i * c_row, c_row, K,
+                base, base_at + i * base_row, base_row,
             )  # fmt: skip
             i += SOME
         while i < M:
             _one_two(
-                a, a_at + i * a_row, a_row, a_column, b, b_at, width, 0, c, c_at + i * c_row, c_row,
-                base, base_at + i * base_row, base_row, K,
+                a, a_at + i * a_row, a_row, a_column, b, b_at, width, 0, c, c_at + i * c_row, c_row, K,
+                base, base_at + i * base_row, base_row,
             )  # fmt: skip
             i += 1
     else:
         while i + MANY <= M:
             _many_one(
-                a, a_at + i * a_row, a_row, a_column, b, b_at, width, 0, c, c_at + i * c_row, c_row,
-                base, base_at + i * base_row, base_row, K,
+                a, a_at + i * a_row, a_row, a_column, b, b_at, width, 0, c, c_at + i * c_row, c_row, K,
+                base, base_at + i * base_row, base_row,
             )  # fmt: skip
             i += MANY
         while i + SOME <= M:
             _some_one(
-                a, a_at + i * a_row, a_row, a_column, b, b_at, width, 0, c, c_at + i * c_row, c_row,
-                base, base_at + i * base_row, base_row, K,
+                a, a_at + i * a_row, a_row, a_column, b, b_at, width, 0, c, c_at + i * c_row, c_row, K,
+                base, base_at + i * base_row, base_row,
             )  # fmt: skip
             i += SOME
         while i < M:
             _one_one(
-                a, a_at + i * a_row, a_row, a_column, b, b_at, width, 0, c, c_at + i * c_row, c_row,
-                base, base_at + i * base_row, base_row, K,
+                a, a_at + i * a_row, a_row, a_column, b, b_at, width, 0, c, c_at + i * c_row, c_row, K,
+                base, base_at + i * base_row, base_row,
             )  # fmt: skip
             i += 1
 
