@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from seqbench import conformance
 from seqbench.api import CoreSpec, Model, NoOptions, option
-from seqbench.conformance import ConformanceError
+from seqbench.conformance import ConformanceError, number_proofs
 
 HERE = __name__
 
@@ -525,6 +526,20 @@ def test_a_planted_fault_is_caught(core: type[nn.Module], check: str, what: str,
     told = r"^broken \((torch|other), causal, .*Smallest case found: B=\d, T=\d, D=\d, H=\d, L=\d\.$"
     assert re.search(told, str(caught.value))
     torch.set_num_threads(1)
+
+
+@pytest.mark.parametrize(("later", "wrong"), [(1.0, False), (4.0, True)])
+def test_an_error_that_is_large_by_chance_is_no_fault(
+    later: float, wrong: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four times torch's own error at the first draw: what counts is whether it stays so."""
+
+    def errors(_subject: Any, seed: int) -> dict[str, tuple[float, float]]:
+        return {"y": ((later if seed else 4.0) * 1e-6, 1e-6)}
+
+    monkeypatch.setattr(number_proofs, "_errors", errors)
+    with pytest.raises(ConformanceError, match=r"y in float32: .* within 3\.0e-06") if wrong else nullcontext():
+        conformance.check_single_precision(subject_of(Sound))
 
 
 @pytest.mark.parametrize("core", [SpeaksBeyondTheEnd, ForgetsItsState, UpdateGateSwapped])

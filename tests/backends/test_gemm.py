@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from seqbench.backends.kernels.gemm import (
     BLOCK,
     CHUNK,
+    add_column_sums,
     multiply,
     multiply_blocks,
     multiply_columns,
@@ -162,3 +163,18 @@ def test_a_block_multiplies_some_of_its_columns(dtype: type, first: int, last: i
     np.testing.assert_allclose(C[:-1, :N], want, rtol=0, atol=DTYPES[dtype])
     np.testing.assert_array_equal(C[-1], 1)
     np.testing.assert_array_equal(C[:, N:], 1)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@settings(max_examples=40, deadline=None)
+@given(R=st.integers(1, BLOCK), vectors=st.integers(1, 5), at=st.integers(0, 3))
+def test_adds_the_sums_of_a_packed_block(dtype: type, R: int, vectors: int, at: int) -> None:
+    """Of an odd number of rows, and a last panel of one vector, too."""
+    N = vectors * HOST.lanes(np.dtype(dtype).itemsize)
+    B = np.random.default_rng(R).normal(size=(R, N)).astype(dtype)
+    packed, sums = np.full(R * N, np.nan, dtype), np.ones(at + N + 1, dtype)
+    pack_block(B, 0, N, N, R, 0, R, N, packed)
+    add_column_sums(packed, R, N, sums, at)
+    want = np.ones(at + N + 1)
+    want[at : at + N] += B.astype(float).sum(0)
+    np.testing.assert_allclose(sums, want, rtol=0, atol=DTYPES[dtype])

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
+import itertools
+import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -183,6 +187,55 @@ def test_a_cell_is_known_by_its_source() -> None:
     assert changed.key != CELL.key
     assert replace(CELL, backward=backward).key == CELL.key
     assert replace(CELL, name="another").key != CELL.key
+
+
+STRANGER = """
+import helpers
+import numba
+import numpy as np
+
+SCALE, TABLE = {scale}, np.zeros({size})
+
+@numba.njit
+def squash(a):
+    return {squash}
+
+def make(rate):
+    def forward(a, before, constants):
+        h = before[0] + rate * SCALE * TABLE[0] * squash(helpers.twice(a[0]))
+        return (h,), (h,)
+    return forward
+
+def backward(kept, before, after, d, constants):
+    return (d[0],), (d[0],)
+"""
+HELPERS = """
+def twice(a):
+    return {twice}
+"""
+
+
+def test_a_cell_is_known_by_all_that_its_functions_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Helpers and constants are compiled into it, and numba does not see when they change."""
+    number = itertools.count()
+
+    def key(rate: float = 1.0, **changes: str) -> str:
+        """In files of its own, as a new process would see it."""
+        written = {"scale": "2.0", "size": "3", "squash": "a", "twice": "a + a"} | changes
+        folder, name = tmp_path / str(next(number)), "stranger"
+        folder.mkdir()
+        (folder / "helpers.py").write_text(HELPERS.format(**written), encoding="utf-8")
+        (folder / f"{name}.py").write_text(STRANGER.format(**written), encoding="utf-8")
+        with monkeypatch.context() as patch:
+            patch.syspath_prepend(folder)
+            for module in ("helpers", name):
+                patch.delitem(sys.modules, module, raising=False)
+            stranger = importlib.import_module(name)
+            return Cell(name, gates=1, forward=stranger.make(rate), backward=stranger.backward).key
+
+    assert key() == key()
+    changed = [key(rate=0.5), key(scale="3.0"), key(size="4"), key(squash="a * a"), key(twice="2 * a")]
+    assert len({key(), *changed}) == 6
 
 
 def test_a_cell_that_gives_too_few_values_is_told_so() -> None:

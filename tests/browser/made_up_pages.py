@@ -120,11 +120,12 @@ def write_speeds(folder: RunFolder, task: str) -> None:
     rows: list[dict[str, Any]] = []
     for place, label in enumerate(LABELS):
         for length in (16, 64, 256):
-            wall = {"median": 1e-4 * (1 + place) * length, "q1": 9e-5 * (1 + place) * length, "q3": 1.2e-4 * length}
-            wall["p10"] = 0.9 * wall["q1"]
+            wall = [1e-4 * (1 + place) * length * share for share in (0.8, 0.9, 1.0, 1.1, 1.3)]
             row = {"label": label, "backend": "torch", "operation": "infer", "length": length, "batch": 1}
-            well = {"status": "ok", "wall": wall, "memory": {"peak_mib": 40.0 + place, "call_mib": 0.2 * length}}
-            rows.append(row | (well if label != "tcn" else {"status": "out_of_memory", "cause": "9 GiB asked for"}))
+            well = {"status": "ok", "memory": {"peak_mib": 40.0 + place, "call_mib": 0.2 * length}}
+            well |= {"samples": {"wall": wall, "cpu": wall}}
+            badly = {"status": "out_of_memory", "cause": "9 GiB asked for", "samples": {}}
+            rows.append(row | (well if label != "tcn" else badly))
     condition = {"load": 0.1, "clock_mhz": 2600, "throttled": "no"}
     data = {
         "task": task,

@@ -160,7 +160,8 @@ def test_the_newest_phase_of_a_task_counts(run: RunFolder, tmp_path: Path) -> No
     for name, seconds in (("20260102", 2.0), ("20260101", 1.0)):
         path = folder.path / "speed" / f"{name}-speed" / "speed.json"
         path.parent.mkdir(parents=True)
-        data = {"task": "copy[T=4]/embedded", "complete": True, "rows": [row(wall={"median": seconds})]}
+        measured = row(samples={"wall": [seconds], "cpu": [seconds]}, memory={"call_mib": 0.0})
+        data = {"task": "copy[T=4]/embedded", "complete": True, "rows": [measured]}
         path.write_text(json.dumps(data), encoding="utf-8")
     copy, adding = read_run(folder).tasks
     assert [r.latency.get("infer", math.nan) for r in copy.rows if r.label == "gru"] == [2.0]

@@ -19,7 +19,7 @@ from seqbench.errors import SpecError, UsageError
 from seqbench.measure import sampling
 from seqbench.measure.sampling import Sampler
 from seqbench.process import Outcome
-from seqbench.report.speeds.columns import COLUMNS
+from seqbench.report.speeds.columns import COLUMNS, with_figures
 from seqbench.report.speeds.growth import growth
 from seqbench.speed.rounds import _Turn, shares
 from seqbench.speed.spec import make_spec, parse_sizes
@@ -60,6 +60,37 @@ def test_a_power_law_has_its_exponent() -> None:
 def test_two_lengths_have_no_exponent() -> None:
     assert growth([8, 16], [1.0, 2.0]) is None
     assert growth([8, 16, 32], [1.0, 2.0, 0.0]) is None, "nothing is no point"
+
+
+def record(label: str, wall: Any, **changes: Any) -> dict[str, Any]:
+    """Of a subject that was measured."""
+    what = {"backend": "torch", "operation": "infer", "length": 8, "batch": 1}
+    ok = {"status": "ok", "samples": {"wall": list(wall), "cpu": list(wall)}, "memory": {"call_mib": 0.0}}
+    return {"label": label, **what, **ok, **changes}
+
+
+def times_fastest(*records: dict[str, Any]) -> list[Any]:
+    """Quartiles of each."""
+    return [(t := r["times_fastest"]) and (t["q1"], t["median"], t["q3"]) for r in with_figures(records)]
+
+
+def test_models_are_compared_round_by_round() -> None:
+    """A machine that slows down under both changes their medians, and no ratio."""
+    machine = np.array([1.0, 1.0, 1.0, 2.0, 2.0, 5.0, 5.0])
+    noise = np.array([0.9, 1.1, 1.0, 1.0, 1.0, 0.8, 1.2])
+    assert times_fastest(record("a", machine), record("b", 1.5 * noise * machine)) == [
+        pytest.approx((1.0, 1.0, 1.0)),
+        pytest.approx(tuple(1.5 * np.percentile(noise, [25, 50, 75]))),
+    ]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"backend": "numba"}, {"operation": "train"}, {"length": 16}, {"batch": 2}, {"status": "killed"}],
+    ids=str,
+)
+def test_only_the_same_work_on_the_same_backend_is_compared(change: dict[str, Any]) -> None:
+    assert times_fastest(record("a", [1.0, 1.0]), record("b", [2.0, 2.0], **change)) == [None, None]
 
 
 class Clocks:

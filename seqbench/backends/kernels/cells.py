@@ -23,7 +23,6 @@ fills holds anything until ``forward`` has kept something there.
 from __future__ import annotations
 
 import hashlib
-import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -34,7 +33,7 @@ from numba.core.imputils import lower_constant
 from numba.extending import models, overload, register_model, typeof_impl
 
 from seqbench.backends.kernels.jit import compiled_as, intrinsic
-from seqbench.backends.kernels.sources import kernel_sources
+from seqbench.backends.kernels.sources import kernel_sources, sources_of
 from seqbench.backends.kernels.vector import VectorType, address, llvm_type
 
 _CELLS: dict[str, Cell] = {}
@@ -89,7 +88,7 @@ class Cell:
     def key(self) -> str:
         """Name and a digest of all source that the compiled code comes from: what the compiled code is named by."""
         functions = (self.forward, self.backward, self.between, self.backward_between)
-        sources = [inspect.getsource(function) for function in functions if function is not None]
+        sources = [text for function in functions if function is not None for text in sources_of(function)]
         numbers = f"{self.gates} {self.states} {self.slots} {self.recurrent} {self.late}"
         digest = hashlib.sha256("\0".join([kernel_sources(), numbers, *sources]).encode())
         return f"{self.name}-{digest.hexdigest()[:16]}"

@@ -23,8 +23,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from seqbench.backends.kernels.engine import bias_gradient, block_steps, bounds_of, copy
-from seqbench.backends.kernels.gemm import lanes_of, multiply, multiply_columns
+from seqbench.backends.kernels.engine import add, block_steps, bounds_of, copy
+from seqbench.backends.kernels.gemm import BLOCK, aligned, lanes_of, multiply, multiply_columns
 from seqbench.backends.kernels.jit import inner
 from seqbench.backends.kernels.vector import load, number, positive, relu, spread, store
 
@@ -388,7 +388,15 @@ def parameter_gradients(f, T, d_y, d_h, V, g, d_taps, d_V, d_g, d_b):
 
 @inner
 def sum_rows(d_c, first, d_b):
-    """``d_b (Hp)``: ``d_c`` from step ``first`` on, summed over all steps of all sequences."""
-    for n in range(d_b.size):
-        d_b[n] = 0
-    bias_gradient(d_c[first:], d_b)
+    """``d_b (Hp)``: ``d_c`` from step ``first`` on, summed over all steps of all sequences.
+
+    In blocks: a sum of sums loses less than one long sum.
+    """
+    d_c, row = d_c[first:], d_b.size
+    block = aligned(row, d_b.dtype)
+    d_b[:] = 0
+    for start in range(0, d_c.size, BLOCK * row):
+        copy(d_c, start, block, 0, row)
+        for at in range(start + row, min(start + BLOCK * row, d_c.size), row):
+            add(d_c, at, block, 0, row)
+        add(block, 0, d_b, 0, row)

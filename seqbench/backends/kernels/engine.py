@@ -40,6 +40,7 @@ from seqbench.backends.kernels.cells import (
 from seqbench.backends.kernels.gemm import (
     BLOCK,
     CHUNK,
+    add_column_sums,
     aligned,
     lanes_of,
     multiply,
@@ -175,6 +176,7 @@ def forward_rows(cell, constants, size, x, W, U, bias, states, gates, mid, y, fi
     rows = last - first
     steps = block_steps(rows)
     y_t, y_b = size.x_t // D * H, size.x_b // D * H
+    copied = 1 if Hp == H else 0  # the first output that is copied row by row
     for t0 in range(0, T, steps):
         t1 = min(T, t0 + steps)
         g0 = ((t0 if training else 0) * B + first) * row
@@ -186,15 +188,20 @@ def forward_rows(cell, constants, size, x, W, U, bias, states, gates, mid, y, fi
         )  # fmt: skip
         for t in range(t0, t1):
             g = g0 + (t - t0) * B * row
-            _one_step(cell, constants, size, U, bias, states, gates, mid, t, g, first, rows, training)
-            for k in range(y.size // (T * B * H)):
+            y_at = t * y_t + first * y_b
+            _one_step(cell, constants, size, U, bias, states, gates, mid, y, y_at, y_b, t, g, first, rows, training)
+            for k in range(copied, y.size // (T * B * H)):
                 s = ((k * size.places + (t + 1) % size.places) * B + first) * Hp
-                _copy_rows(states, s, Hp, y, k * T * B * H + t * y_t + first * y_b, y_b, rows, H)
+                _copy_rows(states, s, Hp, y, k * T * B * H + y_at, y_b, rows, H)
 
 
 @merged
-def _one_step(cell, constants, size, U, bias, states, gates, mid, t, g, first, rows, training):
-    """Step ``t``, the inputs' part of the gates being at ``g``."""
+def _one_step(cell, constants, size, U, bias, states, gates, mid, y, y_at, y_b, t, g, first, rows, training):
+    """Step ``t``, the inputs' part of the gates being at ``g``.
+
+    The output goes to ``y_at`` if its rows are whole vectors: then it is written between two vectors' arithmetic,
+    which hides that its memory is seldom in a cache.
+    """
     _, slots, _, early, runs = numbers_of(cell)
     B, H, Hp = size.B, size.H, size.Hp
     lanes, row = lanes_of(states), slots * Hp
@@ -224,6 +231,8 @@ def _one_step(cell, constants, size, U, bias, states, gates, mid, t, g, first, r
             before = load_states(cell, states, s + b * Hp + o, apart)
             after, kept = forward(cell, a, before, constants)
             store_states(cell, states, s_after + b * Hp + o, apart, after)
+            if Hp == H:
+                store(y, y_at + b * y_b + o, after[0])
             if training:
                 store_slots(cell, gates, g + b * row + o, Hp, kept)
 
@@ -252,13 +261,14 @@ def _add_rows(source, at, source_row, target, to, target_row, rows, n):
     whole = n // lanes_of(target) * lanes_of(target)
     for b in range(rows):
         i, j = at + b * source_row, to + b * target_row
-        _add(source, i, target, j, whole)
+        add(source, i, target, j, whole)
         for k in range(whole, n):
             put(target, j + k, number(target, j + k) + number(source, i + k))
 
 
 @compiled
-def _add(source, at, target, to, n):
+def add(source, at, target, to, n):
+    """``target[to:to + n] += source[at:at + n]``, whole vectors."""
     for o in range(0, n, lanes_of(target)):
         store(target, to + o, load(target, to + o) + load(source, at + o))
 
@@ -292,6 +302,7 @@ def backward_rows(cell, constants, size, W, U, states, gates, mid, d_y, d_t, d_b
     row = slots * Hp
     rows = last - first
     steps = block_steps(rows)
+    copied = 1 if Hp == H else 0  # the first output whose gradient is added row by row
     zeros = aligned(Dp, dx.dtype)
     zeros[:] = 0
     padded = aligned(0 if Dp == D else min(T, steps) * rows * Dp, dx.dtype)  # a product writes whole vectors
@@ -299,10 +310,10 @@ def backward_rows(cell, constants, size, W, U, states, gates, mid, d_y, d_t, d_b
     while t1 > 0:
         t0 = max(0, t1 - steps)
         for t in range(t1 - 1, t0 - 1, -1):
-            for k in range(d_y.size // (T * B * H)):
-                source = k * T * B * H + t * d_t + first * d_b
-                _add_rows(d_y, source, d_b, d_states, (k * B + first) * Hp, Hp, rows, H)
-            _one_step_back(cell, constants, size, U, states, gates, mid, d_states, t, first, rows)
+            d_at = t * d_t + first * d_b
+            for k in range(copied, d_y.size // (T * B * H)):
+                _add_rows(d_y, k * T * B * H + d_at, d_b, d_states, (k * B + first) * Hp, Hp, rows, H)
+            _one_step_back(cell, constants, size, U, states, gates, mid, d_y, d_at, d_b, d_states, t, first, rows)
         g = (t0 * B + first) * row
         n, zero = t1 - t0, np.int64(0)
         target, to, to_t, to_b = dx, t0 * size.x_t + first * size.x_b, size.x_t, size.x_b
@@ -319,8 +330,11 @@ def backward_rows(cell, constants, size, W, U, states, gates, mid, d_y, d_t, d_b
 
 
 @merged
-def _one_step_back(cell, constants, size, U, states, gates, mid, d_states, t, first, rows):
-    """From the gradients of the states after step ``t`` to those before it; the late product's comes first."""
+def _one_step_back(cell, constants, size, U, states, gates, mid, d_y, d_at, d_b, d_states, t, first, rows):
+    """From the gradients of the states after step ``t`` to those before it; the late product's comes first.
+
+    The output's gradient, at ``d_at``, is added if its rows are whole vectors, for the reason that ``_one_step`` has.
+    """
     _, slots, _, early, runs = numbers_of(cell)
     B, Hp = size.B, size.Hp
     lanes, row = lanes_of(states), slots * Hp
@@ -329,6 +343,8 @@ def _one_step_back(cell, constants, size, U, states, gates, mid, d_states, t, fi
     for b in range(rows):
         for o in range(0, Hp, lanes):
             here, to, slot_0 = s + b * Hp + o, d + b * Hp + o, g + b * row + o
+            if Hp == size.H:
+                store(d_states, to, load(d_states, to) + load(d_y, d_at + b * d_b + o))
             kept = load_slots(cell, gates, slot_0, Hp)
             before = load_states(cell, states, here, apart)
             after = load_states(cell, states, here + B * Hp, apart)
@@ -373,10 +389,11 @@ def _late_back(cell, constants, size, states, gates, mid, d_states, t, first, ro
 
 
 @merged
-def weight_gradients(cell, size, x, states, gates, mid, dW, dU, part, parts):
-    """``dW (gates * Hp, Dp)`` and ``dU (slots * Hp, Hp)`` from the gates' gradients; one part of ``parts`` of the rows.
+def weight_gradients(cell, size, x, states, gates, mid, dW, dU, d_bias, part, parts):
+    """``dW (gates * Hp, Dp)``, ``dU (slots * Hp, Hp)`` and ``d_bias (slots * Hp)`` from the gates' gradients.
 
-    Split by rows, each sum is made by one thread in one order. The gates are packed once for all products.
+    One part of ``parts`` of the rows: so each sum is made by one thread in one order. The gates are packed once for all
+    products, and what is packed is what the bias's sum reads.
     """
     _, slots, _, _, _ = numbers_of(cell)
     row, lanes, all_rows = slots * size.Hp, lanes_of(dW), size.T * size.B
@@ -388,6 +405,7 @@ def weight_gradients(cell, size, x, states, gates, mid, dW, dU, part, parts):
         for start in range(0, all_rows, BLOCK):
             R = min(BLOCK, all_rows - start)
             pack_block(gates, low, row, row, all_rows, start, R, high - low, gate_block)
+            add_column_sums(gate_block, R, high - low, d_bias, low)
             _add_products(cell, size, gate_block, low, high, x, states, mid, other_block, start, R, dW, dU)
 
 
@@ -419,29 +437,13 @@ def bounds_of(n, lanes, part, parts):
     return vectors * part // parts * lanes, vectors * (part + 1) // parts * lanes
 
 
-@compiled
-def bias_gradient(gates, d_bias):
-    """``d_bias (slots * Hp)``: the gates' gradients summed over all steps of all sequences, in blocks of rows.
-
-    A sum of sums loses less than one long sum.
-    """
-    row = d_bias.size
-    block = aligned(row, d_bias.dtype)
-    for start in range(0, gates.size, BLOCK * row):
-        copy(gates, start, block, 0, row)
-        for at in range(start + row, min(start + BLOCK * row, gates.size), row):
-            _add(gates, at, block, 0, row)
-        _add(block, 0, d_bias, 0, row)
-
-
 # --- what goes out --------------------------------------------------------------------------------
 
 
 @merged
-def gradients(cell, size, gates, b_h, d_states, dW, dU, d_bias):
+def gradients(cell, size, b_h, d_states, dW, dU, d_bias):
     """Of the first states ``(states, B, H)`` and of the parameters, in their own shapes."""
     n_gates, _, n_states, _, runs = numbers_of(cell)
-    bias_gradient(gates, d_bias)
     d_start = np.empty((n_states, size.B, size.H), dW.dtype)
     _copy_rows(d_states, 0, size.Hp, d_start, 0, size.H, n_states * size.B, size.H)
     return (d_start, *without_padding(runs, n_gates, b_h, size, dW, dU, d_bias))

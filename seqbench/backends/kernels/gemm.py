@@ -17,7 +17,17 @@ from numba.core import cgutils, types
 
 from seqbench.backends.kernels.jit import compiled, intrinsic
 from seqbench.backends.kernels.target import HOST
-from seqbench.backends.kernels.vector import VectorType, address, llvm_type, load, multiply_add, number, splat, store
+from seqbench.backends.kernels.vector import (
+    VectorType,
+    address,
+    llvm_type,
+    load,
+    multiply_add,
+    number,
+    splat,
+    store,
+    zero,
+)
 from seqbench.backends.kernels.workspace import LINE
 
 MANY, SOME, ONE = HOST.tile_rows
@@ -311,6 +321,28 @@ def pack_row(b, at, valid, N, packed, to, k, K):
         target = to + column * K + k * width
         for n in range(width):
             packed[target + n] = number(b, at + column + n) if column + n < valid else 0
+
+
+@compiled
+def add_column_sums(b, R, N, sums, at):
+    """``sums[at + n] += sum_r B[r, n]`` of a ``(R, N)`` matrix that ``pack_block`` has packed, ``N`` whole vectors.
+
+    Even and odd rows apart: more sums at once hide the latency of the additions, and lose less to rounding.
+    """
+    lanes = lanes_of(b)
+    for column in range(0, N, 2 * lanes):
+        width = min(2 * lanes, N - column)
+        other = width - lanes  # the panel's second vector, or its only one
+        first, last = column * R, column * R + (R - R % 2) * width
+        left = right = odd_left = odd_right = zero(load(b, first))
+        for row in range(first, last, 2 * width):
+            left, right = left + load(b, row), right + load(b, row + other)
+            odd_left, odd_right = odd_left + load(b, row + width), odd_right + load(b, row + width + other)
+        if R % 2:
+            left, right = left + load(b, last), right + load(b, last + other)
+        store(sums, at + column, load(sums, at + column) + (left + odd_left))
+        if other:
+            store(sums, at + column + lanes, load(sums, at + column + lanes) + (right + odd_right))
 
 
 @compiled

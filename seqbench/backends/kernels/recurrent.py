@@ -59,8 +59,8 @@ def fast(cell: Cell) -> Compiled:
         engine.backward_rows(
             cell, constants, size, W_packed, U_packed, states, gates, mid, d_y_, d_t, d_b, d_states, dx, 0, size.B
         )
-        engine.weight_gradients(cell, size, x_, states, gates, mid, dW, dU, 0, 1)
-        return dx.reshape(x.shape), engine.gradients(cell, size, gates, b_h, d_states, dW, dU, d_bias)
+        engine.weight_gradients(cell, size, x_, states, gates, mid, dW, dU, d_bias, 0, 1)
+        return dx.reshape(x.shape), engine.gradients(cell, size, b_h, d_states, dW, dU, d_bias)
 
     return Compiled(forward, backward)
 
@@ -87,8 +87,8 @@ def parallel(cell: Cell) -> Compiled:
         )
 
     @compiled_as(cell.key)
-    def some_gradients(size, x_, states, gates, mid, dW, dU, part, parts):
-        engine.weight_gradients(cell, size, x_, states, gates, mid, dW, dU, part, parts)
+    def some_gradients(size, x_, states, gates, mid, dW, dU, d_bias, part, parts):
+        engine.weight_gradients(cell, size, x_, states, gates, mid, dW, dU, d_bias, part, parts)
 
     @cached_parallel(cell.key)
     def forward(constants, x, time_first, W, U, b_x, b_h, start, outputs, training, room, packed, fresh, parts):
@@ -116,8 +116,8 @@ def parallel(cell: Cell) -> Compiled:
                 constants, size, W_packed, U_packed, states, gates, mid, d_y_, d_t, d_b, d_states, dx, first, last
             )
         for part in prange(parts):
-            some_gradients(size, x_, states, gates, mid, dW, dU, part, parts)
-        return dx.reshape(x.shape), engine.gradients(cell, size, gates, b_h, d_states, dW, dU, d_bias)
+            some_gradients(size, x_, states, gates, mid, dW, dU, d_bias, part, parts)
+        return dx.reshape(x.shape), engine.gradients(cell, size, b_h, d_states, dW, dU, d_bias)
 
     return Compiled(forward, backward)
 

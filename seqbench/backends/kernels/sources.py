@@ -7,8 +7,12 @@ the name of each function that is kept on disk changes with all the source it is
 from __future__ import annotations
 
 import hashlib
+import inspect
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from types import FunctionType, ModuleType
+from typing import Any
 
 
 @cache
@@ -16,3 +20,37 @@ def kernel_sources() -> str:
     """A digest of all source of this package."""
     texts = (path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
     return hashlib.sha256(b"\0".join(texts)).hexdigest()[:16]
+
+
+def sources_of(function: Any) -> list[str]:
+    """What a function comes from: its source, and that of the functions and constants which it names.
+
+    These may be global in its module, in a module that it names, or closed over. What belongs to this package is left
+    out: ``kernel_sources`` has it.
+    """
+    return list(_sources(function, set()))
+
+
+def _sources(function: FunctionType, seen: set[FunctionType]) -> Iterator[str]:
+    if function in seen:
+        return
+    seen.add(function)
+    yield inspect.getsource(function)
+    for name, value in _named_in(function):
+        value = getattr(value, "py_func", value)  # of a function that numba has compiled
+        if (getattr(value, "__module__", None) or "").startswith(__package__):
+            continue
+        if isinstance(value, FunctionType):
+            yield from _sources(value, seen)
+        else:
+            yield f"{name} = {value.tobytes() if hasattr(value, 'tobytes') else value!r}"
+
+
+def _named_in(function: FunctionType) -> Iterator[tuple[str, Any]]:
+    """Global names, those of modules' attributes and those closed over, with what they stand for now."""
+    names = inspect.getclosurevars(function)
+    for name, value in sorted({**names.globals, **names.nonlocals}.items()):
+        if isinstance(value, ModuleType):
+            yield from ((f"{name}.{a}", getattr(value, a)) for a in sorted(names.unbound) if hasattr(value, a))
+        else:
+            yield name, value

@@ -30,11 +30,16 @@ LEAST_MEMORY_MIB = 1.0
 
 
 def with_figures(records: Sequence[Record]) -> list[dict[str, Any]]:
-    """The records with ``wall`` and ``cpu`` (seconds: ``p10``, ``q1``, ``median``, ``q3``) and ``growth`` by length."""
+    """The records with figures made of their samples.
+
+    ``wall`` and ``cpu`` (seconds: ``p10``, ``q1``, ``median``, ``q3``), ``growth`` by length, and ``times_fastest``:
+    the same percentiles of ratios, or None where there is nothing to compare with.
+    """
     found = [{**record, **_figures(record)} for record in records]
     for record in found:
         kin = [other for other in found if _kind(other) == _kind(record) and other["status"] == "ok"]
         record["growth"] = {"time": _growth(kin, seconds), "memory": _growth(kin, _call_memory)}
+        record["times_fastest"] = _times_fastest(record, found)
     return found
 
 
@@ -50,6 +55,21 @@ def _percentiles(values: Sequence[float]) -> dict[str, float]:
 def _kind(record: Record) -> tuple[Any, ...]:
     """What differs in length alone."""
     return tuple(record[key] for key in ("label", "backend", "operation", "batch"))
+
+
+def _times_fastest(record: Record, records: Sequence[Record]) -> dict[str, float] | None:
+    """Its samples by those that the fastest took in the same rounds: what slows a round down slows both down."""
+    rivals = [other for other in records if _same_work(other) == _same_work(record) and other["status"] == "ok"]
+    if record["status"] != "ok" or len(rivals) < 2:
+        return None
+    fastest = min(rivals, key=seconds)
+    pairs = zip(record["samples"]["wall"], fastest["samples"]["wall"], strict=True)
+    return _percentiles([own / other for own, other in pairs])
+
+
+def _same_work(record: Record) -> tuple[Any, ...]:
+    """What differs in the model alone: backends are never ranked against one another."""
+    return tuple(record[key] for key in ("backend", "operation", "length", "batch"))
 
 
 def _growth(kin: Sequence[Record], read: Callable[[Record], float]) -> dict[str, float] | None:
@@ -117,8 +137,13 @@ COLUMNS = (
     Column("median_ms", "wall time of a call, median over the samples", _of("wall", "median", scale=1e3), "ms"),
     Column("q1_ms", "its lower quartile", _of("wall", "q1", scale=1e3), "ms"),
     Column("q3_ms", "its upper quartile", _of("wall", "q3", scale=1e3), "ms"),
-    Column("p10_ms", "its 10th percentile: what a call takes when little disturbs it; on a loud machine the figure to "
-           "compare", _of("wall", "p10", scale=1e3), "ms"),
+    Column("p10_ms", "its 10th percentile: what a call takes when little disturbs it", _of("wall", "p10", scale=1e3),
+           "ms"),
+    Column("times_fastest", "its sample by the sample of the same round of the fastest model (smallest median_ms; same "
+           "operation, length, batch and backend), median over the rounds: the figure to compare models by",
+           _of("times_fastest", "median")),
+    Column("times_fastest_q1", "its lower quartile", _of("times_fastest", "q1")),
+    Column("times_fastest_q3", "its upper quartile", _of("times_fastest", "q3")),
     Column("spread", "(q3 - q1) / median", spread),
     Column("noisy", "the spread is above 0.1: measure again on a quieter machine", noisy),
     Column("cpu_median_ms", "processor time of a call, all threads of the process together, median",

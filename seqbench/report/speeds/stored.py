@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from seqbench.frame import look_up
-from seqbench.report.speeds.columns import seconds
+from seqbench.report.speeds.columns import seconds, with_figures
 
 FOLDER = "speed"
 """In the run's folder; each phase has a folder of its own in it, whose name begins with the time."""
@@ -17,7 +17,7 @@ FOLDER = "speed"
 def stored_speeds(run: Path) -> dict[str, Mapping[str, Any]]:
     """Of each task, by its label, the newest phase that was measured to its end, else the newest of all.
 
-    Each as ``speed.json`` holds it.
+    Each as ``speed.json`` holds it, with figures made anew of its samples.
     """
     found: dict[str, Mapping[str, Any]] = {}
     for path in sorted((run / FOLDER).glob("*/speed.json")):
@@ -25,7 +25,7 @@ def stored_speeds(run: Path) -> dict[str, Mapping[str, Any]]:
         before = found.get(str(data["task"]))
         if before is None or data["complete"] or not before["complete"]:
             found[str(data["task"])] = data
-    return found
+    return {task: {**data, "rows": with_figures(data["rows"])} for task, data in found.items()}
 
 
 def longest_of(form: Mapping[str, Any]) -> int:

@@ -21,16 +21,18 @@ UNITS = {"train": ("ms a step", 1e3), "infer": ("ms a call", 1e3), "step": ("µs
 """What the cells show, and by how much seconds are multiplied."""
 
 WORDS = ("Model", "Status")
-FITTED = ("Time\nT^p", "Memory\nT^p")
-"""Left out where there are too few lengths to fit anything."""
-LEAST_IMPORTANT = ("Params", "First\ncall s", "Extra\nthreads", "Peak\nMiB", "Memory\nT^p", "Call\nMiB", "Time\nT^p")
+SOMETIMES = ("Times\nfastest", "Time\nT^p", "Memory\nT^p")
+"""Left out where there is no other model to compare with, or too few lengths to fit anything."""
+LEAST_IMPORTANT = ("Params", "First\ncall s", "Extra\nthreads", "Peak\nMiB", "Memory\nT^p", "Call\nMiB", "Time\nT^p",
+                   "Times\nfastest")  # fmt: skip
 """Columns that a narrow terminal does without, the first to go first."""
 
 GAP = 2
 """Spaces between two columns."""
 
 BELOW = (
-    "a cell is the median wall time; ! behind it: the quartiles are further apart than 10 % of it, p10_ms is steadier",
+    "a cell is the median wall time; ! behind it: the quartiles are further apart than 10 % of it",
+    "times fastest: its time by that of the fastest model in the same round, at the longest T; median over the rounds",
     "T^p: exponent of a power law over the lengths ± its standard error; memory is that of a call, weights not counted",
 )
 
@@ -74,10 +76,10 @@ def tables(records: Sequence[Record]) -> list[Table]:
 
 def _table(operation: str, batch: int, rows: Mapping[str, list[Record]]) -> Table:
     lengths = sorted({record["length"] for records in rows.values() for record in records})
-    head = ["Model", *(f"T={length}" for length in lengths), *FITTED, "Peak\nMiB", "Call\nMiB"]
+    head = ["Model", *(f"T={length}" for length in lengths), *SOMETIMES, "Peak\nMiB", "Call\nMiB"]
     head += ["First\ncall s", "Extra\nthreads", "Params", "Status"]
     cells = [_row(name, operation, records, lengths) for name, records in rows.items()]
-    empty = {name for place, name in enumerate(head) if all(row[place] == text.DASH for row in cells)} & set(FITTED)
+    empty = {name for place, name in enumerate(head) if all(row[place] == text.DASH for row in cells)} & set(SOMETIMES)
     kept = [place for place, name in enumerate(head) if name not in empty]
     cells = [[row[place] for place in kept] for row in cells]
     title = f"{operation}, batch {batch}: {UNITS[operation][0]}"
@@ -91,6 +93,7 @@ def _row(name: str, operation: str, records: Sequence[Record], lengths: Sequence
     return [
         name,
         *(_time(by_length.get(length), UNITS[operation][1]) for length in lengths),
+        text.number(look_up(longest, "times_fastest", "median"), 3),
         _exponent(longest, "time"),
         _exponent(longest, "memory"),
         text.kilo(look_up(longest, "memory", "peak_mib")),
