@@ -319,6 +319,18 @@ def test_steps_of_other_sizes_are_refused_and_one_for_which_the_cache_has_no_roo
         core.step(x, state)
 
 
+@pytest.mark.parametrize("backend", ["torch", "numba", "numba-ref"])
+def test_a_chunk_for_which_the_cache_has_no_room_is_refused(backend: str) -> None:
+    """Its last steps would be lost without a word; padding needs no room."""
+    core = core_of(card, {}, backend, CoreSpec(5, 8), torch.float64)
+    x = normal(2, 3, 5)
+    _, state = core(x, core.initial_state(2, 5))
+    core(x[:, :2], state)
+    core(x, state, torch.tensor([2, 1]))
+    with pytest.raises(ValueError, match="the cache is full: it was made for 5 steps, and this chunk ends at 6"):
+        core(x, state, torch.tensor([2, 3]))
+
+
 @backends
 def test_other_devices_and_numbers_are_refused(backend: str) -> None:
     core = core_of(card, {"positions": "none"}, backend, CoreSpec(8, 8), torch.float32)

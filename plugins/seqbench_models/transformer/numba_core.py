@@ -48,9 +48,10 @@ class Core(torch_core.Core):
         start, caches = state
         T = x.shape[1]
         h = self._embed(x, start.unsqueeze(1) + torch.arange(T))  # (B, T, H)
+        positions = torch_core.advanced(state, T, lengths)
         contexts = Context(caches, start), memory and read(memory)
         y, after = run_stack(self._kernels(), h, self._layers(), self._dropout(), lengths, *contexts)
-        return y, (start + (T if lengths is None else lengths), after)
+        return y, (positions, after)
 
     def _one(self, x_t: Tensor, state: Any, memory: Any = None) -> tuple[Tensor, State]:
         """With dropout a chunk of one step, which draws what it needs."""

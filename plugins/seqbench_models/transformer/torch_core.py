@@ -64,6 +64,20 @@ def attend_chunk(
     return heads, (keys, values)
 
 
+def advanced(state: Any, T: int, lengths: Tensor | None) -> Tensor:
+    """The positions ``(B,)`` after the next ``T`` steps.
+
+    Raises:
+        ValueError: the caches have no room for them, and would lose them.
+    """
+    start, caches = state
+    after: Tensor = start + (T if lengths is None else lengths.to(start.device))
+    capacity = caches[0][0].shape[2]
+    if not after.is_meta and int(after.max()) > capacity:
+        raise ValueError(f"the cache is full: it was made for {capacity} steps, and this chunk ends at {after.max()}")
+    return after
+
+
 def write(cache: Tensor, new: Tensor, start: Tensor, count: Tensor) -> Tensor:
     """``cache (B, N, C, d)`` with the first ``count[b]`` steps of ``new (B, N, T, d)`` at ``start[b]``.
 
@@ -216,8 +230,9 @@ class Core(nn.Module):
         start, caches = state
         T = x.shape[1]
         h = self._embed(x, start.unsqueeze(1) + torch.arange(T, device=x.device))  # (B, T, H)
+        positions = advanced(state, T, lengths)
         h, after = self._run(h, [partial(attend_chunk, cache=c, start=start, lengths=lengths) for c in caches], memory)
-        return zero_beyond(h, lengths), (start + (T if lengths is None else lengths.to(start.device)), after)
+        return zero_beyond(h, lengths), (positions, after)
 
     def _whole(self, x: Tensor, lengths: Tensor | None, memory: Any = None) -> Tensor:
         """Causal attention needs no padding mask: padded keys lie in the future of every valid step."""
