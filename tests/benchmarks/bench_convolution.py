@@ -39,7 +39,7 @@ class Case:
         self.core.load_state_dict(self.torch_core.state_dict())
         self.x, self.dy = torch.randn(B, T, H).requires_grad_(), torch.randn(B, T, H)
         self.ours, self.theirs = ([self.x, *core.parameters()] for core in (self.core, self.torch_core))
-        filters = self.core.blocks._filters
+        filters: Any = self.core.blocks._filters
         self.blocks = filters.blocks(filters.tensors())
         self.rows, self.d_rows = self.x.detach().transpose(0, 1).numpy(), self.dy.transpose(0, 1).numpy()
         self.ways = {"Conv1d": self.conv1d, "channels last": self.channels_last, "taps side by side": self.side_by_side}
@@ -52,7 +52,8 @@ class Case:
 
     def channels_last(self, x: Tensor) -> Tensor:
         x = x.transpose(1, 2).unsqueeze(2)  # (B, C, 1, T), channels last as it lies
-        for block in self.torch_core.blocks:
+        blocks: Any = self.torch_core.blocks
+        for block in blocks:
             h = x
             for conv in (block.conv1, block.conv2):
                 W = conv.conv.weight.unsqueeze(2).contiguous(memory_format=torch.channels_last)
@@ -63,7 +64,8 @@ class Case:
 
     def side_by_side(self, x: Tensor) -> Tensor:
         T = x.shape[1]
-        for block in self.torch_core.blocks:
+        blocks: Any = self.torch_core.blocks
+        for block in blocks:
             h = x
             for conv in (block.conv1, block.conv2):
                 W = conv.conv.weight.permute(0, 2, 1).flatten(1)  # (C', C, K) to (C', K * C)

@@ -42,7 +42,7 @@ from seqbench_models import gru, lstm
 WIDTHS = (64, 128, 256, 512)
 STEPS = 256  # of a call of what is timed
 CARDS = {"lstm": lstm.card, "gru": gru.card}
-OPERATORS = {"lstm": ("LSTM", [0, 3, 1, 2], {}), "gru": ("GRU", [1, 0, 2], {"linear_before_reset": 1})}
+OPERATORS: dict[str, Any] = {"lstm": ("LSTM", [0, 3, 1, 2], {}), "gru": ("GRU", [1, 0, 2], {"linear_before_reset": 1})}
 """onnx's operator, its order of the gates as indices into torch's, its options."""
 
 
@@ -95,13 +95,14 @@ def session_of(case: Case) -> onnxruntime.InferenceSession:
     biases = np.concatenate([gates(p.b_x[:, None]), gates(p.b_h[:, None])]).ravel()
     constants = {"W": gates(p.W), "R": gates(p.U), "B": biases}
     after = [f"{name}_after" for name in case.states]
-    node = helper.make_node(operator, ["x", *constants, "", *case.states], ["", *after], hidden_size=H, **options)
-    named = [[helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 1, H]) for name in names]
-             for names in (["x", *case.states], after)]  # fmt: skip
+    node: Any = helper.make_node(operator, ["x", *constants, "", *case.states], ["", *after], hidden_size=H, **options)
+    inputs, outputs = [[helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 1, H]) for name in names]
+                       for names in (["x", *case.states], after)]  # fmt: skip
     graph = helper.make_graph(
         [node],
         "step",
-        *named,
+        inputs,
+        outputs,
         [numpy_helper.from_array(np.ascontiguousarray(a[None]), n) for n, a in constants.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
@@ -158,10 +159,11 @@ def onnx_plain(case: Case) -> Run:
 
 def torch_cell(case: Case) -> Run:
     rows, weights = [torch.from_numpy(x)[None] for x in case.x], [p.detach() for p in case.module.parameters()]
-    cell = torch.lstm_cell if case.name == "lstm" else torch.gru_cell
+    cell: Any = torch.lstm_cell if case.name == "lstm" else torch.gru_cell
 
     def run() -> np.ndarray:
-        h = c = torch.zeros(1, case.H)
+        h: Any = torch.zeros(1, case.H)
+        c = h
         with torch.inference_mode():
             for x in rows:
                 if case.name == "lstm":
@@ -252,7 +254,8 @@ def whole_networks(rounds: int) -> list[list[str]]:
 def network_row(folder: RunFolder, trial: Trial, path: Path, rounds: int) -> list[str]:
     export(folder, trial.id, path, overwrite=True)
     cast = find(trial)
-    text = cast.task.codes["test"][: CHARACTERS + 1]  # type: ignore[attr-defined] - of the character model
+    task: Any = cast.task  # the character model's
+    text = task.codes["test"][: CHARACTERS + 1]
     streams = {name: Stream.load(path, weights=name) for name in ("float32", "bfloat16")}
     bits = [f"{bits_of(stream, text):.5f}" for stream in streams.values()]
     runs: dict[str, Run] = {

@@ -22,7 +22,7 @@ from seqbench.api import Batch, Form, Tokens
 from seqbench.assemble import build, core_spec
 from seqbench.budget import Question, solve
 from seqbench.losses import cross_entropy
-from seqbench.quantities import Budget
+from seqbench.quantities import Budget, Target
 from seqbench.spec import Training
 from seqbench.train import Problem, Stepper
 
@@ -36,7 +36,7 @@ def stepper_of(name: str, backend: str) -> tuple[Stepper, int]:
     card = registry.load().model(name)
     options = card.options()
     layers = card.default_layers(options, T)
-    size = solve(Question(card, "torch", FORM, options, layers), PARAMETERS)
+    size = solve(Question(card, "torch", FORM, options, layers), Target(PARAMETERS))
     torch.manual_seed(0)
     network = build(card, backend, core_spec(card, FORM, size.width, layers), size.options, FORM)
     return Stepper(Problem(network, FORM, cross_entropy), TRAINING, 1000), size.width

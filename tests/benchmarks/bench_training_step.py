@@ -11,7 +11,9 @@ import json
 import os
 import statistics
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -34,7 +36,7 @@ TRAINING = Training(lr=1e-3, batch=B, budget=Budget("steps", 1000))
 CARDS = registry.load().models
 
 
-def network_of(name: str):
+def network_of(name: str) -> Any:
     torch.manual_seed(0)
     card = CARDS[name]
     options = card.options()
@@ -43,7 +45,7 @@ def network_of(name: str):
     return build(card, "torch", spec, options, FORM)
 
 
-def by_hand(network):
+def by_hand(network: Any) -> Callable[[torch.Tensor, torch.Tensor], None]:
     """The loop that a careful user would write: embedding, core, head, cross-entropy, clipping, AdamW."""
     parameters = list(network.parameters())
     optimizer = torch.optim.AdamW(parameters, lr=1e-3, fused=True)
@@ -60,7 +62,7 @@ def by_hand(network):
 
 
 @pytest.fixture(autouse=True)
-def one_thread():
+def one_thread() -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -68,7 +70,7 @@ def one_thread():
 
 
 @pytest.mark.parametrize("name", WIDTH)
-def test_training_step(name: str, benchmark) -> None:
+def test_training_step(name: str, benchmark: Any) -> None:
     rng = np.random.default_rng(0)
     batch = Batch(rng.integers(0, V, (B, T)), rng.integers(0, V, (B, T)))
     x, target = torch.from_numpy(batch.x), torch.from_numpy(batch.target)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import multiprocessing
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ def seconds_of(run: Run, times: int, clock: Clock = time.process_time) -> float:
     return (clock() - start) / times
 
 
-def interleaved(runs: dict[str, Run], rounds: int, clock: Clock = time.process_time) -> dict[str, np.ndarray]:
+def interleaved(runs: Mapping[str, Run], rounds: int, clock: Clock = time.process_time) -> dict[str, np.ndarray]:
     """Seconds of each, one number a round; each sample lasts about 20 ms, warm-up outside.
 
     Several threads need ``time.perf_counter``, and a quiet machine.
