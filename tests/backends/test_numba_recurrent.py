@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from against_torch import core_of, error, losses_of_training, weighted_sum
@@ -20,6 +21,7 @@ from seqbench import conformance
 from seqbench.api import CoreSpec, Refused
 from seqbench.backends.kernels.cells import Cell
 from seqbench.backends.kernels.recurrent import Kernels, Parameters, fast
+from seqbench.backends.kernels.sources import sources_of
 from seqbench.backends.kernels.vector import tanh, zero
 from seqbench.registry import Registry
 from seqbench.states import leaves, map_leaves
@@ -202,7 +204,7 @@ def squash(a):
 
 def make(rate):
     def forward(a, before, constants):
-        h = before[0] + rate * SCALE * TABLE[0] * squash(helpers.twice(a[0]))
+        h = np.clip(before[0], 0, 1) + np.float32(rate * SCALE) * TABLE[0] * squash(helpers.twice(a[0]))
         return (h,), (h,)
     return forward
 
@@ -236,6 +238,18 @@ def test_a_cell_is_known_by_all_that_its_functions_name(tmp_path: Path, monkeypa
     assert key() == key()
     changed = [key(rate=0.5), key(scale="3.0"), key(size="4"), key(squash="a * a"), key(twice="2 * a")]
     assert len({key(), *changed}) == 6
+    assert not [text for text in sources_of(clipped) if " at 0x" in text], "the same in every process"
+
+
+def clipped(a, before, constants):
+    return (np.clip(a[0], 0, 1),), (np.float64(a[0]),)
+
+
+def test_a_cell_of_compiled_functions_is_refused() -> None:
+    import numba
+
+    with pytest.raises(TypeError, match="cell fast: forward is a CPUDispatcher; expected a plain function"):
+        Cell("fast", gates=1, forward=numba.njit(clipped), backward=clipped)
 
 
 def test_a_cell_that_gives_too_few_values_is_told_so() -> None:

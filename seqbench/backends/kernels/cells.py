@@ -26,6 +26,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from types import FunctionType
 from typing import Any
 
 from numba.core import cgutils, errors, types
@@ -79,16 +80,29 @@ class Cell:
     backward_between: Callable[..., Any] | None = None
 
     def __post_init__(self) -> None:
-        """Fill in the defaults and remember the cell, for numba's types know it by its key alone."""
+        """Fill in the defaults and remember the cell, for numba's types know it by its key alone.
+
+        Raises:
+            TypeError: one of the functions is no plain one.
+        """
+        for what, function in self._functions.items():
+            if not isinstance(function, FunctionType):
+                kind = type(function).__name__
+                raise TypeError(f"cell {self.name}: {what} is a {kind}; expected a plain function, compiled here")
         object.__setattr__(self, "slots", self.slots or self.gates)
         object.__setattr__(self, "recurrent", self.recurrent or tuple(range(self.gates)))
         _CELLS[self.key] = self
 
+    @property
+    def _functions(self) -> dict[str, Any]:
+        """Those that it has, by name."""
+        names = ("forward", "backward", "between", "backward_between")
+        return {name: function for name in names if (function := getattr(self, name)) is not None}
+
     @cached_property
     def key(self) -> str:
         """Name and a digest of all source that the compiled code comes from: what the compiled code is named by."""
-        functions = (self.forward, self.backward, self.between, self.backward_between)
-        sources = [text for function in functions if function is not None for text in sources_of(function)]
+        sources = [text for function in self._functions.values() for text in sources_of(function)]
         numbers = f"{self.gates} {self.states} {self.slots} {self.recurrent} {self.late}"
         digest = hashlib.sha256("\0".join([kernel_sources(), numbers, *sources]).encode())
         return f"{self.name}-{digest.hexdigest()[:16]}"

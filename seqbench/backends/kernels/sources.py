@@ -14,6 +14,8 @@ from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
 
+import numpy as np
+
 
 @cache
 def kernel_sources() -> str:
@@ -22,11 +24,11 @@ def kernel_sources() -> str:
     return hashlib.sha256(b"\0".join(texts)).hexdigest()[:16]
 
 
-def sources_of(function: Any) -> list[str]:
+def sources_of(function: FunctionType) -> list[str]:
     """What a function comes from: its source, and that of the functions and constants which it names.
 
-    These may be global in its module, in a module that it names, or closed over. What belongs to this package is left
-    out: ``kernel_sources`` has it.
+    These may be global in its module, in a module that it names, or closed over. Of what belongs to this package, which
+    ``kernel_sources`` has, to numpy and to numba, whose version numba's cache knows, the name is enough.
     """
     return list(_sources(function, set()))
 
@@ -38,12 +40,22 @@ def _sources(function: FunctionType, seen: set[FunctionType]) -> Iterator[str]:
     yield inspect.getsource(function)
     for name, value in _named_in(function):
         value = getattr(value, "py_func", value)  # of a function that numba has compiled
-        if (getattr(value, "__module__", None) or "").startswith(__package__):
-            continue
-        if isinstance(value, FunctionType):
+        if isinstance(value, FunctionType) and not f"{value.__module__}.".startswith(_KNOWN):
             yield from _sources(value, seen)
         else:
-            yield f"{name} = {value.tobytes() if hasattr(value, 'tobytes') else value!r}"
+            yield f"{name} = {_said(value)}"
+
+
+_KNOWN = (f"{__package__}.", "numpy.", "numba.")
+
+
+def _said(value: Any) -> str:
+    """The same in every process, and for no two values that compile to different code."""
+    if isinstance(value, np.ndarray | np.generic):
+        return f"{value.dtype} {value.shape} {value.tobytes().hex()}"
+    if callable(value) and hasattr(value, "__qualname__"):  # its repr may have an address
+        return f"{value.__module__}.{value.__qualname__}"
+    return repr(value)
 
 
 def _named_in(function: FunctionType) -> Iterator[tuple[str, Any]]:
