@@ -528,17 +528,25 @@ def test_a_planted_fault_is_caught(core: type[nn.Module], check: str, what: str,
     torch.set_num_threads(1)
 
 
-@pytest.mark.parametrize(("later", "wrong"), [(1.0, False), (4.0, True)])
-def test_an_error_that_is_large_by_chance_is_no_fault(
-    later: float, wrong: bool, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("ours", "message"),
+    [
+        ((4.0, 1.0, 1.0, 1.0), None),
+        ((1.0, 4.0, 4.0, 4.0), r"y in float32: .* within 3\.0e-06 .*three times torch's own error"),
+        ((1.0, 1.0, 1.0, 11.0), r"y in float32: .* within 1\.0e-05 of float64, relative, in the norm, got 1\.1e-05"),
+    ],
+    ids=["large-once", "large-but-once", "beyond-the-bound-once"],
+)
+def test_errors_in_float32_are_compared_over_several_draws(
+    ours: tuple[float, ...], message: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Four times torch's own error at the first draw: what counts is whether it stays so."""
+    """With torch's, that is; none may be beyond the bound that holds without torch."""
 
     def errors(_subject: Any, seed: int) -> dict[str, tuple[float, float]]:
-        return {"y": ((later if seed else 4.0) * 1e-6, 1e-6)}
+        return {"y": (ours[seed] * 1e-6, 1e-6 if max(ours) < 10 else 1.0)}
 
     monkeypatch.setattr(number_proofs, "_errors", errors)
-    with pytest.raises(ConformanceError, match=r"y in float32: .* within 3\.0e-06") if wrong else nullcontext():
+    with pytest.raises(ConformanceError, match=message) if message else nullcontext():
         conformance.check_single_precision(subject_of(Sound))
 
 
