@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import io
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -14,6 +15,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 from seqbench.errors import SpecError, UsageError
 from seqbench.measure import sampling
@@ -21,6 +23,7 @@ from seqbench.measure.sampling import Sampler
 from seqbench.process import Outcome
 from seqbench.report.speeds.columns import COLUMNS, with_figures
 from seqbench.report.speeds.growth import growth
+from seqbench.report.speeds.tables import meanings, print_tables
 from seqbench.speed.rounds import _Turn, shares
 from seqbench.speed.spec import make_spec, parse_sizes
 
@@ -91,6 +94,20 @@ def test_models_are_compared_round_by_round() -> None:
 )
 def test_only_the_same_work_on_the_same_backend_is_compared(change: dict[str, Any]) -> None:
     assert times_fastest(record("a", [1.0, 1.0]), record("b", [2.0, 2.0], **change)) == [None, None]
+
+
+def test_below_a_table_stands_what_it_has() -> None:
+    cells, times, power = meanings(["Model", "Times\nfastest", "Time\nT^p"])
+    assert (cells[:6], times[:13], power[:3]) == ("a cell", "times fastest", "T^p")
+    assert meanings(["Model", "T=8"]) == [cells]
+
+
+@pytest.mark.parametrize(("models", "lengths", "said"), [(1, 1, 1), (2, 1, 2), (1, 3, 2), (2, 3, 3)])
+def test_the_terminal_explains_no_column_that_it_does_not_show(models: int, lengths: int, said: int) -> None:
+    records = [record("ab"[m], [1.0 + m, 1.0 + m], length=8 * 2**n) for m in range(models) for n in range(lengths)]
+    out = io.StringIO()
+    print_tables(with_figures(records), Console(file=out, width=200))
+    assert sum(line.startswith(("a cell", "times fastest", "T^p")) for line in out.getvalue().splitlines()) == said
 
 
 class Clocks:

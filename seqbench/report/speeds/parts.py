@@ -17,7 +17,7 @@ from seqbench.report.figures import PANEL, Picture, finish, mark, plain_ticks
 from seqbench.report.hover import Readings, Trace
 from seqbench.report.look import Look, look, style
 from seqbench.report.speeds.columns import LEAST_MEMORY_MIB, OPERATIONS, seconds
-from seqbench.report.speeds.tables import BELOW, UNITS, Table, causes, tables
+from seqbench.report.speeds.tables import UNITS, Table, causes, meanings, tables
 
 Record = Mapping[str, Any]
 Read = Callable[[Record], tuple[float, float, float] | None]
@@ -49,6 +49,7 @@ class SpeedPhase:
         condition: of the machine, ``before`` and ``after``.
         parts: a table and its figures for each operation and batch.
         causes: why there are rows without figures.
+        below: what cells and columns mean.
     """
 
     operations: list[tuple[str, str]]
@@ -59,7 +60,7 @@ class SpeedPhase:
     condition: Mapping[str, Any]
     parts: list[Part]
     causes: list[str]
-    below: tuple[str, ...] = BELOW
+    below: list[str]
 
 
 def speed_phase(
@@ -81,6 +82,7 @@ def speed_phase(
     here = data["environment"]
     rows = data["rows"]
     labels, backends = _known(data, labels, backends)
+    parts = [_part(table, labels, backends, f"{salt}-{n}") for n, table in enumerate(tables(rows))]
     return SpeedPhase(
         operations=[(key, OPERATIONS[key]) for key in text.distinct(record["operation"] for record in rows)],
         rounds=data["spec"]["rounds"],
@@ -88,8 +90,9 @@ def speed_phase(
         machine=text.plain(f"{here.get('gpu') or here.get('cpu')}, {here.get('cores')} cores, {data['created']}"),
         elsewhere=[] if trained_on is None else [text.plain(line) for line in machines_differ(trained_on, here)],
         condition=data["condition"],
-        parts=[_part(table, labels, backends, f"{salt}-{n}") for n, table in enumerate(tables(rows))],
+        parts=parts,
         causes=causes(rows),
+        below=meanings(head for part in parts for head in part.table.head),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -30,11 +30,12 @@ LEAST_IMPORTANT = ("Params", "First\ncall s", "Extra\nthreads", "Peak\nMiB", "Me
 GAP = 2
 """Spaces between two columns."""
 
-BELOW = (
-    "a cell is the median wall time; ! behind it: the quartiles are further apart than 10 % of it",
-    "times fastest: its time by that of the fastest model in the same round, at the longest T; median over the rounds",
-    "T^p: exponent of a power law over the lengths ± its standard error; memory is that of a call, weights not counted",
-)
+CELLS = "a cell is the median wall time; ! behind it: the quartiles are further apart than 10 % of it"
+MEANINGS = {
+    "Times\nfastest": "times fastest: by the fastest model's time in the same round, longest T; median over rounds",
+    "Time\nT^p": "T^p: exponent of a power law over the lengths ± standard error; memory: of a call, without weights",
+}
+"""What a heading of a column means that not every table has."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +121,12 @@ def _exponent(record: Record, of: str) -> str:
     return text.DASH if found is None else f"{found['exponent']:.2f} ± {found['error']:.2f}"
 
 
+def meanings(heads: Iterable[str]) -> list[str]:
+    """What is said below tables with these headings."""
+    shown = set(heads)
+    return [CELLS, *(said for head, said in MEANINGS.items() if head in shown)]
+
+
 def causes(records: Sequence[Record]) -> list[str]:
     """Why there are no figures, each reason once."""
     found: dict[str, list[str]] = {}
@@ -139,8 +146,10 @@ def print_tables(records: Sequence[Record], console: Console | None = None) -> N
 
     out = console or Console()
     hidden: dict[str, None] = {}
+    seen: set[str] = set()
     for table in tables(records):
         shown = _fitting(table, out.width)
+        seen |= set(shown)
         hidden |= {head: None for head in table.head if head not in shown}
         out.print()
         out.print(Text(table.title, style="bold"))
@@ -148,7 +157,7 @@ def print_tables(records: Sequence[Record], console: Console | None = None) -> N
     if hidden:
         names = ", ".join(head.replace("\n", " ") for head in hidden)
         out.print(Text(f"not shown at this width, in speed.csv: {names}", style="dim"), soft_wrap=True)
-    for line in BELOW:
+    for line in meanings(seen):
         out.print(Text(line, style="dim"), soft_wrap=True)
     for line in causes(records):
         out.print(Text(f"failed: {line}", style="red"), soft_wrap=True)
