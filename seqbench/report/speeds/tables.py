@@ -32,8 +32,14 @@ GAP = 2
 
 CELLS = "a cell is the median wall time; ! behind it: the quartiles are further apart than 10 % of it"
 MEANINGS = {
-    "Times\nfastest": "times fastest: by the fastest model's time in the same round, longest T; median over rounds",
-    "Time\nT^p": "T^p: exponent of a power law over the lengths ± standard error; memory: of a call, without weights",
+    "Times\nfastest": (
+        "times fastest: its time by that of its backend's fastest model in the same round, at the longest T; "
+        "median over the rounds"
+    ),
+    "Time\nT^p": (
+        "T^p: exponent of a power law over the lengths ± its standard error; "
+        "memory is that of a call, weights not counted"
+    ),
 }
 """What a heading of a column means that not every table has."""
 
