@@ -20,9 +20,9 @@ from torch import Tensor
 from seqbench import conformance
 from seqbench.api import CoreSpec, Refused
 from seqbench.backends.kernels.cells import Cell
+from seqbench.backends.kernels.pointwise import tanh, zero
 from seqbench.backends.kernels.recurrent import Kernels, Parameters, fast
 from seqbench.backends.kernels.sources import sources_of
-from seqbench.backends.kernels.vector import tanh, zero
 from seqbench.registry import Registry
 from seqbench.states import leaves, map_leaves
 from seqbench_models import gru, janet, lstm, rnn

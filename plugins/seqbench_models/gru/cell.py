@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from seqbench.backends.kernels.cells import Cell
-from seqbench.backends.kernels.vector import sigmoid, tanh
+from seqbench.backends.kernels.pointwise import sigmoid, tanh
 from seqbench.backends.recurrence import TORCH_NAMES, Recurrence
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from seqbench.backends.kernels.cells import Cell
-from seqbench.backends.kernels.vector import exp, tanh
+from seqbench.backends.kernels.pointwise import exp, tanh
 from seqbench.backends.recurrence import Recurrence
 
 if TYPE_CHECKING:

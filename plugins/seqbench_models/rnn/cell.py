@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from seqbench.backends.kernels.cells import Cell
-from seqbench.backends.kernels.vector import positive, relu, tanh, zero
+from seqbench.backends.kernels.pointwise import positive, relu, tanh, zero
 from seqbench.backends.recurrence import TORCH_NAMES, Recurrence
 
 if TYPE_CHECKING:

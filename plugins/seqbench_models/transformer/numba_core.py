@@ -48,7 +48,7 @@ class Core(torch_core.Core):
         start, caches = state
         T = x.shape[1]
         h = self._embed(x, start.unsqueeze(1) + torch.arange(T))  # (B, T, H)
-        positions = torch_core.advanced(state, T, lengths)
+        positions = torch_core.positions_after(state, T, lengths)
         contexts = Context(caches, start), memory and read(memory)
         y, after = run_stack(self._kernels(), h, self._layers(), self._dropout(), lengths, *contexts)
         return y, (positions, after)

@@ -64,7 +64,7 @@ def attend_chunk(
     return heads, (keys, values)
 
 
-def advanced(state: Any, T: int, lengths: Tensor | None) -> Tensor:
+def positions_after(state: Any, T: int, lengths: Tensor | None) -> Tensor:
     """The positions ``(B,)`` after the next ``T`` steps.
 
     Raises:
@@ -230,7 +230,7 @@ class Core(nn.Module):
         start, caches = state
         T = x.shape[1]
         h = self._embed(x, start.unsqueeze(1) + torch.arange(T, device=x.device))  # (B, T, H)
-        positions = advanced(state, T, lengths)
+        positions = positions_after(state, T, lengths)
         h, after = self._run(h, [partial(attend_chunk, cache=c, start=start, lengths=lengths) for c in caches], memory)
         return zero_beyond(h, lengths), (positions, after)
 

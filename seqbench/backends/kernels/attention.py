@@ -19,7 +19,8 @@ import numpy as np
 from seqbench.backends.kernels.gemm import lanes_of
 from seqbench.backends.kernels.jit import inner
 from seqbench.backends.kernels.linear import ADD, STORE, product, transpose_into
-from seqbench.backends.kernels.vector import exp_of_negative, from_lane, load, log, maximum, spread, store
+from seqbench.backends.kernels.pointwise import exp_of_negative, log
+from seqbench.backends.kernels.vector import from_lane, load, maximum, spread, store
 
 KEYS = 128
 """Keys of a block: their scores with a panel of queries fit into the first cache."""

@@ -26,7 +26,8 @@ import numpy as np
 from seqbench.backends.kernels.engine import add, block_steps, bounds_of, copy
 from seqbench.backends.kernels.gemm import BLOCK, aligned, lanes_of, multiply, multiply_columns
 from seqbench.backends.kernels.jit import inner
-from seqbench.backends.kernels.vector import load, number, positive, relu, spread, store
+from seqbench.backends.kernels.pointwise import positive, relu
+from seqbench.backends.kernels.vector import load, number, spread, store
 
 # --- filters --------------------------------------------------------------------------------------
 

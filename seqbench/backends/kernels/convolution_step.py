@@ -12,7 +12,8 @@ import numpy as np
 from seqbench.backends.kernels.convolution import pack_bias, pack_filter, padded
 from seqbench.backends.kernels.gemm import lanes_of, multiply_onto
 from seqbench.backends.kernels.jit import inner
-from seqbench.backends.kernels.vector import load, relu, store
+from seqbench.backends.kernels.pointwise import relu
+from seqbench.backends.kernels.vector import load, store
 
 
 def tape_size(V, Hp):

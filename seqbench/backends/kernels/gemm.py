@@ -25,8 +25,8 @@ from seqbench.backends.kernels.vector import (
     multiply_add,
     number,
     splat,
+    spread,
     store,
-    zero,
 )
 from seqbench.backends.kernels.workspace import LINE
 
@@ -334,7 +334,7 @@ def add_column_sums(b, R, N, sums, at):
         width = min(2 * lanes, N - column)
         other = width - lanes  # the panel's second vector, or its only one
         first, last = column * R, column * R + (R - R % 2) * width
-        left = right = odd_left = odd_right = zero(load(b, first))
+        left = right = odd_left = odd_right = spread(load(b, first), 0.0)
         for row in range(first, last, 2 * width):
             left, right = left + load(b, row), right + load(b, row + other)
             odd_left, odd_right = odd_left + load(b, row + width), odd_right + load(b, row + width + other)

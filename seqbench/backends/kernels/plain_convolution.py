@@ -10,7 +10,7 @@ import math
 import numpy as np
 
 from seqbench.backends.kernels.jit import inner
-from seqbench.backends.kernels.vector import positive, relu
+from seqbench.backends.kernels.pointwise import positive, relu
 
 # --- filters --------------------------------------------------------------------------------------
 

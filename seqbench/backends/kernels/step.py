@@ -19,17 +19,15 @@ from seqbench.backends.kernels.gemm import lanes_of
 from seqbench.backends.kernels.jit import inner, intrinsic
 from seqbench.backends.kernels.layer_norm import normalise
 from seqbench.backends.kernels.plain_transformer import EPSILON
+from seqbench.backends.kernels.pointwise import exp_of_negative, gelu, relu
 from seqbench.backends.kernels.vector import (
     VectorType,
     address,
-    exp_of_negative,
     first_lanes,
-    gelu,
     lanes_before,
     llvm_type,
     load,
     multiply_add,
-    relu,
     spread,
     store,
     total,

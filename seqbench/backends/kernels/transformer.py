@@ -43,7 +43,8 @@ from seqbench.backends.kernels.linear import (
     pack,
     pack_back,
 )
-from seqbench.backends.kernels.vector import gelu, load, positive, relu, spread, store
+from seqbench.backends.kernels.pointwise import gelu, positive, relu
+from seqbench.backends.kernels.vector import load, spread, store
 
 Array = Any
 
