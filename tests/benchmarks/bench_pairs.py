@@ -5,7 +5,8 @@
 ``seqbench speed`` in both cases, with the same processes and the same number of samples. In turns: as the command
 does. In blocks: all samples of the first name, then all of the second. The two kinds of run alternate, so that both see
 the same machine. A figure is median(second) / median(first) - 1 in per cent: anything but 0 is an error of measuring.
-Likewise of the 10th percentiles. "By rounds" is the median over rounds of second / first, less 1.
+Likewise of the 10th percentiles. "By rounds" is the median over rounds of second / first, less 1. "Calm" are the runs in
+turns in which neither name was flagged for its spread.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from interleaved import table, write_section
 
 from seqbench import registry
 from seqbench.environment import condition, environment
+from seqbench.report.speeds.columns import noisy, with_figures
 from seqbench.speed.rounds import measure
 from seqbench.speed.run import make_plan
 from seqbench.speed.spec import DEFAULTS, SpeedSpec, Subject, make_spec
@@ -43,36 +45,51 @@ CLOSE = 2.0
 """Per cent: what is asked of a pair."""
 
 HEADER = ["model", "operation", "clock, figure", f"in turns: within {CLOSE:g} %", "median", "largest",
-          f"in blocks: within {CLOSE:g} %", "median", "largest"]  # fmt: skip
+          f"calm: within {CLOSE:g} %", f"in blocks: within {CLOSE:g} %", "median", "largest"]  # fmt: skip
 
 Key = tuple[str, str, str]
+Found = dict[Key, tuple[float, bool]]
+"""Per cent between the names, and whether neither was flagged; by model, operation and figure."""
 
 
 def differences(
     group: list[Subject], blocks: bool, spec: SpeedSpec, logs: Path, order: random.Random
-) -> dict[Key, float]:
-    """Per cent between the names, by model, operation and figure."""
+) -> Found:
+    """Of one run."""
     parts = [[subject] for subject in order.sample(group, len(group))] if blocks else [group]
     records = [record for part in parts for record in measure(part, spec.rounds, spec.starts, 600.0, logs, order)]
     assert all(record["status"] == "ok" for record in records), records
     samples = {(r["label"], r["operation"], c): np.array(r["samples"][c]) for r in records for c in ("wall", "cpu")}
-    found = {}
+    flagged = {(record["label"], record["operation"]): noisy(record) for record in with_figures(records)}
+    found: Found = {}
     for (twin, operation, clock), first in samples.items():
         name, _, which = twin.rpartition("-")
         if which == "one":
             second = samples[f"{name}-two", operation, clock]
+            calm = not (flagged[twin, operation] or flagged[f"{name}-two", operation])
             ratio = {percent: np.percentile(second, percent) / np.percentile(first, percent) for percent in (10, 50)}
-            found[name, operation, f"{clock}, median"] = 100 * (ratio[50] - 1)
+            found[name, operation, f"{clock}, median"] = 100 * (ratio[50] - 1), calm
             if clock == "wall":
-                found[name, operation, "wall, 10th percentile"] = 100 * (ratio[10] - 1)
-                found[name, operation, "wall, by rounds"] = 100 * (np.median(second / first) - 1)
+                found[name, operation, "wall, 10th percentile"] = 100 * (ratio[10] - 1), calm
+                found[name, operation, "wall, by rounds"] = 100 * (np.median(second / first) - 1), calm
     return found
+
+
+def close(values: list[float]) -> str:
+    """How many of them are."""
+    return f"{sum(abs(value) <= CLOSE for value in values)} of {len(values)}"
 
 
 def summary(values: list[float]) -> list[str]:
     """How many are close, the median and the largest size."""
     sizes = np.abs(values)
-    return [f"{(sizes <= CLOSE).sum()} of {len(sizes)}", f"{np.median(sizes):.1f} %", f"{sizes.max():.1f} %"]
+    return [close(values), f"{np.median(sizes):.1f} %", f"{sizes.max():.1f} %"]
+
+
+def row(key: Key, turns: list[tuple[float, bool]], blocks: list[tuple[float, bool]]) -> list[str]:
+    """Of the table."""
+    both = [summary([value for value, _ in runs]) for runs in (turns, blocks)]
+    return [*key, *both[0], close([value for value, calm in turns if calm]), *both[1]]
 
 
 def main() -> None:
@@ -84,7 +101,7 @@ def main() -> None:
     parser.add_argument("--batch", default="32")
     parser.add_argument("--write", type=Path)
     chosen = parser.parse_args()
-    found: dict[bool, dict[Key, list[float]]] = {True: defaultdict(list), False: defaultdict(list)}
+    found: dict[bool, dict[Key, list[tuple[float, bool]]]] = {True: defaultdict(list), False: defaultdict(list)}
     loads = []
     order = random.Random(0)
     with tempfile.TemporaryDirectory() as scratch:
@@ -100,10 +117,11 @@ def main() -> None:
             for blocks in (False, True) if run % 2 else (True, False):
                 loads.append(condition()["load"])
                 for group in plan.groups:
-                    for key, value in differences(group, blocks, spec, Path(scratch), order).items():
-                        found[blocks][key].append(value)
-                        print(run, "blocks" if blocks else "turns ", *key, f"{value:+.2f} %", flush=True)
-    rows = [[*key, *summary(found[False][key]), *summary(found[True][key])] for key in sorted(found[False])]
+                    for key, (value, calm) in differences(group, blocks, spec, Path(scratch), order).items():
+                        found[blocks][key].append((value, calm))
+                        words = run, "blocks" if blocks else "turns ", *key, f"{value:+.2f} %"
+                        print(*words, "" if calm else "flagged", flush=True)
+    rows = [row(key, found[False][key], found[True][key]) for key in sorted(found[False])]
     machine = environment()
     said = (
         f"{chosen.runs} runs of each kind, {chosen.rounds} samples of each name from {chosen.starts} processes, "

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from seqbench.backends.kernels import convolution, convolution_step, plain_convolution
-from seqbench.backends.kernels.engine import block_steps
+from seqbench.backends.kernels.engine import steps_of_block
 from seqbench.backends.kernels.jit import cached, cached_parallel, prange
 from seqbench.backends.kernels.padding import padded
 from seqbench.backends.kernels.recurrent import parts_of
@@ -280,7 +280,7 @@ class Kernels:
         D, H = block.sizes
         steps, B, Hp = frame.steps(H)
         if not (training or self.plain):
-            steps = min(steps, int(block_steps(B // frame.parts)))
+            steps = min(steps, steps_of_block(B // frame.parts))
         return Workspace(frame.dtype, [frame.steps(D, block), frame.steps(H, block), (steps, B, Hp)])
 
     def _run_forward(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable
 from types import FunctionType
@@ -9,6 +10,7 @@ from typing import Any
 
 import numba
 import numba.extending
+from numba.core.dispatcher import Dispatcher
 
 _njit: Any = numba.njit  # its type stubs leave out two of its options
 
@@ -38,13 +40,16 @@ def cached(key: str) -> Callable[[Any], Any]:
 
     Args:
         key: what the code depends on besides the function's own file and types; see ``named``.
+
+    Raises:
+        TypeError: of the function: it closes over compiled ones, so that what is kept would never be found again.
     """
-    return lambda function: _kept(named(function, key))
+    return lambda function: _kept(_found_again(named(function, key)))
 
 
 def cached_parallel(key: str) -> Callable[[Any], Any]:
     """The same, with loops over ``prange`` whose turns run at the same time; nothing else becomes parallel."""
-    return lambda function: _kept_parallel(named(function, f"{key}-parallel"))
+    return lambda function: _kept_parallel(_found_again(named(function, f"{key}-parallel")))
 
 
 def compiled_as(key: str) -> Callable[[Any], Any]:
@@ -65,6 +70,17 @@ def named(function: Any, key: str) -> Any:
     copy.__qualname__ = f"{function.__qualname__}.{re.sub(r'[^0-9A-Za-z_-]', '_', key)}"
     copy.__module__, copy.__doc__ = function.__module__, function.__doc__
     return copy
+
+
+def _found_again(function: Any) -> Any:
+    """The function, if another process can find it on disk.
+
+    numba looks for it by what it closes over, and a compiled function has another identity in each process.
+    """
+    for name, value in inspect.getclosurevars(function).nonlocals.items():
+        if isinstance(value, Dispatcher):
+            raise TypeError(f"{function.__name__} closes over {name}, a compiled function: make that a global one")
+    return function
 
 
 prange: Any = numba.prange

@@ -16,7 +16,7 @@ import numpy as np
 
 from seqbench.backends.kernels import engine, plain
 from seqbench.backends.kernels.cells import Cell
-from seqbench.backends.kernels.jit import cached, cached_parallel, compiled_as, prange
+from seqbench.backends.kernels.jit import cached, cached_parallel, compiled, prange
 from seqbench.backends.kernels.padding import padded
 from seqbench.backends.kernels.sizes import check_input
 from seqbench.backends.kernels.workspace import Workspace, aligned
@@ -65,30 +65,33 @@ def fast(cell: Cell) -> Compiled:
     return Compiled(forward, backward)
 
 
+@compiled
+def _some_rows(cell, constants, size, x_, W_packed, U_packed, bias, states, gates, mid, y, first, last, training):
+    engine.forward_rows(
+        cell, constants, size, x_, W_packed, U_packed, bias, states, gates, mid, y, first, last, training
+    )
+
+
+@compiled
+def _some_rows_back(
+    cell, constants, size, W_packed, U_packed, states, gates, mid, d_y_, d_t, d_b, d_states, dx, first, last
+):
+    engine.backward_rows(
+        cell, constants, size, W_packed, U_packed, states, gates, mid, d_y_, d_t, d_b, d_states, dx, first, last
+    )
+
+
+@compiled
+def _some_gradients(cell, size, x_, states, gates, mid, dW, dU, d_bias, part, parts):
+    engine.weight_gradients(cell, size, x_, states, gates, mid, dW, dU, d_bias, part, parts)
+
+
 @cache
 def parallel(cell: Cell) -> Compiled:
     """The same for a batch in parts that run at the same time.
 
     A parallel loop calls functions of their own: numba moves allocations out of such a loop, where turns share them.
     """
-
-    @compiled_as(cell.key)
-    def some_rows(constants, size, x_, W_packed, U_packed, bias, states, gates, mid, y, first, last, training):
-        engine.forward_rows(
-            cell, constants, size, x_, W_packed, U_packed, bias, states, gates, mid, y, first, last, training
-        )
-
-    @compiled_as(cell.key)
-    def some_rows_back(
-        constants, size, W_packed, U_packed, states, gates, mid, d_y_, d_t, d_b, d_states, dx, first, last
-    ):
-        engine.backward_rows(
-            cell, constants, size, W_packed, U_packed, states, gates, mid, d_y_, d_t, d_b, d_states, dx, first, last
-        )
-
-    @compiled_as(cell.key)
-    def some_gradients(size, x_, states, gates, mid, dW, dU, d_bias, part, parts):
-        engine.weight_gradients(cell, size, x_, states, gates, mid, dW, dU, d_bias, part, parts)
 
     @cached_parallel(cell.key)
     def forward(constants, x, time_first, W, U, b_x, b_h, start, outputs, training, room, packed, fresh, parts):
@@ -99,7 +102,9 @@ def parallel(cell: Cell) -> Compiled:
         )
         for part in prange(parts):
             first, last = size.B * part // parts, size.B * (part + 1) // parts
-            some_rows(constants, size, x_, W_packed, U_packed, bias, states, gates, mid, y, first, last, training)
+            _some_rows(
+                cell, constants, size, x_, W_packed, U_packed, bias, states, gates, mid, y, first, last, training
+            )
         return y.reshape(outputs, x.shape[0], x.shape[1], size.H)
 
     @cached_parallel(cell.key)
@@ -112,11 +117,11 @@ def parallel(cell: Cell) -> Compiled:
         )
         for part in prange(parts):
             first, last = size.B * part // parts, size.B * (part + 1) // parts
-            some_rows_back(
-                constants, size, W_packed, U_packed, states, gates, mid, d_y_, d_t, d_b, d_states, dx, first, last
+            _some_rows_back(
+                cell, constants, size, W_packed, U_packed, states, gates, mid, d_y_, d_t, d_b, d_states, dx, first, last
             )
         for part in prange(parts):
-            some_gradients(size, x_, states, gates, mid, dW, dU, d_bias, part, parts)
+            _some_gradients(cell, size, x_, states, gates, mid, dW, dU, d_bias, part, parts)
         return dx.reshape(x.shape), engine.gradients(cell, size, b_h, d_states, dW, dU, d_bias)
 
     return Compiled(forward, backward)
