@@ -5,8 +5,8 @@
 ``seqbench speed`` in both cases, with the same processes and the same number of samples. In turns: as the command
 does. In blocks: all samples of the first name, then all of the second. The two kinds of run alternate, so that both see
 the same machine. A figure is median(second) / median(first) - 1 in per cent: anything but 0 is an error of measuring.
-Likewise of the 10th percentiles. "By rounds" is the median over rounds of second / first, less 1. "Calm" are the runs in
-turns in which neither name was flagged for its spread.
+Likewise of the 10th percentiles. "By rounds" is the median over rounds of second / first, less 1. "Calm" are the runs
+in turns in which neither name was flagged for its spread.
 """
 
 from __future__ import annotations
