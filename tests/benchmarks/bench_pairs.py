@@ -52,9 +52,7 @@ Found = dict[Key, tuple[float, bool]]
 """Per cent between the names, and whether neither was flagged; by model, operation and figure."""
 
 
-def differences(
-    group: list[Subject], blocks: bool, spec: SpeedSpec, logs: Path, order: random.Random
-) -> Found:
+def differences(group: list[Subject], blocks: bool, spec: SpeedSpec, logs: Path, order: random.Random) -> Found:
     """Of one run."""
     parts = [[subject] for subject in order.sample(group, len(group))] if blocks else [group]
     records = [record for part in parts for record in measure(part, spec.rounds, spec.starts, 600.0, logs, order)]
