@@ -131,6 +131,7 @@ def my_cell(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow  # compiles a cell of its own
 def test_own_cell_is_short_and_conforms(my_cell: Path) -> None:
     assert len(my_cell.read_text(encoding="utf-8").split("\n")) <= 40
     card = registry.load([my_cell]).models["light"]
@@ -146,6 +147,7 @@ print(stream.step([0.5, 1.0]).shape, stream.description)
 """
 
 
+@pytest.mark.slow  # compiles a cell of its own
 def test_own_cell_streams_without_torch(my_cell: Path, tmp_path: Path) -> None:
     options: dict[str, Any] = {"params": "2k", "budget": "5steps", "seeds": 1, "out": tmp_path / "out"}
     results = seqbench.run(task="adding[T=5]", model="light", backend="numba", plugin=my_cell, **options)

@@ -20,6 +20,8 @@ from seqbench.cli import cli
 from seqbench.executors import run_trial_supervised
 from seqbench.store import RunFolder
 
+pytestmark = pytest.mark.xdist_group("hooks")  # what all share takes long
+
 DOCUMENT = Path(__file__).parent.parent / "docs" / "plugins.md"
 TEXT = DOCUMENT.read_text(encoding="utf-8")
 

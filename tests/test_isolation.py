@@ -19,7 +19,11 @@ import pytest
 
 from seqbench.store import RunFolder
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name != "posix", reason="process groups of POSIX")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.xdist_group("isolation"),  # what all share takes long
+    pytest.mark.skipif(os.name != "posix", reason="process groups of POSIX"),
+]
 
 HERE = Path(__file__).parent
 CARD = """

@@ -82,6 +82,7 @@ def test_the_report_is_made_anew_with_the_same_bytes(tmp_path: Path) -> None:
     assert before == {name: (results.path / name).read_bytes() for name in before}
 
 
+@pytest.mark.slow
 def test_same_bits_whatever_the_number_of_jobs(tmp_path: Path) -> None:
     spec = {"task": "char-lm[window=16,sample=20]", "models": ["lstm[dropout=0.3]", "tcn", "transformer[dropout=0.1]"]}
     one, two = (seqbench.run(**spec, **TINY, jobs=jobs, out=tmp_path / str(jobs)) for jobs in (1, 2))
@@ -96,6 +97,7 @@ def test_seeds_differ_and_models_see_the_same_data(tmp_path: Path) -> None:
     assert first != second
 
 
+@pytest.mark.slow
 def test_killed_run_is_finished_by_resume_with_the_same_numbers(tmp_path: Path) -> None:
     spec = ["--task", "copy[T=5]", "--model", "rnn", "--model", "gru", "--seeds", "3", "--params", "1500"]
     spec += ["--budget", "150steps", "--jobs", "1"]
@@ -129,6 +131,7 @@ def wait_for_records(out: Path, count: int) -> int:
     raise AssertionError("the run made no progress")
 
 
+@pytest.mark.slow
 def test_every_way_to_fail_is_a_row_and_the_others_are_right(tmp_path: Path) -> None:
     faults = ("raise", "nan", "hang", "exit", "kill", "memory")
     models = ["rnn", *(f"faulty[fault={fault}]" for fault in (*faults, "construct")), "looks-ahead"]
@@ -257,6 +260,7 @@ def test_a_failed_trial_gives_exit_code_1(tmp_path: Path) -> None:
     assert "ValueError: a planted fault <b>" in done.stdout
 
 
+@pytest.mark.slow
 def test_seconds_become_steps_that_a_replay_uses(tmp_path: Path) -> None:
     spec = {"task": "copy[T=5]", "model": "rnn", "seeds": 2, "params": "1500", "budget": "0.2s"}
     first = seqbench.run(**spec, out=tmp_path)

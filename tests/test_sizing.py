@@ -146,6 +146,7 @@ def test_a_budget_of_endless_steps_is_refused(cards: Registry) -> None:
 # --- what counting may touch --------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["numba", "numba-ref"])
 @pytest.mark.parametrize("model", ["lstm", "tcn"])
 def test_counting_imports_the_kernels_without_harm(model: str, backend: str) -> None:

@@ -63,6 +63,8 @@ def register_tasks(register) -> None:
 '''
 CONTENT = b"0.5\n"
 
+pytestmark = pytest.mark.xdist_group("verify")  # what all share takes long
+
 
 @dataclass(frozen=True)
 class Place:
@@ -179,6 +181,7 @@ def test_seconds_are_replayed_as_the_steps_that_they_came_to(tmp_path: Path) -> 
     assert verify(RunFolder.open(results.path))[1][-1] == "1 checked: 1 bit-equal"
 
 
+@pytest.mark.slow
 def test_a_tuned_run_and_its_rounds_stand(tmp_path: Path) -> None:
     """Tuning trials have neither score nor artifacts; run.json was written again when they and each round ended."""
     results = seqbench.run(

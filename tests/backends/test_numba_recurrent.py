@@ -91,6 +91,7 @@ def test_the_fast_kernels_lose_no_more_than_torch_in_float32(
         assert error(got, want) <= 3 * error(other, want)
 
 
+@pytest.mark.slow  # compiles all for several threads
 @pytest.mark.parametrize(("card", "options"), [SETTINGS[2], SETTINGS[4]], ids=[IDS[2], IDS[4]])
 def test_two_threads_make_the_same_bits_as_one(card: Any, options: dict[str, Any]) -> None:
     """But for the sums over the batch, which are split elsewhere; and torch's own number of threads stays."""
@@ -349,6 +350,7 @@ def test_steps_follow_every_change_of_the_parameters(card: Any, options: dict[st
     agree()
 
 
+@pytest.mark.slow  # compiles all for several threads
 def test_steps_of_another_number_of_sequences_follow() -> None:
     """The buffers are kept from step to step too; a batch of 20 runs in parts on two threads."""
     core = core_of(lstm.card, {}, "numba", CoreSpec(5, 6, 2), torch.float64).eval()

@@ -72,6 +72,7 @@ def files(folder: RunFolder) -> list[Path]:
     return [path for name in MADE for path in sorted(folder.path.rglob(f"{name}/*" if name == "figures" else name))]
 
 
+@pytest.mark.slow
 def test_the_same_bytes_in_any_process_without_torch(run: RunFolder) -> None:
     first, second = rebuilt(run, 1), rebuilt(run, 2)
     assert {Path(name).suffix for name in first} == {".html", ".csv", ".svg", ".png"}

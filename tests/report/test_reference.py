@@ -27,7 +27,10 @@ SECTION = {
 }
 """One of the sections of each task."""
 
-pytestmark = pytest.mark.skipif(not REFERENCE.is_dir(), reason="no checkout: results/reference is not in packages")
+pytestmark = [
+    pytest.mark.xdist_group("reference"),  # what all share takes long
+    pytest.mark.skipif(not REFERENCE.is_dir(), reason="no checkout: results/reference is not in packages"),
+]
 
 
 @pytest.fixture(scope="module")

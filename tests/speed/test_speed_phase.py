@@ -20,6 +20,8 @@ from seqbench.report.speeds.columns import COLUMNS
 from seqbench.speed.run import Speeds, make_plan, run
 from seqbench.speed.spec import make_spec
 
+pytestmark = pytest.mark.xdist_group("speed phase")  # what all share takes long
+
 ODD = Path(__file__).parent.parent / "plugins" / "odd_speeds.py"
 SPIN_MS, NAP_US = 30.0, 4000.0  # as the plugin has them
 ROUNDS = 3
