@@ -215,15 +215,16 @@ def test_variables_of_ours_are_those_of_now(run: Callable[..., Outcome], monkeyp
 
 
 @posix
-def test_variables_that_were_removed_since_the_server_started_are_removed() -> None:
+def test_variables_that_were_removed_since_the_server_started_are_removed(tmp_path: Path) -> None:
     code = (
         "import os, pathlib, sys\nfrom seqbench import process\nprocess.PRELOAD.clear()\n"
         f"sys.path.insert(0, {str(Path(__file__).parent / 'plugins')!r})\n"
-        "see = lambda: process.run_in_child('children:environment', (), pathlib.Path(os.devnull)).answer\n"
+        "see = lambda: process.run_in_child('children:environment', (), pathlib.Path(sys.argv[1])).answer\n"
         "print('SEQBENCH_TEST' in see()); del os.environ['SEQBENCH_TEST']; print('SEQBENCH_TEST' in see())\n"
     )
     environment = {**os.environ, "SEQBENCH_TEST": "1"}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    words = [sys.executable, "-c", code, str(tmp_path / "log")]
+    done = subprocess.run(words, capture_output=True, text=True, env=environment, check=True)
     assert done.stdout.split() == ["True", "False"]
 
 
@@ -239,6 +240,18 @@ def test_a_child_has_a_group_of_its_own_and_our_folder(
 
 def test_there_is_nothing_to_read(run: Callable[..., Outcome]) -> None:
     assert run("read_stdin", limit=20.0).answer == ""
+
+
+@posix
+def test_a_log_that_is_a_link_stays_one(run: Callable[..., Outcome], tmp_path: Path) -> None:
+    """What is there is written to, never removed: it may be /dev/null, and we may be root."""
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    (tmp_path / "file").write_text("of an earlier child")
+    assert run("speak", log=tmp_path / "link").answer == "said"
+    assert (tmp_path / "link").is_symlink()
+    text = (tmp_path / "file").read_text()
+    assert text
+    assert "earlier" not in text
 
 
 def test_children_at_the_same_time_do_not_mix(run: Callable[..., Outcome], tmp_path: Path) -> None:
