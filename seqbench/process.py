@@ -134,7 +134,8 @@ class _Child:
     def __enter__(self) -> _Child:
         self._ours, theirs = multiprocessing.Pipe()
         self._log.parent.mkdir(parents=True, exist_ok=True)
-        self._log.write_bytes(b"")  # what an earlier child printed is not this one's; what is no file, /dev/null, stays
+        if self._log.exists():  # what an earlier child printed is not this one's; what is no file, /dev/null, stays
+            self._log.write_bytes(b"")
         environment = {k: v for k, v in os.environ.items() if k.startswith("SEQBENCH_")}
         self._kills = _kernel_kills()
         with _starting, _main_hidden(), _interrupts_held():
