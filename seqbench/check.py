@@ -6,8 +6,8 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from seqbench.errors import UnknownName
 from seqbench.executors.supervise import death, tail
 from seqbench.process import Limits, run_in_child
 from seqbench.registry import HEAVY, LIMIT, Registry, Source
+from seqbench.workers import run_in_threads
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,7 @@ def _of_card(kind: str, name: str, request: Request, cards: Registry) -> Iterato
 
 
 def check(request: Request, cards: Registry, tell: Callable[[Verdict], None]) -> bool:
-    """Run the proofs, ``request.jobs`` processes at a time; whether all hold.
+    """Run the proofs, ``request.jobs`` processes at a time, which an interrupt ends; whether all hold.
 
     Args:
         request: what is asked for.
@@ -142,25 +143,32 @@ def check(request: Request, cards: Registry, tell: Callable[[Verdict], None]) ->
     jobs = jobs_of(request, cards)
     known: set[str] = set()
     fine = True
-    with tempfile.TemporaryDirectory(prefix="seqbench-") as scratch, ThreadPoolExecutor(max(1, request.jobs)) as pool:
-        logs = [Path(scratch) / f"{number}.log" for number in range(len(jobs))]
-        for verdict in pool.map(lambda job, log: _supervised(job, request, log), jobs, logs):
-            known |= verdict.known
-            fine = fine and not verdict.failures
-            if verdict.proofs or verdict.failures:
-                tell(verdict)
+
+    def one(numbered: tuple[int, Job], stop: threading.Event) -> Verdict:
+        number, job = numbered
+        return _supervised(job, request, Path(scratch) / f"{number}.log", stop)
+
+    def hear(verdict: Verdict) -> None:
+        nonlocal fine
+        known.update(verdict.known)
+        fine = fine and not verdict.failures
+        if verdict.proofs or verdict.failures:
+            tell(verdict)
+
+    with tempfile.TemporaryDirectory(prefix="seqbench-") as scratch:
+        run_in_threads(one, list(enumerate(jobs)), request.jobs, hear)
     for name in request.proofs:
         if name not in known and fine:  # one that fails may have kept a job from saying what it knows
             raise UnknownName("proof that applies here:", name, known)
     return fine
 
 
-def _supervised(job: Job, request: Request, log: Path) -> Verdict:
-    """The verdict, whatever the plugin's code does to its process."""
+def _supervised(job: Job, request: Request, log: Path, stop: threading.Event) -> Verdict:
+    """The verdict, whatever the plugin's code does to its process; of no use once ``stop`` is set."""
     if job.kind == "card":
         return _light(job, request)
     arguments = (job, tuple(request.proofs), tuple(request.files))
-    outcome = run_in_child("seqbench.prove:prove", arguments, log, Limits(request.limit))
+    outcome = run_in_child("seqbench.prove:prove", arguments, log, Limits(request.limit), stop)
     if outcome.kind == "returned":
         verdict: Verdict = outcome.answer
         return verdict

@@ -75,7 +75,8 @@ GRAPH = {
     "sizing": "api assemble budget errors measure options plan quantities registry spec streams trial",
     "memory": "",
     "process": "memory registry",
-    "executors": "api errors executors process registry spec store",
+    "workers": "process",
+    "executors": "api errors executors process registry spec store workers",
     "apart": "errors executors plan process spec",
     "progress": "axes executors spec store tuning",
     "report": (
@@ -95,7 +96,7 @@ GRAPH = {
     "verify": "executors integrity pipeline registry spec stats store",
     "plugin_commands": "api errors registry",
     "conformance": "api assemble backends conformance data errors losses predict registry states",
-    "check": "errors executors process registry",
+    "check": "errors executors process registry workers",
     "prove": "check conformance measure registry",
     "scaffold": "api errors registry",
     "cli": "*",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from seqbench.api import Observer
@@ -12,6 +11,7 @@ from seqbench.executors.supervise import run_trial_supervised
 from seqbench.process import Limits
 from seqbench.spec import Trial
 from seqbench.store import RunFolder
+from seqbench.workers import run_in_threads
 
 
 class Silent:
@@ -35,11 +35,9 @@ def run_local(trials: Sequence[Trial], folder: RunFolder, jobs: int, limits: Lim
 
     An interrupt (Ctrl-C) kills the running ones and goes on as KeyboardInterrupt; finished ones are safe.
     """
-    stop, lock = threading.Event(), threading.Lock()
+    lock = threading.Lock()
 
-    def one(trial: Trial) -> None:
-        if stop.is_set():
-            return
+    def one(trial: Trial, stop: threading.Event) -> None:
         with lock:
             observer.started(trial)
         record = run_trial_supervised(trial, folder, limits, stop)
@@ -47,11 +45,4 @@ def run_local(trials: Sequence[Trial], folder: RunFolder, jobs: int, limits: Lim
             with lock:
                 observer.finished(trial, record)
 
-    waiting = [trial for trial in trials if folder.record(trial.id) is None]
-    with ThreadPoolExecutor(max(1, jobs), thread_name_prefix="seqbench-trial") as pool:
-        try:
-            for future in [pool.submit(one, trial) for trial in waiting]:
-                future.result()
-        except BaseException:
-            stop.set()
-            raise
+    run_in_threads(one, [trial for trial in trials if folder.record(trial.id) is None], jobs)
