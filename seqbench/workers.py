@@ -21,8 +21,8 @@ def run_in_threads(
 ) -> None:
     """``work(item, stop)`` for each item, ``count`` at a time; ``tell`` gets the results in the order of the items.
 
-    An interrupt, or what ``work`` or ``tell`` raises, is heard in the caller's thread: those not begun by then never are,
-    ``stop`` is set, at which those at work must end soon, and it is raised when they have.
+    An interrupt, or what ``work`` or ``tell`` raises, is heard in the caller's thread: those not begun by then never
+    are, ``stop`` is set, at which those at work must end soon, and it is raised when they have.
     """
     stop = threading.Event()
     with ThreadPoolExecutor(max(1, count), thread_name_prefix="seqbench-worker") as pool:

@@ -18,7 +18,7 @@ from seqbench.spec import Training, Trial
 
 # Before anything loads OpenMP, for this process and those it starts: two workers with two threads each on two cores
 # wait for one another, and a hundred small calls then take half a minute.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["OMP_NUM_THREADS"] = "1"
 
 _numbers = itertools.count()
 

@@ -1,6 +1,6 @@
-"""One thread for every test of a model: the cores are tiny and the machine is shared."""
+"""Cores and inputs for the tests of models."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -9,14 +9,6 @@ from torch import Tensor
 
 from seqbench.api import CoreSpec, Model
 from seqbench.registry import resolve
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture
