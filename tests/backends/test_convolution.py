@@ -6,6 +6,7 @@ import gc
 
 import numpy as np
 import pytest
+from doors import callable_from_python
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,14 +18,13 @@ from seqbench.backends.kernels.convolution import (
     padded,
     sum_rows,
 )
-from seqbench.backends.kernels.jit import compiled
 from seqbench.backends.kernels.target import HOST
 from seqbench.backends.kernels.workspace import LINE, Pool, Workspace
 
 DTYPES = {np.float32: 2e-5, np.float64: 1e-12}
 
 
-@compiled
+@callable_from_python
 def forward(a, a0, V, g, c, c0, c1, offset, step, first, rows):
     H, D, K = V.shape
     packed = np.full(K * D * padded(H, a), np.nan, a.dtype)
@@ -32,7 +32,7 @@ def forward(a, a0, V, g, c, c0, c1, offset, step, first, rows):
     convolve(a, a0, packed, K, D, c, c0, c1, offset, step, first, rows)
 
 
-@compiled
+@callable_from_python
 def backward(a, a0, V, g, c, c0, c1, offset, step, first, rows):
     H, D, K = V.shape
     packed = np.full(K * H * padded(D, a), np.nan, a.dtype)
@@ -40,7 +40,7 @@ def backward(a, a0, V, g, c, c0, c1, offset, step, first, rows):
     convolve(a, a0, packed, K, H, c, c0, c1, offset, step, first, rows)
 
 
-@compiled
+@callable_from_python
 def taps_together(a, V, g, c):
     H, D, K = V.shape
     packed = np.full(K * D * padded(H, a), np.nan, a.dtype)
@@ -49,12 +49,12 @@ def taps_together(a, V, g, c):
     convolve(a, 0, packed, one, K * D, c, 0, a.shape[0], 0, 0, 0, a.shape[1])
 
 
-@compiled
+@callable_from_python
 def gradients(V, g, d_taps, d_V, d_g):
     filter_gradients(V, g, d_taps, d_V, d_g)
 
 
-@compiled
+@callable_from_python
 def sums(d_c, first, d_b):
     sum_rows(d_c, first, d_b)
 

@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from doors import door_to
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seqbench.backends.kernels.gemm import (
-    BLOCK,
-    CHUNK,
-    add_column_sums,
-    multiply,
-    multiply_blocks,
-    multiply_columns,
-    multiply_onto,
-    multiply_transposed,
-    pack_block,
-)
-from seqbench.backends.kernels.packing import pack_columns, pack_rows
+from seqbench.backends.kernels import gemm, packing
+from seqbench.backends.kernels.gemm import BLOCK
 from seqbench.backends.kernels.target import HOST
+
+multiply_onto, multiply_blocks = map(door_to, (gemm.multiply_onto, gemm.multiply_blocks))
+add_column_sums, multiply_columns = map(door_to, (gemm.add_column_sums, gemm.multiply_columns))
+pack_block, pack_columns, pack_rows = map(door_to, (gemm.pack_block, packing.pack_columns, packing.pack_rows))
 
 DTYPES = {np.float32: 2e-5, np.float64: 1e-13}
 
@@ -50,7 +45,7 @@ def test_adds_the_product_with_packed_rows(
     pack_rows(W, 0, blocks, H, Hp, K, packed, 0)
     C = np.ones((outer, inner, N), dtype)
     strides = (A.strides[0] // A.itemsize, A.strides[1] // A.itemsize)
-    multiply(A, 0, *strides, outer, inner, 1, K, packed, 0, N, C.reshape(-1), 0, inner * N, N)
+    gemm.multiply(A, 0, *strides, outer, inner, 1, K, packed, 0, N, C.reshape(-1), 0, inner * N, N)
     product = np.zeros((outer, inner, blocks, Hp))
     product[..., :H] = (A.astype(float) @ W.T.astype(float)).reshape(outer, inner, blocks, H)
     product = product.reshape(C.shape)
@@ -93,30 +88,10 @@ def test_adds_the_product_with_packed_columns(dtype: type, rows: int, N: int, H:
     pack_columns(W, 0, blocks, H, Hp, N, packed, 0)
     C = np.zeros((rows, Np), dtype)
     K = blocks * Hp
-    multiply(A.reshape(-1), 0, 0, K, 1, rows, 1, K, packed, 0, Np, C.reshape(-1), 0, 0, Np)
+    gemm.multiply(A.reshape(-1), 0, 0, K, 1, rows, 1, K, packed, 0, Np, C.reshape(-1), 0, 0, Np)
     want = A[:, :, :H].reshape(rows, -1).astype(float) @ W.astype(float)
     np.testing.assert_allclose(C[:, :N], want, rtol=0, atol=DTYPES[dtype])
     assert not C[:, N:].any()
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("parts", [1, 3])
-@pytest.mark.parametrize(("outer", "inner"), [(1, 1), (7, 5), (BLOCK + 1, 2), (3, BLOCK)])
-@pytest.mark.parametrize("N", [1, 16, 33, 70])
-def test_adds_the_transposed_product(dtype: type, parts: int, outer: int, inner: int, N: int) -> None:
-    """``C += A' B`` over more rows than a block has, in parts that make the same bits as the whole."""
-    rng, lanes, Np = np.random.default_rng(N), HOST.lanes(np.dtype(dtype).itemsize), padded(N, dtype)
-    M = 3 * lanes
-    A = rng.normal(size=(outer * inner, M + 2 * lanes)).astype(dtype)  # the gates beside are not touched
-    B = rng.normal(size=(inner, outer, N)).astype(dtype).transpose(1, 0, 2)
-    C = np.ones((M, Np), dtype)
-    b_strides = (B.strides[0] // B.itemsize, B.strides[1] // B.itemsize)
-    for part in range(parts):
-        first, last = (M // lanes * p // parts * lanes for p in (part, part + 1))
-        multiply_transposed(A, lanes, M + 2 * lanes, first, last, B, *b_strides, outer, inner, N, C.reshape(-1), Np)
-    want = 1 + A[:, lanes : lanes + M].T.astype(float) @ B.reshape(-1, N).astype(float)
-    np.testing.assert_allclose(C[:, :N], want, rtol=0, atol=DTYPES[dtype] * (outer * inner) ** 0.5)
-    np.testing.assert_array_equal(C[:, N:], 1)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -135,16 +110,6 @@ def test_adds_the_transposed_product_of_what_lies_in_rows(dtype: type, parts: in
     want = 1 + A[:, :M].T.astype(float) @ B[2:].astype(float)
     np.testing.assert_allclose(C[:M], want, rtol=0, atol=DTYPES[dtype] * rows**0.5)
     np.testing.assert_array_equal(C[M:], 1)
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_more_columns_than_are_packed_at_a_time(dtype: type) -> None:
-    rng, lanes = np.random.default_rng(0), HOST.lanes(np.dtype(dtype).itemsize)
-    M, rows, N = CHUNK + lanes, 5, 2 * lanes
-    A, B = rng.normal(size=(rows, M)).astype(dtype), rng.normal(size=(rows, N)).astype(dtype)
-    C = np.zeros((M, N), dtype)
-    multiply_transposed(A, 0, M, 0, M, B, 0, N, 1, rows, N, C.reshape(-1), N)
-    np.testing.assert_allclose(C, A.T.astype(float) @ B.astype(float), rtol=0, atol=DTYPES[dtype] * 3)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -20,10 +20,11 @@ from torch import Tensor
 from seqbench import conformance
 from seqbench.api import CoreSpec, Refused
 from seqbench.backends.kernels.cells import Cell
+from seqbench.backends.kernels.engine import CHUNK
 from seqbench.backends.kernels.pointwise import tanh, zero
 from seqbench.backends.kernels.recurrent import Kernels, Parameters, fast
 from seqbench.backends.kernels.sources import sources_of
-from seqbench.registry import Registry
+from seqbench.registry import Registry, resolve
 from seqbench.states import leaves, map_leaves
 from seqbench_models import gru, janet, lstm, rnn
 
@@ -72,6 +73,17 @@ def test_equals_torch_in_float64(
         assert torch.equal(p, q), name  # the same start from the same seed
     pairs = zip(*(outcome(core, x, lengths, with_state and not both) for core in (ours, theirs)), strict=True)
     for got, want in pairs:
+        assert float((got - want).abs().max()) <= 1e-10 * max(1.0, float(want.abs().max()))
+
+
+@settings_of
+def test_wide_layers_equal_torch_in_float64(card: Any, options: dict[str, Any]) -> None:
+    """More columns of gates than weight gradients pack at a time, the last of them within a slot."""
+    chosen = card.options(**options)
+    H = CHUNK // resolve(card.recurrence)(chosen).cell.slots + 40
+    x = torch.randn(2, 3, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    cores = [core_of(card, options, name, CoreSpec(5, H), torch.float64) for name in ("numba", "torch")]
+    for got, want in zip(*(outcome(core, x, None, with_state=True) for core in cores), strict=True):
         assert float((got - want).abs().max()) <= 1e-10 * max(1.0, float(want.abs().max()))
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from doors import callable_from_python
 
 from seqbench.backends.kernels import pointwise
-from seqbench.backends.kernels.jit import compiled
 from seqbench.backends.kernels.pointwise import (
     erf,
     exp,
@@ -53,7 +53,7 @@ FUNCTIONS = {
 CODE = {name: k for k, name in enumerate(FUNCTIONS)}
 
 
-@compiled
+@callable_from_python
 def function_of(x, code):
     if code == 0:
         return exp(x)
@@ -72,13 +72,13 @@ def function_of(x, code):
     return 1 / (2 + x * x)
 
 
-@compiled
+@callable_from_python
 def by_vectors(x, y, lanes, code):
     for at in range(0, x.size, lanes):
         store(y, at, function_of(load(x, at), code))
 
 
-@compiled
+@callable_from_python
 def by_numbers(x, y, code):
     for at in range(x.size):
         y[at] = function_of(x[at], code)
@@ -133,7 +133,7 @@ def test_not_a_number_stays_so(name: str, dtype: type, vectors: bool) -> None:
 # --- functions of attention and of its neighbours -----------------------------------------------------
 
 
-@compiled
+@callable_from_python
 def gelu_by_vectors(x, y, slope, lanes):
     for at in range(0, x.size, lanes):
         value, derivative = gelu(load(x, at))
@@ -141,7 +141,7 @@ def gelu_by_vectors(x, y, slope, lanes):
         store(slope, at, derivative)
 
 
-@compiled
+@callable_from_python
 def gelu_by_numbers(x, y, slope):
     for at in range(x.size):
         y[at], slope[at] = gelu(x[at])
@@ -164,7 +164,7 @@ def test_gelu_and_its_derivative(dtype: type, vectors: bool) -> None:
     assert np.abs(slope - (cdf + z * np.exp(-z * z / 2) / np.sqrt(2 * PI))).max() <= 4 * epsilon
 
 
-@compiled
+@callable_from_python
 def exp_and_log(x, y, lanes, inverse):
     for at in range(0, x.size, lanes):
         store(y, at, log(load(x, at)) if inverse else exp_of_negative(load(x, at)))

@@ -5,11 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from doors import door_to
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seqbench.backends.kernels.row import multiply_row, packed, rounded, widened
+from seqbench.backends.kernels import row
+from seqbench.backends.kernels.row import packed, rounded, widened
 from seqbench.backends.kernels.target import HOST
+
+multiply_row = door_to(row.multiply_row)
 
 DTYPES = {np.float32: 2e-5, np.float64: 1e-13}
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from doors import callable_from_python
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seqbench.backends.kernels import attention, layer_norm, linear, step
-from seqbench.backends.kernels.jit import compiled
 from seqbench.backends.kernels.padding import lanes, narrowed, padded, widened
 from seqbench.backends.kernels.rows import Keys, Steps
 from seqbench.backends.kernels.workspace import Workspace, aligned
@@ -40,12 +40,12 @@ def close(got: Array, want: Array, units: float, dtype: type) -> None:
 # --- products -----------------------------------------------------------------------------------------
 
 
-@compiled
+@callable_from_python
 def run_product(a, a_at, a_row, a_column, M, K, b, b_step, N, c, c_row, way, bias, other, other_row):
     linear.product(a, a_at, a_row, a_column, M, K, b, 0, b_step, N, c, 0, c_row, way, bias, other, 0, other_row)
 
 
-@compiled
+@callable_from_python
 def run_pack(W, N, Kp, K, packed, back):
     if back:
         linear.pack_back(W, Kp, N, packed)
@@ -113,7 +113,7 @@ def test_a_matrix_packed_for_the_way_back(dtype: type, N: int, columns: int) -> 
     close(C, exact(A) @ exact(W[:N]), 4 * N, dtype)
 
 
-@compiled
+@callable_from_python
 def run_sums(d, rows, total):
     linear.add_column_sums(d, 0, total.size, rows, total)
 
@@ -125,7 +125,7 @@ def test_column_sums_are_added(dtype: type) -> None:
     close(total, 1 + exact(d).sum(0), 10, dtype)
 
 
-@compiled
+@callable_from_python
 def run_dense(x, K, M, W, b, y):
     step.dense(x, K, M, W, b, y)
 
@@ -142,13 +142,13 @@ def test_vectors_times_a_matrix_as_it_lies(dtype: type, M: int, N: int, K: int) 
 # --- layer normalisation --------------------------------------------------------------------------------
 
 
-@compiled
+@callable_from_python
 def run_normalise(x, rows, H, w, b, statistics, y, again):
     layer_norm.normalise(x, 0, rows, H, w, b, statistics, 0, y, 0)
     layer_norm.normalise_again(x, 0, rows, w, b, statistics, 0, again, 0)
 
 
-@compiled
+@callable_from_python
 def run_normalise_back(d, x, rows, H, w, statistics, other, add, dx, dw, db):
     layer_norm.normalise_back(d, 0, x, 0, rows, H, w, statistics, 0, other, 0, add, dx, 0, dw, db)
 
@@ -198,12 +198,12 @@ def test_layer_norm_and_its_derivative(dtype: type, shift: float, rows: int, H: 
 # --- attention ------------------------------------------------------------------------------------------
 
 
-@compiled
+@callable_from_python
 def run_attend(q, k, row, T, S, start, d, v_at, mask, y, lse, scratch):
     attention.attend(q, 0, row, T, k, 0, v_at, 2 * row, S, start, d, mask, 0, S, y, 0, row, lse, 0, scratch)
 
 
-@compiled
+@callable_from_python
 def run_attend_back(q, k, row, T, S, start, d, v_at, mask, y, lse, dy, dq, dk, scratch):
     attention.attend_back(
         q,

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from doors import callable_from_python
 
-from seqbench.backends.kernels.jit import compiled
 from seqbench.backends.kernels.target import HOST, target_of
 from seqbench.backends.kernels.vector import first_lanes, from_lane, load, maximum, store, total
 
 DTYPES = [np.float32, np.float64]
 
 
-@compiled
+@callable_from_python
 def lanes_apart(x, y, bound, which):
     value = load(x, 0)
     if which == 0:

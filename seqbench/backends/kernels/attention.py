@@ -17,7 +17,7 @@ import math
 import numpy as np
 
 from seqbench.backends.kernels.gemm import lanes_of
-from seqbench.backends.kernels.jit import inner
+from seqbench.backends.kernels.jit import compiled
 from seqbench.backends.kernels.linear import ADD, STORE, product, transpose_into
 from seqbench.backends.kernels.pointwise import exp_of_negative, log
 from seqbench.backends.kernels.vector import from_lane, load, maximum, spread, store
@@ -35,13 +35,13 @@ def scratch_of(Dp, lanes):
     return W * (3 * Dp + 3 * KEYS + 3)
 
 
-@inner
+@compiled
 def _visible(start, query, keys):
     """How many keys a query sees."""
     return keys if start == ALL else min(keys, start + query + 1)
 
 
-@inner
+@compiled
 def attend(
     q, q_at, q_row, queries, k, k_at, v_at, k_row, keys, start, d, mask, mask_at, mask_row, y, y_at, y_row,
     lse, lse_at, scratch,
@@ -83,7 +83,7 @@ def attend(
             _logarithms(rows, W, lse, lse_at + first)
 
 
-@inner
+@compiled
 def _pieces(scratch, Dp, W):
     """Queries and outputs, turned; two blocks of scores; maxima, sums and a row more."""
     turned, block = Dp * W, KEYS * W
@@ -97,7 +97,7 @@ def _pieces(scratch, Dp, W):
     )
 
 
-@inner
+@compiled
 def _fill(target, count, value):
     """``count`` elements."""
     vector = spread(load(target, 0), value)
@@ -105,7 +105,7 @@ def _fill(target, count, value):
         store(target, n, vector)
 
 
-@inner
+@compiled
 def _turn(q, q_at, q_row, count, d, scale, turned, W):
     """Rows of queries as ``(d, W)``, times ``scale``; lanes without a query 0."""
     if count < W:
@@ -115,7 +115,7 @@ def _turn(q, q_at, q_row, count, d, scale, turned, W):
         store(turned, n, load(turned, n) * scale)
 
 
-@inner
+@compiled
 def _hide(block, W, n, key, start, first):
     """Scores of keys that a query does not see yet become ``-inf``."""
     if start == ALL:
@@ -128,7 +128,7 @@ def _hide(block, W, n, key, start, first):
             store(block, at, from_lane(load(block, at), unseen - lane, -np.inf))
 
 
-@inner
+@compiled
 def _soften(block, W, n, rows, outputs, d):
     """Scores to exponentials, maxima and sums (rows 0 and 1) brought up to date, what was added up scaled down."""
     lanes = lanes_of(block)
@@ -149,13 +149,13 @@ def _soften(block, W, n, rows, outputs, d):
             store(outputs, j * W + lane, load(outputs, j * W + lane) * factor)
 
 
-@inner
+@compiled
 def _scale(block, factors, count):
     for n in range(0, count, lanes_of(block)):
         store(block, n, load(block, n) * load(factors, n))
 
 
-@inner
+@compiled
 def _finish(outputs, rows, W, d):
     """Divide by the sums; where there were no keys the output is 0."""
     lanes = lanes_of(outputs)
@@ -166,14 +166,14 @@ def _finish(outputs, rows, W, d):
             store(outputs, j * W + lane, load(outputs, j * W + lane) * inverse)
 
 
-@inner
+@compiled
 def _logarithms(rows, W, lse, at):
     lanes = lanes_of(lse)
     for lane in range(0, W, lanes):
         store(lse, at + lane, load(rows, lane) + log(load(rows, W + lane)))
 
 
-@inner
+@compiled
 def attend_back(
     q, q_at, q_row, queries, k, k_at, v_at, k_row, keys, start, d, mask, mask_at, mask_row, y, y_at, y_row,
     lse, lse_at, dy, dy_at, dq, dq_at, dk, dk_at, dv_at, scratch,
@@ -226,7 +226,7 @@ def attend_back(
             )  # fmt: skip
 
 
-@inner
+@compiled
 def _dot(x, y, W, d, rows):
     """Lane by lane, ``x . y`` into row 0."""
     lanes = lanes_of(x)
@@ -237,7 +237,7 @@ def _dot(x, y, W, d, rows):
         store(rows, lane, value)
 
 
-@inner
+@compiled
 def _soften_back(block, d_block, W, n, lse, lse_at, rows):
     """Scores to weights, and the weights' gradients to those of the scores; ``rows`` has ``dy . y``, both scaled."""
     lanes = lanes_of(block)

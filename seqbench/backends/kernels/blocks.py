@@ -14,7 +14,7 @@ import numpy as np
 
 from seqbench.backends.kernels import convolution, convolution_step, plain_convolution
 from seqbench.backends.kernels.engine import steps_of_block
-from seqbench.backends.kernels.jit import cached, cached_parallel, prange
+from seqbench.backends.kernels.jit import cached, cached_parallel, compiled, prange
 from seqbench.backends.kernels.padding import padded
 from seqbench.backends.kernels.recurrent import parts_of
 from seqbench.backends.kernels.rings import Before, Ring
@@ -99,6 +99,21 @@ class Gradients:
 # --- compiled functions ---------------------------------------------------------------------------
 
 
+@compiled
+def _some_rows(x, h, f, y, T, V, weights, biases, masks, dilation, first, last, training):
+    convolution.forward_rows(x, h, f, y, T, V, weights, biases, masks, dilation, first, last, training)
+
+
+@compiled
+def _some_rows_back(h, f, y, T, d_y, d_h, d_x, V, weights, scale, dilation, first, last, fresh):
+    convolution.backward_rows(h, f, y, T, d_y, d_h, d_x, V, weights, scale, dilation, first, last, fresh)
+
+
+@compiled
+def _some_gradients(x, h, f, T, d_y, d_h, V, dilation, d_taps, part, parts):
+    convolution.weight_gradients(x, h, f, T, d_y, d_h, V, dilation, d_taps, part, parts)
+
+
 @dataclass(frozen=True)
 class Compiled:
     """The functions that run one block, each for one part of the batch and for several."""
@@ -124,7 +139,7 @@ def fast() -> Compiled:
         weights, biases = convolution.pack_forward(V, g, b, packed)
         for part in prange(parts):
             first, last = convolution.rows_of(x, part, parts)
-            convolution.forward_rows(x, h, f, y, T, V, weights, biases, masks, dilation, first, last, training)
+            _some_rows(x, h, f, y, T, V, weights, biases, masks, dilation, first, last, training)
 
     @cached(kernel_sources())
     def backward(V, g, x, h, f, y, T, d_y, d_h, d_x, scale, dilation, packed, fresh, d_taps, d_V, d_g, d_b):
@@ -141,9 +156,9 @@ def fast() -> Compiled:
         weights = convolution.pack_backward(V, g, packed)
         for part in prange(parts):
             first, last = convolution.rows_of(x, part, parts)
-            convolution.backward_rows(h, f, y, T, d_y, d_h, d_x, V, weights, scale, dilation, first, last, fresh)
+            _some_rows_back(h, f, y, T, d_y, d_h, d_x, V, weights, scale, dilation, first, last, fresh)
         for part in prange(parts):
-            convolution.weight_gradients(x, h, f, T, d_y, d_h, V, dilation, d_taps, part, parts)
+            _some_gradients(x, h, f, T, d_y, d_h, V, dilation, d_taps, part, parts)
         convolution.parameter_gradients(f, T, d_y, d_h, V, g, d_taps, d_V, d_g, d_b)
 
     return Compiled(forward, forward_parallel, backward, backward_parallel)

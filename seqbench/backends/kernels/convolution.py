@@ -25,21 +25,21 @@ import numpy as np
 
 from seqbench.backends.kernels.engine import add, block_steps, bounds_of, copy
 from seqbench.backends.kernels.gemm import BLOCK, aligned, lanes_of, multiply, multiply_columns
-from seqbench.backends.kernels.jit import inner
+from seqbench.backends.kernels.jit import compiled, merged
 from seqbench.backends.kernels.pointwise import positive, relu
 from seqbench.backends.kernels.vector import load, number, spread, store
 
 # --- filters --------------------------------------------------------------------------------------
 
 
-@inner
+@compiled
 def padded(n, like):
     """``n`` rounded up to whole vectors of such numbers."""
     lanes = lanes_of(like)
     return -(-n // lanes) * lanes
 
 
-@inner
+@compiled
 def dot(a, a_at, b, b_at, n, scratch):
     """``sum_i a[a_at + i] b[b_at + i]`` for ``i < n``; ``scratch`` has room for a vector."""
     lanes = lanes_of(a)
@@ -56,7 +56,7 @@ def dot(a, a_at, b, b_at, n, scratch):
     return total
 
 
-@inner
+@compiled
 def norms_of(V, g):
     """``|V|`` of each output channel of ``V (H, D, K)``, as many as there are in ``g``."""
     norms, scratch = np.empty_like(g), np.empty(lanes_of(V), V.dtype)
@@ -66,7 +66,7 @@ def norms_of(V, g):
     return norms
 
 
-@inner
+@compiled
 def pack_filter(V, g, together, packed):
     """``W = g V / |V|``, or ``V`` where ``g`` is empty: each tap as a packed ``(D, Hp)``, one after the other.
 
@@ -84,14 +84,14 @@ def pack_filter(V, g, together, packed):
                 packed[at + k * tap + c * width] = V[min(n, H - 1), c, k] * scale
 
 
-@inner
+@compiled
 def pack_bias(b, packed):
     """With zeros behind."""
     for n in range(packed.size):
         packed[n] = b[n] if n < b.size else 0
 
 
-@inner
+@compiled
 def pack_transposed(V, g, packed):
     """The same for the backward pass: each tap as a packed ``(H, Dp)``."""
     H, D, K = V.shape
@@ -106,7 +106,7 @@ def pack_transposed(V, g, packed):
                     packed[at + k * H * Dp + j] = V[n, panel + j, k] * scale if panel + j < D else 0
 
 
-@inner
+@compiled
 def filter_gradients(V, g, d_taps, d_V, d_g):
     """From ``d_taps (K, Hp, Dp)``, the gradient of ``W``, those of ``V`` and ``g``.
 
@@ -129,14 +129,14 @@ def filter_gradients(V, g, d_taps, d_V, d_g):
 # --- one convolution ------------------------------------------------------------------------------
 
 
-@inner
+@compiled
 def rows_of(x, part, parts):
     """Bounds of one of ``parts`` parts of the batch."""
     B = x.shape[1]
     return B * part // parts, B * (part + 1) // parts
 
 
-@inner
+@compiled
 def convolve(a, a0, W, K, C, c, c0, c1, offset, step, first, rows):
     """``c[i] += sum_k W_k a[i + offset + k * step]`` for ``c0 <= i < c1``, where ``a`` has such a step from ``a0`` on.
 
@@ -152,24 +152,23 @@ def convolve(a, a0, W, K, C, c, c0, c1, offset, step, first, rows):
         outer, inner = high - low, rows
         if rows == B:  # one long run of rows
             outer, inner = 1, outer * rows
-        multiply(a, a_at, B * Ca, Ca, outer, inner, 1, C, W, k * C * Cc, Cc, c, c_at, B * Cc, Cc)
+        multiply(  # flat: for arrays of three axes, numba would compile it once more
+            a.ravel(), a_at, B * Ca, Ca, outer, inner, 1, C, W, k * C * Cc, Cc, c.ravel(), c_at, B * Cc, Cc
+        )  # fmt: skip
 
 
-@inner
+@compiled
 def fill(bias, c, c0, c1, first, rows):
     """Every row of these steps becomes the bias; zero if it is empty."""
     B, C = c.shape[1], c.shape[2]
     lanes = lanes_of(c)
     for i in range(c0, c1):
         for at in range((i * B + first) * C, (i * B + first + rows) * C, C):
-            if bias.size:
-                copy(bias, 0, c, at, C)
-            else:
-                for o in range(at, at + C, lanes):
-                    store(c, o, spread(load(c, o), 0))
+            for o in range(0, C, lanes):
+                store(c, at + o, load(bias, o) if bias.size else spread(load(c, at + o), 0))
 
 
-@inner
+@compiled
 def rectify(c, c_past, mask, t0, t1, first, rows):
     """``c = relu(c) * mask`` at the steps ``t0 .. t1``, before which ``c`` has ``c_past`` more; no mask if empty."""
     B, C = c.shape[1], c.shape[2]
@@ -186,7 +185,7 @@ def rectify(c, c_past, mask, t0, t1, first, rows):
 # --- a block, forward -----------------------------------------------------------------------------
 
 
-@inner
+@compiled
 def pack_forward(V, g, b, packed):
     """The filters for the forward pass and the biases, in threes, in one array."""
     H, Hp = V[0].shape[0], padded(V[0].shape[0], packed)
@@ -201,7 +200,7 @@ def pack_forward(V, g, b, packed):
     return weights, biases
 
 
-@inner
+@merged
 def forward_rows(x, h, f, y, T, V, weights, biases, masks, dilation, first, last, training):
     """A block for the sequences ``first .. last``.
 
@@ -244,7 +243,7 @@ def forward_rows(x, h, f, y, T, V, weights, biases, masks, dilation, first, last
             _join(x, x_past, f, f_past, y, y_past, t0, t1, first, rows)
 
 
-@inner
+@compiled
 def _join(x, x_past, f, f_past, y, y_past, t0, t1, first, rows):
     """``y = relu(f + x)``."""
     B, C = y.shape[1], y.shape[2]
@@ -259,7 +258,7 @@ def _join(x, x_past, f, f_past, y, y_past, t0, t1, first, rows):
 # --- a block, backward ----------------------------------------------------------------------------
 
 
-@inner
+@compiled
 def pack_backward(V, g, packed):
     """The filters for the backward pass, in threes, in one array."""
     H, D, K = V[0].shape
@@ -273,7 +272,7 @@ def pack_backward(V, g, packed):
     return weights
 
 
-@inner
+@merged
 def backward_rows(h, f, y, T, d_y, d_h, d_x, V, weights, scale, dilation, first, last, fresh):
     """The gradients of both convolutions' sums and of what comes in, for the sequences ``first .. last``.
 
@@ -315,7 +314,7 @@ def backward_rows(h, f, y, T, d_y, d_h, d_x, V, weights, scale, dilation, first,
     convolve(d_h, h_past, weights[0], K, H, d_x, start, x_past, reach + h_past - x_past, -dilation, first, rows)
 
 
-@inner
+@compiled
 def _split(y, y_past, d_y, f, d_x, x_past, scale, shortcut, t0, t1, first, rows):
     """From ``y`` to ``f`` (through the rectifier and dropout, in place) and to what goes past the convolutions."""
     B, C = y.shape[1], y.shape[2]
@@ -332,7 +331,7 @@ def _split(y, y_past, d_y, f, d_x, x_past, scale, shortcut, t0, t1, first, rows)
                 store(d_x, at_x + o, load(d_x, at_x + o) + d)
 
 
-@inner
+@compiled
 def _through_relu(d_h, h, past, scale, t0, t1, first, rows):
     """Where a unit was on: ``h > 0`` says that it was neither negative nor dropped."""
     B, C = h.shape[1], h.shape[2]
@@ -346,7 +345,7 @@ def _through_relu(d_h, h, past, scale, t0, t1, first, rows):
 # --- gradients of the parameters ------------------------------------------------------------------
 
 
-@inner
+@merged
 def weight_gradients(x, h, f, T, d_y, d_h, V, dilation, d_taps, part, parts):
     """``d_taps (K, Hp, Dp)`` of each convolution, after ``backward_rows``; a part of the output channels.
 
@@ -358,7 +357,7 @@ def weight_gradients(x, h, f, T, d_y, d_h, V, dilation, d_taps, part, parts):
         _tap_gradients(x, d_y, T, dilation, d_taps[2], part, parts)
 
 
-@inner
+@compiled
 def _tap_gradients(x, d_c, T, dilation, d_taps, part, parts):
     """Of a convolution that reads ``x`` and whose sums have the gradient ``d_c``; their last ``T`` steps match."""
     K, Hp, Dp = d_taps.shape
@@ -373,10 +372,13 @@ def _tap_gradients(x, d_c, T, dilation, d_taps, part, parts):
         t0 = max(0, shift - x_past)
         if t0 < T:
             c_at, x_at = (c_past + t0) * B * Hp, (x_past + t0 - shift) * B * Dp
-            multiply_columns(d_c, c_at, Hp, first, last, x, x_at, Dp, (T - t0) * B, Dp, d_taps, k * Hp * Dp, Dp)
+            multiply_columns(
+                d_c.ravel(), c_at, Hp, first, last, x.ravel(), x_at, Dp, (T - t0) * B, Dp, d_taps.ravel(), k * Hp * Dp,
+                Dp,
+            )  # fmt: skip
 
 
-@inner
+@merged
 def parameter_gradients(f, T, d_y, d_h, V, g, d_taps, d_V, d_g, d_b):
     """From the taps' gradients to those of the filters, and the biases' (with room for whole vectors)."""
     for i in range(3):
@@ -387,17 +389,17 @@ def parameter_gradients(f, T, d_y, d_h, V, g, d_taps, d_V, d_g, d_b):
         sum_rows(d_y, d_y.shape[0] - T, d_b[2])
 
 
-@inner
+@compiled
 def sum_rows(d_c, first, d_b):
     """``d_b (Hp)``: ``d_c`` from step ``first`` on, summed over all steps of all sequences.
 
     In blocks: a sum of sums loses less than one long sum.
     """
-    d_c, row = d_c[first:], d_b.size
+    d_c, row, zero = d_c[first:].ravel(), d_b.size, np.intp(0)
     block = aligned(row, d_b.dtype)
     d_b[:] = 0
     for start in range(0, d_c.size, BLOCK * row):
-        copy(d_c, start, block, 0, row)
+        copy(d_c, start, block, zero, row)
         for at in range(start + row, min(start + BLOCK * row, d_c.size), row):
-            add(d_c, at, block, 0, row)
-        add(block, 0, d_b, 0, row)
+            add(d_c, at, block, zero, row)
+        add(block, zero, d_b, zero, row)

@@ -11,7 +11,7 @@ import numpy as np
 
 from seqbench.backends.kernels.convolution import pack_bias, pack_filter, padded
 from seqbench.backends.kernels.gemm import lanes_of, multiply_onto
-from seqbench.backends.kernels.jit import inner
+from seqbench.backends.kernels.jit import compiled, merged
 from seqbench.backends.kernels.pointwise import relu
 from seqbench.backends.kernels.vector import load, store
 
@@ -21,7 +21,7 @@ def tape_size(V, Hp):
     return sum(v.size // v.shape[0] * Hp + Hp for v in V if v.size)
 
 
-@inner
+@merged
 def pack_tape(V, g, b, tape):
     """Of one block."""
     at, H = 0, V[0].shape[0]
@@ -34,7 +34,7 @@ def pack_tape(V, g, b, tape):
             at += size + Hp
 
 
-@inner
+@merged
 def step(x, past, position, sizes, dilations, K, tape, scratch, y):
     """``x (B, D)`` to ``y (B, C)``; every ring gets its input, in the place of the oldest, and ``position`` goes on.
 
@@ -68,7 +68,7 @@ def step(x, past, position, sizes, dilations, K, tape, scratch, y):
             y[b, c] = incoming[b * padded(y.shape[1], tape) + c]
 
 
-@inner
+@compiled
 def _turn(x, row, past, at, position, K, dilation, C, taps):
     """The taps of every sequence next to one another, oldest first; the current input takes the oldest one's place."""
     P = (K - 1) * dilation
@@ -83,20 +83,21 @@ def _turn(x, row, past, at, position, K, dilation, C, taps):
             past[b, target + c] = x[b * row + c]
 
 
-@inner
+@compiled
 def _product(a, row, C, tape, at, B, Hp, c):
     """``c (B, Hp)``: a product with the next filter on the tape, and its bias; returns where the one after begins."""
-    multiply_onto(a, 0, 0, row, 1, B, 1, C, tape, at, Hp, c, 0, 0, Hp, tape, at + C * Hp, 0, 0)
+    zero, one = np.intp(0), np.intp(1)
+    multiply_onto(a, zero, zero, row, one, B, 1, C, tape, at, Hp, c, zero, zero, Hp, tape, at + C * Hp, zero, zero)
     return at + (C + 1) * Hp
 
 
-@inner
+@compiled
 def _rectify(c, n):
     for o in range(0, n, lanes_of(c)):
         store(c, o, relu(load(c, o)))
 
 
-@inner
+@compiled
 def _join(f, x, n):
     """``x = relu(f + x)``."""
     for o in range(0, n, lanes_of(x)):

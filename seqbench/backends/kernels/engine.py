@@ -39,7 +39,6 @@ from seqbench.backends.kernels.cells import (
 )
 from seqbench.backends.kernels.gemm import (
     BLOCK,
-    CHUNK,
     add_column_sums,
     aligned,
     lanes_of,
@@ -54,6 +53,8 @@ from seqbench.backends.kernels.vector import load, number, put, store
 
 BLOCK_ROWS = 64
 """Rows of the gate buffer, steps times sequences, that the input's product fills at a time."""
+CHUNK = 1024
+"""Columns of the gate buffer that weight gradients pack at a time: ``BLOCK`` rows of them leave room in the L2."""
 
 
 class Sizes(NamedTuple):
@@ -444,6 +445,8 @@ def bounds_of(n, lanes, part, parts):
 def gradients(cell, size, b_h, d_states, dW, dU, d_bias):
     """Of the first states ``(states, B, H)`` and of the parameters, in their own shapes."""
     n_gates, _, n_states, _, runs = numbers_of(cell)
-    d_start = np.empty((n_states, size.B, size.H), dW.dtype)
-    _copy_rows(d_states, 0, size.Hp, d_start, 0, size.H, n_states * size.B, size.H)
+    rows, zero = n_states * size.B, np.int64(0)
+    d_start = np.empty(rows * size.H, dW.dtype)
+    _copy_rows(d_states, zero, size.Hp, d_start, zero, size.H, rows, size.H)
+    d_start = d_start.reshape(n_states, size.B, size.H)
     return (d_start, *without_padding(runs, n_gates, b_h, size, dW, dU, d_bias))

@@ -15,7 +15,7 @@ import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, types
 
-from seqbench.backends.kernels.jit import compiled, intrinsic
+from seqbench.backends.kernels.jit import compiled, intrinsic, merged
 from seqbench.backends.kernels.target import HOST
 from seqbench.backends.kernels.vector import (
     VectorType,
@@ -36,8 +36,6 @@ WIDE = 8
 """Vectors of columns in a product with one row: so many sums at once hide the latency of the additions."""
 BLOCK = 192
 """Rows that a product over many rows (a weight gradient) packs at a time: a panel of each operand fits the L1 cache."""
-CHUNK = 1024
-"""Columns of its first operand that it packs at a time: with ``BLOCK`` rows of them the L2 cache is not yet full."""
 
 
 def _tile(rows: int, vectors: int) -> Any:
@@ -176,7 +174,7 @@ def lanes_of(array):
     return VECTOR_BYTES // array.itemsize
 
 
-@compiled
+@merged
 def multiply(a, a_at, a_outer, a_inner, outer, inner, a_column, K, b, b_at, N, c, c_at, c_outer, c_inner):
     """``C += A B`` with ``B (K, N)`` packed at ``b_at``.
 
@@ -262,26 +260,6 @@ def _rows(a, a_at, a_row, a_column, b, b_at, width, two, c, c_at, c_row, base, b
 
 
 @compiled
-def multiply_transposed(a, a_at, a_row, first, last, b, b_outer, b_inner, outer, inner, N, c, c_row):
-    """``C[m] += sum_r A[r, m] B[r]`` for ``first <= m < last``: a weight gradient, ``r`` over all steps of all rows.
-
-    Row ``r`` of ``A`` is at ``a_at + r * a_row``, row ``(o, i)`` of ``B`` at ``o * b_outer + i * b_inner``, row ``m``
-    of ``C`` at ``m * c_row``. ``first`` and ``last`` are multiples of a vector, and ``c_row`` is ``N`` rounded up to
-    whole vectors.
-    """
-    rows = outer * inner
-    a_block = aligned(BLOCK * min(CHUNK, last - first), c.dtype)
-    b_block = aligned(BLOCK * c_row, c.dtype)
-    for m in range(first, last, CHUNK):
-        M = min(CHUNK, last - m)
-        for start in range(0, rows, BLOCK):
-            R = min(BLOCK, rows - start)
-            pack_block(a, a_at + m, 0, a_row, rows, start, R, M, a_block)
-            pack_block(b, 0, b_outer, b_inner, inner, start, R, N, b_block)
-            multiply_blocks(a_block, M, 0, M, b_block, N, R, c, m * c_row, c_row)
-
-
-@compiled
 def aligned(count, dtype):
     """``count`` elements that begin at a cache line, so that no vector lies across two."""
     room = np.empty(count + LINE, dtype)
@@ -299,7 +277,7 @@ def pack_block(b, at, outer_stride, inner_stride, inner, start, R, N, packed):
     """
     o, i = start // inner, start % inner
     for r in range(R):
-        pack_row(b, at + o * outer_stride + i * inner_stride, N, N, packed, 0, r, R)
+        pack_row(b, at + o * outer_stride + i * inner_stride, N, N, packed, np.int64(0), r, R)
         i += 1
         if i == inner:
             o, i = o + 1, 0
@@ -370,7 +348,7 @@ def multiply_columns(a, a_at, a_row, first, last, b, b_at, b_row, rows, N, c, c_
     """``C[m] += sum_r A[r, m] B[r]`` for ``first <= m < last``: a weight gradient, both operands read where they lie.
 
     Their rows are whole vectors, ``a_row`` and ``b_row`` apart and read to the end or nearly so, so that no part of a
-    cache line is wasted; then packing (``multiply_transposed``) only costs time. ``first``, ``last`` and ``N`` are
+    cache line is wasted; then packing (``multiply_blocks``) only costs time. ``first``, ``last`` and ``N`` are
     multiples of a vector.
     """
     lanes = lanes_of(c)

@@ -14,14 +14,11 @@ from numba.core.dispatcher import Dispatcher
 
 _njit: Any = numba.njit  # its type stubs leave out two of its options
 
-compiled: Any = _njit(error_model="numpy")
-"""Compiled as a part of what calls it."""
+compiled: Any = _njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
+"""Compiled as a part of what calls it, which only compiled functions can: the door for Python takes long to compile."""
 
 merged: Any = _njit(error_model="numpy", inline="always")
-"""The same, but its code becomes part of its caller's before anything is compiled."""
-
-inner: Any = _njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
-"""The same, but compiled functions alone can call it; the door for Python, left out, takes as long to compile."""
+"""Its code becomes part of its caller's before anything is compiled."""
 
 _kept: Any = _njit(error_model="numpy", cache=True, no_cfunc_wrapper=True)
 

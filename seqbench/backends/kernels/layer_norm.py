@@ -9,12 +9,12 @@ from __future__ import annotations
 import math
 
 from seqbench.backends.kernels.gemm import lanes_of
-from seqbench.backends.kernels.jit import inner
+from seqbench.backends.kernels.jit import compiled
 from seqbench.backends.kernels.plain_transformer import EPSILON
 from seqbench.backends.kernels.vector import first_lanes, load, spread, store, total
 
 
-@inner
+@compiled
 def normalise(x, x_at, rows, H, w, b, statistics, first, y, y_at):
     """``rows`` rows of ``x`` from ``x_at`` on to ``y``; their statistics from row ``first`` on."""
     Hp, lanes = w.size, lanes_of(x)
@@ -26,7 +26,7 @@ def normalise(x, x_at, rows, H, w, b, statistics, first, y, y_at):
             store(y, to + n, (load(x, at + n) - mean) * inverse * load(w, n) + load(b, n))
 
 
-@inner
+@compiled
 def _statistics(x, at, H, Hp, lanes):
     """Mean and 1 / deviation of one row, the latter in a second pass, which loses nothing."""
     added = load(x, at)
@@ -40,7 +40,7 @@ def _statistics(x, at, H, Hp, lanes):
     return mean, 1 / math.sqrt(total(squares) / H + EPSILON)
 
 
-@inner
+@compiled
 def normalise_again(x, x_at, rows, w, b, statistics, first, y, y_at):
     """What ``normalise`` gave, from its statistics."""
     Hp, lanes = w.size, lanes_of(x)
@@ -50,7 +50,7 @@ def normalise_again(x, x_at, rows, w, b, statistics, first, y, y_at):
             store(y, y_at + r * Hp + n, (load(x, x_at + r * Hp + n) - mean) * inverse * load(w, n) + load(b, n))
 
 
-@inner
+@compiled
 def normalise_back(d, d_at, x, x_at, rows, H, w, statistics, first, other, other_at, add, dx, dx_at, dw, db):
     """``dx`` (plus ``other``, with ``add``) and the sums ``dw += ``, ``db += `` of ``rows`` rows.
 
@@ -77,7 +77,7 @@ def normalise_back(d, d_at, x, x_at, rows, H, w, statistics, first, other, other
             store(dx, to + n, value)
 
 
-@inner
+@compiled
 def _parameters_back(d, d_at, x, x_at, rows, statistics, first, dw, db):
     """Sums over rows, of each column in turn, so that they stay in registers."""
     Hp, lanes = dw.size, lanes_of(x)

@@ -25,7 +25,7 @@ from llvmlite import ir
 from numba.core import types
 
 from seqbench.backends.kernels.gemm import MANY, ONE, SOME, Tile, lanes_of
-from seqbench.backends.kernels.jit import inner, intrinsic, merged
+from seqbench.backends.kernels.jit import compiled, intrinsic, merged
 from seqbench.backends.kernels.vector import load, number, put, spread, store, transpose
 
 STORE, ADD, BIAS, RELU, SUM, GATE, TIMES = range(7)
@@ -116,7 +116,7 @@ def _panel(vectors: int) -> Any:
     """One panel of columns for all rows: tiles of many rows, then of some, then single rows."""
     many, some, one = (_tile(rows, vectors) for rows in (MANY, SOME, ONE))
 
-    @inner
+    @compiled
     def panel(
         a, a_at, a_row, a_column, M, K, b, b_at, b_step, c, c_at, c_row, way, bias, bias_at, other, other_at, other_row
     ):
@@ -164,7 +164,7 @@ def linear(x, x_at, x_row, rows, K, W, N, y, y_at, way, bias, other, other_at):
     product(x, x_at, x_row, 1, rows, K, W, 0, 0, N, y, y_at, N, way, bias, other, other_at, N)
 
 
-@inner
+@compiled
 def _product(a, a_at, a_row, a_column, M, K, b, b_at, b_step, N, c, c_at, c_row, way, bias, other, other_at, other_row):
     lanes = lanes_of(c)
     column = np.intp(0)
@@ -189,7 +189,7 @@ def _product(a, a_at, a_row, a_column, M, K, b, b_at, b_step, N, c, c_at, c_row,
 # --- packing --------------------------------------------------------------------------------------
 
 
-@inner
+@compiled
 def pack(W, N, Kp, K, packed):
     """``W (N, Kp)`` as the matrix ``B (K, N)`` of ``x W'``: forward."""
     lanes = lanes_of(packed)
@@ -199,7 +199,7 @@ def pack(W, N, Kp, K, packed):
             transpose_into(W, (first + n) * Kp, Kp, lanes, K, packed, first * K + n, width)
 
 
-@inner
+@compiled
 def pack_back(W, Kp, N, packed):
     """``W (Np, Kp)`` as the matrix ``B (N, Kp)`` of ``d W``: backward."""
     lanes = lanes_of(packed)
@@ -210,7 +210,7 @@ def pack_back(W, Kp, N, packed):
                 store(packed, first * N + n * width + k, load(W, n * Kp + first + k))
 
 
-@inner
+@compiled
 def transpose_into(source, at, row, rows, columns, target, to, target_row):
     """``target[c, r] = source[r, c]``: squares of vectors where they fit, single numbers at the edges."""
     lanes = lanes_of(target)
@@ -235,7 +235,7 @@ def add_weight_gradient(d, d_at, M, x, x_at, N, rows, dW):
     product(d, d_at, 1, M, M, rows, x, x_at, N, N, dW, 0, N, ADD, dW, dW, 0, N)
 
 
-@inner
+@compiled
 def add_column_sums(d, at, d_row, rows, total):
     """``total += `` the sum over rows of ``d (rows, total.size)``."""
     for n in range(0, total.size, lanes_of(total)):

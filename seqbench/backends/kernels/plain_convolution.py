@@ -9,13 +9,13 @@ import math
 
 import numpy as np
 
-from seqbench.backends.kernels.jit import inner
+from seqbench.backends.kernels.jit import compiled
 from seqbench.backends.kernels.pointwise import positive, relu
 
 # --- filters --------------------------------------------------------------------------------------
 
 
-@inner
+@compiled
 def norm_of(V, n):
     """``|V|`` of output channel ``n`` of ``V (H, D, K)``."""
     total = 0.0
@@ -25,7 +25,7 @@ def norm_of(V, n):
     return math.sqrt(total)
 
 
-@inner
+@compiled
 def plain_filter(V, g):
     """``W (H, D, K)``: ``g V / |V|`` for each output channel, or ``V`` where ``g`` is empty."""
     W = np.empty(V.shape, V.dtype)
@@ -37,7 +37,7 @@ def plain_filter(V, g):
     return W
 
 
-@inner
+@compiled
 def plain_filter_gradients(V, g, d_W, d_V, d_g):
     """``d_g = V . d_W / |V|`` and ``d_V = g / |V| (d_W - d_g V / |V|)``, for each output channel."""
     for n in range(V.shape[0]):
@@ -57,7 +57,7 @@ def plain_filter_gradients(V, g, d_W, d_V, d_g):
 # --- forward --------------------------------------------------------------------------------------
 
 
-@inner
+@compiled
 def plain_forward(V, g, biases, x, h, f, y, T, masks, dilation):
     """``h = dropout(relu(conv_1(x)))``, ``f = dropout(relu(conv_2(h)))``, ``y = relu(f + x)``."""
     x_past, h_past, y_past = x.shape[0] - T, h.shape[0] - T, y.shape[0] - T
@@ -79,7 +79,7 @@ def plain_forward(V, g, biases, x, h, f, y, T, masks, dilation):
                 y[y_past + t, b, n] = relu(f[t, b, n] + beside)
 
 
-@inner
+@compiled
 def convolved(x, W, bias, dilation, i, b, n):
     """``bias_n + sum_{k,c} W[n, c, k] x_{i - (K-1-k) d}[c]``; before the first step ``x`` is 0."""
     _, D, K = W.shape
@@ -95,7 +95,7 @@ def convolved(x, W, bias, dilation, i, b, n):
 # --- backward -------------------------------------------------------------------------------------
 
 
-@inner
+@compiled
 def plain_backward(V, g, x, h, f, y, T, d_y, d_h, d_x, scale, dilation, fresh, d_V, d_g, d_biases):
     """Every gradient; ``f``, ``d_y`` and ``d_h`` become those of what the rectifiers read."""
     x_past, h_past, y_past = x.shape[0] - T, h.shape[0] - T, y.shape[0] - T
@@ -119,7 +119,7 @@ def plain_backward(V, g, x, h, f, y, T, d_y, d_h, d_x, scale, dilation, fresh, d
         plain_convolution_backward(x, V[2], g[2], 0, d_y, T, d_x, d_V[2], d_g[2], d_biases[2])
 
 
-@inner
+@compiled
 def clear(d):
     """Zeros."""
     for t in range(d.shape[0]):
@@ -128,7 +128,7 @@ def clear(d):
                 d[t, b, n] = 0
 
 
-@inner
+@compiled
 def plain_convolution_backward(x, V, g, dilation, d_c, T, d_x, d_V, d_g, d_bias):
     """From the gradient of the last ``T`` steps of a convolution's sums to those of its input and parameters."""
     W, d_W = plain_filter(V, g), np.empty(V.shape, V.dtype)

@@ -16,7 +16,7 @@ from llvmlite import ir
 from numba.core import types
 
 from seqbench.backends.kernels.gemm import lanes_of
-from seqbench.backends.kernels.jit import inner, intrinsic
+from seqbench.backends.kernels.jit import compiled, intrinsic, merged
 from seqbench.backends.kernels.layer_norm import normalise
 from seqbench.backends.kernels.plain_transformer import EPSILON
 from seqbench.backends.kernels.pointwise import exp_of_negative, gelu, relu
@@ -145,14 +145,14 @@ class _Dots:
 _full, _four, _one = _dots(True, OUTPUTS), _dots(False, OUTPUTS), _dots(False, 1)
 
 
-@inner
+@compiled
 def _readable(array, at, row, count, K):
     """How many of ``count`` rows are followed by enough of the array to be read in whole vectors."""
     lanes = lanes_of(array)
     return count if lanes <= K else max(0, min(count, (array.size - lanes - at) // row + 1))
 
 
-@inner
+@compiled
 def _products(x, x_at, x_row, M, w, w_at, N, K, y, y_at, y_row):
     """``y[m, n] = x[m] . w[n]``, ``w (N, K)``."""
     lanes = lanes_of(x)
@@ -177,7 +177,7 @@ def _products(x, x_at, x_row, M, w, w_at, N, K, y, y_at, y_row):
             y[y_at + m * y_row + k] = _dot(x, x_at + m * x_row, w, w_at + k * K, K)
 
 
-@inner
+@compiled
 def _dot(x, x_at, w, w_at, K):
     """Number by number."""
     added = x.dtype.type(0)
@@ -186,7 +186,7 @@ def _dot(x, x_at, w, w_at, K):
     return added
 
 
-@inner
+@compiled
 def dense(x, K, M, W, b, y):
     """``y[m] = W x[m] + b``: ``x (M, K)``, ``W (N, K)``, ``y (M, N)``."""
     N = b.size
@@ -199,7 +199,7 @@ def dense(x, K, M, W, b, y):
 # --- sublayers ------------------------------------------------------------------------------------
 
 
-@inner
+@compiled
 def normalise_rows(x, B, H, w, b, y, scratch):
     """Layer normalisation of each row of ``x (B, H)``."""
     if H % lanes_of(x) == 0:
@@ -217,7 +217,7 @@ def normalise_rows(x, B, H, w, b, y, scratch):
             y[at + j] = (x[at + j] - mean) * inverse * w[j] + b[j]
 
 
-@inner
+@merged
 def embed(x, B, D, W, b, scale, table, turning, start, h):
     """``h = scale (W x + b) + position``; without ``W``, of ``x`` itself.
 
@@ -243,7 +243,7 @@ def embed(x, B, D, W, b, scale, table, turning, start, h):
                 h[row * H + j + 1] += math.cos(angle)
 
 
-@inner
+@compiled
 def _way_out(pre, p, source, h, B, H, K, new, scratch):
     """``h += W_out source + b_out``, in post-norm normalised."""
     dense(source, K, B, p.W_out, p.b_out, new)
@@ -253,7 +253,7 @@ def _way_out(pre, p, source, h, B, H, K, new, scratch):
         normalise_rows(h, B, H, p.norm_w, p.norm_b, h, scratch)
 
 
-@inner
+@merged
 def step_attention(pre, N, d, C, append, p, h, counts, keys, values, normal, inside, heads, scores):
     """Attention of one step of each sequence, ``h (B, H)`` in place.
 
@@ -279,7 +279,7 @@ def step_attention(pre, N, d, C, append, p, h, counts, keys, values, normal, ins
     _way_out(pre, p, heads, h, B, H, H, normal, scores)
 
 
-@inner
+@compiled
 def _one_head(q, q_at, keys, values, first, count, d, y, y_at, scores):
     """``softmax(q k' / sqrt(d)) v`` over ``count`` keys; 0 if there are none.
 
@@ -298,7 +298,7 @@ def _one_head(q, q_at, keys, values, first, count, d, y, y_at, scores):
             y[y_at + j] += values[first + s * d + j] * scores[s] * inverse
 
 
-@inner
+@compiled
 def _weighted(values, at, row, count, weights):
     """The sum of a vector in each of ``count`` rows times its weight, in four sums that do not wait for one another."""
     a = spread(load(weights, 0), 0.0)
@@ -316,7 +316,7 @@ def _weighted(values, at, row, count, weights):
     return (a + b) + (c + d)
 
 
-@inner
+@compiled
 def _exponentials(scores, count, scale):
     """``exp(scale (scores - max))`` in place; their sum."""
     lanes = lanes_of(scores)
@@ -331,7 +331,7 @@ def _exponentials(scores, count, scale):
     return total(added)
 
 
-@inner
+@merged
 def step_feed_forward(pre, smooth, B, H, p, h, normal, inside, scratch):
     """The feed-forward layer of one step of each sequence, ``h (B, H)`` in place; ``inside (B, F)`` and a vector."""
     source, F = h, p.b_in.size

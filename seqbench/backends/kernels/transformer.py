@@ -27,7 +27,7 @@ import numpy as np
 
 from seqbench.backends.kernels.attention import ALL, attend, attend_back, scratch_of
 from seqbench.backends.kernels.gemm import lanes_of
-from seqbench.backends.kernels.jit import inner, merged
+from seqbench.backends.kernels.jit import compiled, merged
 from seqbench.backends.kernels.layer_norm import normalise, normalise_again, normalise_back
 from seqbench.backends.kernels.linear import (
     ADD,
@@ -148,14 +148,14 @@ class Drops(NamedTuple):
 # --- rows and groups ------------------------------------------------------------------------------
 
 
-@inner
+@compiled
 def _share(n, part, parts, multiple):
     """Bounds of one of ``parts`` shares of ``n``, at multiples."""
     each = -(-n // (parts * multiple)) * multiple
     return min(n, part * each), min(n, (part + 1) * each)
 
 
-@inner
+@compiled
 def _group_end(first, b, last):
     """The sequence after a group that begins with ``b``: as many as make a block of rows."""
     end = b + 1
@@ -164,21 +164,21 @@ def _group_end(first, b, last):
     return end
 
 
-@inner
+@compiled
 def _block_rows(rows):
     """Rows of a block, all blocks about equal."""
     blocks = max(1, -(-rows // BLOCK))
     return max(8, -(-rows // (8 * blocks)) * 8)
 
 
-@inner
+@compiled
 def _multiply(x, x_at, factors, factors_at, count, y, y_at):
     """``y = x factors``."""
     for n in range(0, count, lanes_of(y)):
         store(y, y_at + n, load(x, x_at + n) * load(factors, factors_at + n))
 
 
-@inner
+@compiled
 def _add_multiple(x, x_at, d, factors, count, y, y_at):
     """``y = x + d factors``, the factors being at ``x_at`` too."""
     for n in range(0, count, lanes_of(y)):
@@ -402,7 +402,7 @@ def _backward_scratch(scratch, Hp):
     return scratch[:block], scratch[block : 2 * block], scratch[2 * block : 3 * block], scratch[3 * block :]
 
 
-@inner
+@compiled
 def _clear(target, at, count):
     zeros = spread(load(target, at), 0.0)
     for n in range(at, at + count, lanes_of(target)):
@@ -465,7 +465,7 @@ def feed_forward_forward(sizes, p, packed, R, x, kept, drops, y, scratch, part, 
         _way_out(sizes, p, packed.W_out, x, kept.inner, to, r, n, kept, shift, drops, normal, y)
 
 
-@inner
+@compiled
 def _activate(smooth, inner, slope, at, count, drops, drops_at):
     """The function and dropout in place, and the derivative of both."""
     for n in range(0, count, lanes_of(inner)):
