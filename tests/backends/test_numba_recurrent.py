@@ -15,6 +15,7 @@ import torch
 from against_torch import core_of, error, losses_of_training, weighted_sum
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from recurrent_cells import with_cells, with_each_cell
 from torch import Tensor
 
 from seqbench import conformance
@@ -27,17 +28,6 @@ from seqbench.backends.kernels.sources import sources_of
 from seqbench.registry import Registry, resolve
 from seqbench.states import leaves, map_leaves
 from seqbench_models import gru, janet, lstm, rnn
-
-SETTINGS = [
-    (rnn.card, {}),
-    (rnn.card, {"nonlinearity": "relu"}),
-    (lstm.card, {}),
-    (gru.card, {}),
-    (gru.card, {"reset_after": False}),
-    (janet.card, {"beta": 0.7}),
-]
-IDS = ["rnn", "rnn-relu", "lstm", "gru", "gru-before", "janet"]
-settings_of = pytest.mark.parametrize(("card", "options"), SETTINGS, ids=IDS)
 
 
 def outcome(core: Any, x: Tensor, lengths: Tensor | None, with_state: bool) -> list[Tensor]:
@@ -53,7 +43,7 @@ def outcome(core: Any, x: Tensor, lengths: Tensor | None, with_state: bool) -> l
     return [t.detach() for t in (*outputs, *gradients)]
 
 
-@settings_of
+@with_each_cell
 @pytest.mark.parametrize("backend", ["numba-ref", "numba"])
 @settings(max_examples=25, deadline=None)
 @given(
@@ -76,7 +66,7 @@ def test_equals_torch_in_float64(
         assert float((got - want).abs().max()) <= 1e-10 * max(1.0, float(want.abs().max()))
 
 
-@settings_of
+@with_each_cell
 def test_wide_layers_equal_torch_in_float64(card: Any, options: dict[str, Any]) -> None:
     """More columns of gates than weight gradients pack at a time, the last of them within a slot."""
     chosen = card.options(**options)
@@ -87,7 +77,7 @@ def test_wide_layers_equal_torch_in_float64(card: Any, options: dict[str, Any]) 
         assert float((got - want).abs().max()) <= 1e-10 * max(1.0, float(want.abs().max()))
 
 
-@settings_of
+@with_each_cell
 @pytest.mark.parametrize(("B", "T", "D", "H"), [(1, 256, 33, 40), (16, 128, 64, 64), (9, 256, 20, 100)])
 def test_the_fast_kernels_lose_no_more_than_torch_in_float32(
     card: Any, options: dict[str, Any], B: int, T: int, D: int, H: int
@@ -104,7 +94,7 @@ def test_the_fast_kernels_lose_no_more_than_torch_in_float32(
 
 
 @pytest.mark.slow  # compiles all for several threads
-@pytest.mark.parametrize(("card", "options"), [SETTINGS[2], SETTINGS[4]], ids=[IDS[2], IDS[4]])
+@with_cells("lstm", "gru-before")
 def test_two_threads_make_the_same_bits_as_one(card: Any, options: dict[str, Any]) -> None:
     """But for the sums over the batch, which are split elsewhere; and torch's own number of threads stays."""
     spec = CoreSpec(20, 24, train_length=16)
@@ -119,7 +109,7 @@ def test_two_threads_make_the_same_bits_as_one(card: Any, options: dict[str, Any
         assert torch.equal(b, c)
 
 
-@settings_of
+@with_each_cell
 @pytest.mark.parametrize("backend", ["numba-ref", "numba"])
 def test_learns_like_torch_on_a_real_task(cards: Registry, card: Any, options: dict[str, Any], backend: str) -> None:
     """50 steps of char-lm in float64 from one seed: the losses differ by rounding alone."""
@@ -185,7 +175,7 @@ def test_a_core_can_be_copied_and_loaded() -> None:
 
 
 @pytest.mark.parametrize("backend", ["numba", "numba-ref"])
-@settings_of
+@with_each_cell
 def test_conformance(card: Any, options: dict[str, Any], backend: str) -> None:
     conformance.check_all(card, card.options(**options), backend)
 
@@ -334,7 +324,7 @@ def test_compiled_functions_are_kept_on_disk() -> None:
 # --- steps ------------------------------------------------------------------------------------------
 
 
-@settings_of
+@with_each_cell
 @pytest.mark.parametrize("training", [False, True])
 def test_steps_follow_every_change_of_the_parameters(card: Any, options: dict[str, Any], training: bool) -> None:
     """The matrices stay packed from step to step, but not beyond a change of theirs."""

@@ -19,6 +19,7 @@ from seqbench.registry import Registry
 from seqbench.states import leaves, map_leaves
 from seqbench_models.tcn import card
 
+pytestmark = pytest.mark.xdist_group("tcn")  # what all share takes long to compile
 backends = pytest.mark.parametrize("backend", ["numba-ref", "numba"])
 
 

@@ -19,6 +19,7 @@ from seqbench.registry import Registry, resolve
 from seqbench.states import leaves, map_leaves
 from seqbench_models.transformer import card
 
+pytestmark = pytest.mark.xdist_group("transformer")  # what all share takes long to compile
 BACKENDS = ["numba", "numba-ref"]
 backends = pytest.mark.parametrize("backend", BACKENDS)
 OPTIONS = st.fixed_dictionaries(

@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from recurrent_cells import with_each_cell
 
 from seqbench.api import CoreSpec
 from seqbench.backends.kernels.recurrent import Parameters
@@ -17,18 +18,7 @@ from seqbench.backends.kernels.row import rounded, widened
 from seqbench.backends.kernels.streaming import Stack, Streamer
 from seqbench.backends.recurrence import Recurrence
 from seqbench.registry import resolve
-from seqbench_models import gru, janet, lstm, rnn
-
-SETTINGS = [
-    (rnn.card, {}),
-    (rnn.card, {"nonlinearity": "relu"}),
-    (lstm.card, {}),
-    (gru.card, {}),
-    (gru.card, {"reset_after": False}),
-    (janet.card, {"beta": 0.7}),
-]
-IDS = ["rnn", "rnn-relu", "lstm", "gru", "gru-before", "janet"]
-settings_of = pytest.mark.parametrize(("card", "options"), SETTINGS, ids=IDS)
+from seqbench_models import gru
 
 
 def core_and_stack(card: Any, options: dict[str, Any], spec: CoreSpec, dtype: torch.dtype) -> tuple[Any, Stack]:
@@ -61,7 +51,7 @@ def sequence(streamer: Streamer, stack: Stack, x: np.ndarray) -> np.ndarray:
     return y.swapaxes(0, 1) if x.ndim == 3 else y
 
 
-@settings_of
+@with_each_cell
 @settings(max_examples=40, deadline=None)
 @given(
     B=st.integers(0, 3), T=st.integers(1, 8), D=st.integers(1, 40), H=st.integers(1, 70), layers=st.integers(1, 3),
@@ -88,7 +78,7 @@ def test_equals_torch_in_float64(
             np.testing.assert_allclose(have, leaf.detach().numpy(), rtol=0, atol=1e-10)
 
 
-@settings_of
+@with_each_cell
 def test_loses_little_in_float32(card: Any, options: dict[str, Any]) -> None:
     """1e-5 in the norm over 256 steps."""
     spec, x = CoreSpec(33, 40, 2, train_length=256), np.random.default_rng(0).normal(size=(256, 33))
@@ -99,7 +89,7 @@ def test_loses_little_in_float32(card: Any, options: dict[str, Any]) -> None:
     assert np.linalg.norm(got - want) <= 1e-5 * np.linalg.norm(want)
 
 
-@settings_of
+@with_each_cell
 def test_bfloat16_rounds_the_matrices_and_nothing_else(card: Any, options: dict[str, Any]) -> None:
     """The same bits as float32 with matrices rounded before."""
     _, stack = core_and_stack(card, options, CoreSpec(21, 37, 2, train_length=12), torch.float32)

@@ -158,7 +158,7 @@ def fast() -> Compiled:
             first, last = convolution.rows_of(x, part, parts)
             _some_rows_back(h, f, y, T, d_y, d_h, d_x, V, weights, scale, dilation, first, last, fresh)
         for part in prange(parts):
-            _some_gradients(x, h, f, T, d_y, d_h, V, dilation, d_taps, part, parts)
+            _some_gradients(x, h, f, T, d_y, d_h, V, dilation, d_taps, np.int64(part), parts)  # as in ``recurrent``
         convolution.parameter_gradients(f, T, d_y, d_h, V, g, d_taps, d_V, d_g, d_b)
 
     return Compiled(forward, forward_parallel, backward, backward_parallel)

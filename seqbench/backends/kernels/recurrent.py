@@ -91,6 +91,7 @@ def parallel(cell: Cell) -> Compiled:
     """The same for a batch in parts that run at the same time.
 
     A parallel loop calls functions of their own: numba moves allocations out of such a loop, where turns share them.
+    Its counter is unsigned; passed on as it is, it would have what it is passed to compiled once more.
     """
 
     @cached_parallel(cell.key)
@@ -121,7 +122,7 @@ def parallel(cell: Cell) -> Compiled:
                 cell, constants, size, W_packed, U_packed, states, gates, mid, d_y_, d_t, d_b, d_states, dx, first, last
             )
         for part in prange(parts):
-            _some_gradients(cell, size, x_, states, gates, mid, dW, dU, d_bias, part, parts)
+            _some_gradients(cell, size, x_, states, gates, mid, dW, dU, d_bias, np.int64(part), parts)
         return dx.reshape(x.shape), engine.gradients(cell, size, b_h, d_states, dW, dU, d_bias)
 
     return Compiled(forward, backward)
