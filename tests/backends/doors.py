@@ -1,4 +1,4 @@
-"""Compiled functions for Python to call: those of the kernels can be called by compiled ones alone."""
+"""Compiled functions for Python to call; a call of one of the kernels' own would kill the interpreter."""
 
 from __future__ import annotations
 

@@ -95,10 +95,14 @@ def test_the_fast_kernels_lose_no_more_than_torch_in_float32(
 
 @pytest.mark.slow  # compiles all for several threads
 @with_cells("lstm", "gru-before")
-def test_two_threads_make_the_same_bits_as_one(card: Any, options: dict[str, Any]) -> None:
-    """But for the sums over the batch, which are split elsewhere; and torch's own number of threads stays."""
-    spec = CoreSpec(20, 24, train_length=16)
-    x = torch.randn(17, 16, 20, generator=torch.Generator().manual_seed(1))
+@pytest.mark.parametrize(("T", "H"), [(16, 24), (2, CHUNK)])
+def test_two_threads_make_the_same_bits_as_one(card: Any, options: dict[str, Any], T: int, H: int) -> None:
+    """But for the sums over the batch, which are split elsewhere; and torch's own number of threads stays.
+
+    Of the wide layer each thread has more columns of gates than it packs at a time.
+    """
+    spec = CoreSpec(20, H, train_length=T)
+    x = torch.randn(17, T, 20, generator=torch.Generator().manual_seed(1))
     one = outcome(core_of(card, options, "numba", spec, torch.float32), x, None, with_state=True)
     torch.set_num_threads(2)
     two = outcome(core_of(card, options, "numba", spec, torch.float32), x, None, with_state=True)

@@ -143,6 +143,7 @@ def convolve(a, a0, W, K, C, c, c0, c1, offset, step, first, rows):
     ``a (steps, B, Ca)`` and ``c (steps, B, Cc)``; ``C`` of ``a``'s columns count; sequences ``first .. first + rows``.
     """
     B, Ca, Cc = a.shape[1], a.shape[2], c.shape[2]
+    flat_a, flat_c = a.ravel(), c.ravel()  # for arrays of three axes numba would compile the product once more
     for k in range(K):
         shift = offset + k * step
         low, high = max(c0, a0 - shift), min(c1, a.shape[0] - shift)
@@ -152,9 +153,7 @@ def convolve(a, a0, W, K, C, c, c0, c1, offset, step, first, rows):
         outer, inner = high - low, rows
         if rows == B:  # one long run of rows
             outer, inner = 1, outer * rows
-        multiply(  # flat: for arrays of three axes, numba would compile it once more
-            a.ravel(), a_at, B * Ca, Ca, outer, inner, 1, C, W, k * C * Cc, Cc, c.ravel(), c_at, B * Cc, Cc
-        )  # fmt: skip
+        multiply(flat_a, a_at, B * Ca, Ca, outer, inner, 1, C, W, k * C * Cc, Cc, flat_c, c_at, B * Cc, Cc)
 
 
 @compiled
@@ -363,6 +362,7 @@ def _tap_gradients(x, d_c, T, dilation, d_taps, part, parts):
     K, Hp, Dp = d_taps.shape
     B, lanes = x.shape[1], lanes_of(x)
     x_past, c_past = x.shape[0] - T, d_c.shape[0] - T
+    flat_x, flat_c, taps = x.ravel(), d_c.ravel(), d_taps.ravel()  # as in ``convolve``
     first, last = bounds_of(Hp, lanes, part, parts)
     for k in range(K):
         for at in range((k * Hp + first) * Dp, (k * Hp + last) * Dp, lanes):
@@ -372,10 +372,7 @@ def _tap_gradients(x, d_c, T, dilation, d_taps, part, parts):
         t0 = max(0, shift - x_past)
         if t0 < T:
             c_at, x_at = (c_past + t0) * B * Hp, (x_past + t0 - shift) * B * Dp
-            multiply_columns(
-                d_c.ravel(), c_at, Hp, first, last, x.ravel(), x_at, Dp, (T - t0) * B, Dp, d_taps.ravel(), k * Hp * Dp,
-                Dp,
-            )  # fmt: skip
+            multiply_columns(flat_c, c_at, Hp, first, last, flat_x, x_at, Dp, (T - t0) * B, Dp, taps, k * Hp * Dp, Dp)
 
 
 @merged

@@ -15,7 +15,11 @@ from numba.core.dispatcher import Dispatcher
 _njit: Any = numba.njit  # its type stubs leave out two of its options
 
 compiled: Any = _njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
-"""Compiled as a part of what calls it, which only compiled functions can: the door for Python takes long to compile."""
+"""Compiled as a part of what calls it, which compiled functions alone may do.
+
+The door for Python, left out, would take as long to compile as many a function. Who calls one from Python kills the
+interpreter, without a word from numba; ``merged`` and ``cached`` functions have a door.
+"""
 
 merged: Any = _njit(error_model="numpy", inline="always")
 """Its code becomes part of its caller's before anything is compiled."""
