@@ -5,13 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from seqbench.backends.kernels.jit import cached, cached_parallel, compiled, compiled_as, named
+from seqbench.backends.kernels.jit import cached, compiled, compiled_as, named
 
 MAKER = """
 import sys
@@ -54,50 +52,11 @@ def test_functions_of_one_source_that_each_have_a_process_of_their_own_can_all_b
     assert run("1", "2") == ["read", "read"]
 
 
-MODELS_AT_WORK = """
-import sys
-import torch
-from numba.core.event import install_recorder
-from seqbench import registry
-from seqbench.api import CoreSpec
-from seqbench.registry import resolve
-
-cards = registry.load()
-torch.set_num_threads(2)
-with install_recorder("numba:compile") as recorder:
-    for name in sys.argv[1:]:
-        card = cards.model(name)
-        core = resolve(card.cores["numba"])(CoreSpec(20, 24, train_length=16), card.options())
-        x = torch.randn(17, 16, 20, requires_grad=True)
-        core(x)[0].sum().backward()
-        core.eval()
-        with torch.no_grad():
-            core(x)
-            core.step(x[:, 0], core.initial_state(17, 4))
-print(*(event.data["dispatcher"].py_func.__qualname__ for _, event in recorder.buffer if event.is_start))
-"""
-
-
-@pytest.mark.slow  # compiles for several threads
-def test_a_second_process_compiles_nothing_on_two_threads_either() -> None:
-    """Recurrent layers once took 24 s anew in each process: what is closed over was compiled, and so never found."""
-
-    def compiled_there() -> list[str]:
-        words = [sys.executable, "-c", MODELS_AT_WORK, "lstm"]
-        done = subprocess.run(words, capture_output=True, text=True, check=False)
-        assert not done.returncode, done.stderr
-        return done.stdout.split()
-
-    compiled_there()
-    assert compiled_there() == []
-
-
-@pytest.mark.parametrize("decorator", [cached, cached_parallel])
-def test_what_could_not_be_found_on_disk_is_refused(decorator: Callable[[str], Callable[[Any], Any]]) -> None:
+def test_what_could_not_be_found_on_disk_is_refused() -> None:
     one = compiled(lambda: 1)
     with pytest.raises(TypeError, match="add_one closes over one, a compiled function"):
 
-        @decorator("a")
+        @cached("a")
         def add_one(x: int) -> int:
             return x + int(one())
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import itertools
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -93,7 +94,6 @@ def test_the_fast_kernels_lose_no_more_than_torch_in_float32(
         assert error(got, want) <= 3 * error(other, want)
 
 
-@pytest.mark.slow  # compiles all for several threads
 @with_cells("lstm", "gru-before")
 @pytest.mark.parametrize(("T", "H"), [(16, 24), (2, CHUNK)])
 def test_two_threads_make_the_same_bits_as_one(card: Any, options: dict[str, Any], T: int, H: int) -> None:
@@ -172,7 +172,13 @@ def test_a_core_can_be_copied_and_loaded() -> None:
     torch_core = core_of(janet.card, {}, "torch", CoreSpec(5, 6), torch.float64)
     torch_core.load_state_dict(core.state_dict())
     x = torch.randn(2, 3, 5, dtype=torch.float64)
-    torch.testing.assert_close(deepcopy(core)(x)[0], torch_core(x)[0])
+    for _ in range(2):  # before its first use, and after it
+        copy = deepcopy(core).eval()
+        torch.testing.assert_close(copy(x)[0], torch_core(x)[0])
+        first, _ = copy.step(x[:, 0], copy.initial_state(2, 3))
+        torch.testing.assert_close(first, torch_core(x)[0][:, 0])
+        core.eval()(x)
+        core.step(x[:, 0], core.initial_state(2, 3))
 
 
 # --- conformance, and what is kept on disk ----------------------------------------------------------
@@ -356,7 +362,6 @@ def test_steps_follow_every_change_of_the_parameters(card: Any, options: dict[st
     agree()
 
 
-@pytest.mark.slow  # compiles all for several threads
 def test_steps_of_another_number_of_sequences_follow() -> None:
     """The buffers are kept from step to step too; a batch of 20 runs in parts on two threads."""
     core = core_of(lstm.card, {}, "numba", CoreSpec(5, 6, 2), torch.float64).eval()
@@ -367,6 +372,23 @@ def test_steps_of_another_number_of_sequences_follow() -> None:
         for t in range(4):
             y, state = core.step(x[:, t], state)
         torch.testing.assert_close(y, core(x)[0][:, -1], rtol=0, atol=1e-12)
+
+
+def test_threads_of_python_may_step_one_core() -> None:
+    """Each with sequences of its own, while the buffers that steps share are one set."""
+    core = core_of(lstm.card, {}, "numba", CoreSpec(5, 200), torch.float64).eval()
+
+    def stepped(seed: int) -> float:
+        torch.set_num_threads(2)  # of this thread of Python: then parts of the batch run while others wait
+        x = torch.randn(16, 100, 5, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        y, state, worst = core(x)[0].detach(), core.initial_state(16, 100), 0.0
+        for t in range(100):
+            y_t, state = core.step(x[:, t], state)
+            worst = max(worst, float((y_t - y[:, t]).abs().max()))
+        return worst
+
+    with ThreadPoolExecutor(2) as pool:
+        assert max(pool.map(stepped, range(4))) <= 1e-12
 
 
 @pytest.mark.parametrize("card", [gru.card, lstm.card], ids=["gru", "lstm"])

@@ -176,7 +176,6 @@ def test_the_fast_kernels_lose_no_more_than_torch_in_float32(
 # --- threads ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow  # compiles all for several threads
 @pytest.mark.parametrize("with_state", [False, True])
 def test_two_threads_make_the_same_bits_each_time(with_state: bool) -> None:
     """And the same numbers as one, but for rounding; torch's own number of threads stays."""

@@ -236,7 +236,6 @@ def test_the_fast_kernels_lose_no_more_than_torch(options: dict[str, Any], B: in
 # --- threads, training, conformance -------------------------------------------------------------------
 
 
-@pytest.mark.slow  # compiles all for several threads
 @pytest.mark.parametrize("options", [{}, {"norm": "post"}], ids=str)
 def test_two_threads_make_the_same_bits_as_one(options: dict[str, Any]) -> None:
     """But for the sums over the batch, which are split elsewhere; and torch's own number of threads stays."""
@@ -392,6 +391,6 @@ def test_steps_follow_the_parameters_wherever_they_go() -> None:
 
 def test_compiled_functions_are_kept_on_disk() -> None:
     core_of(card, {}, "numba", CoreSpec(8, 8), torch.float64)(torch.zeros(1, 2, 8, dtype=torch.float64))
-    stats = attention_calls(False)[0].stats
+    stats = attention_calls()[0].stats
     assert stats.cache_path
     assert sum(stats.cache_hits.values()) + sum(stats.cache_misses.values()) > 0

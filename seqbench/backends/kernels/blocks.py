@@ -14,9 +14,18 @@ import numpy as np
 
 from seqbench.backends.kernels import convolution, convolution_step, plain_convolution
 from seqbench.backends.kernels.engine import steps_of_block
-from seqbench.backends.kernels.jit import cached, cached_parallel, compiled, prange
+from seqbench.backends.kernels.jit import cached
 from seqbench.backends.kernels.padding import padded
-from seqbench.backends.kernels.recurrent import parts_of
+from seqbench.backends.kernels.parts import (
+    ROWS,
+    WEIGHTS,
+    WHOLE,
+    bounds_of_rows,
+    in_parts,
+    is_mine,
+    parts_of,
+    whole_pass,
+)
 from seqbench.backends.kernels.rings import Before, Ring
 from seqbench.backends.kernels.sizes import check_input, check_sequences
 from seqbench.backends.kernels.sources import kernel_sources
@@ -99,84 +108,75 @@ class Gradients:
 # --- compiled functions ---------------------------------------------------------------------------
 
 
-@compiled
-def _some_rows(x, h, f, y, T, V, weights, biases, masks, dilation, first, last, training):
-    convolution.forward_rows(x, h, f, y, T, V, weights, biases, masks, dilation, first, last, training)
-
-
-@compiled
-def _some_rows_back(h, f, y, T, d_y, d_h, d_x, V, weights, scale, dilation, first, last, fresh):
-    convolution.backward_rows(h, f, y, T, d_y, d_h, d_x, V, weights, scale, dilation, first, last, fresh)
-
-
-@compiled
-def _some_gradients(x, h, f, T, d_y, d_h, V, dilation, d_taps, part, parts):
-    convolution.weight_gradients(x, h, f, T, d_y, d_h, V, dilation, d_taps, part, parts)
-
-
 @dataclass(frozen=True)
 class Compiled:
-    """The functions that run one block, each for one part of the batch and for several."""
+    """The functions that run one block; their last arguments are described in ``parts``."""
 
     forward: Callable[..., Any]
-    forward_parallel: Callable[..., Any]
     backward: Callable[..., Any]
-    backward_parallel: Callable[..., Any]
 
 
 @cache
 def fast() -> Compiled:
     """The fast kernels; compiled at their first call, or read from the cache."""
+    return Compiled(_fast_forward(), _fast_backward())
 
+
+def _fast_forward() -> Any:
     @cached(kernel_sources())
-    def forward(V, g, b, x, h, f, y, T, masks, dilation, packed, training):
-        weights, biases = convolution.pack_forward(V, g, b, packed)
-        first, last = convolution.rows_of(x, 0, 1)
-        convolution.forward_rows(x, h, f, y, T, V, weights, biases, masks, dilation, first, last, training)
+    def forward(V, g, b, x, h, f, y, T, masks, dilation, packed, training, launch, stage, part, parts):
+        weights, biases = convolution.filters_in(V, packed)
+        if stage == WHOLE:
+            convolution.pack_forward(V, g, b, weights, biases)
+        if is_mine(stage, ROWS, parts):
+            first, last = bounds_of_rows(x.shape[1], part, parts)
+            convolution.forward_rows(x, h, f, y, T, V, weights, biases, masks, dilation, first, last, training)
+        else:
+            in_parts(launch, ROWS, parts, None)
 
-    @cached_parallel(kernel_sources())
-    def forward_parallel(V, g, b, x, h, f, y, T, masks, dilation, packed, training, parts):
-        weights, biases = convolution.pack_forward(V, g, b, packed)
-        for part in prange(parts):
-            first, last = convolution.rows_of(x, part, parts)
-            _some_rows(x, h, f, y, T, V, weights, biases, masks, dilation, first, last, training)
+    return forward
 
+
+def _fast_backward() -> Any:
     @cached(kernel_sources())
-    def backward(V, g, x, h, f, y, T, d_y, d_h, d_x, scale, dilation, packed, fresh, d_taps, d_V, d_g, d_b):
-        weights = convolution.pack_backward(V, g, packed)
-        first, last = convolution.rows_of(x, 0, 1)
-        convolution.backward_rows(h, f, y, T, d_y, d_h, d_x, V, weights, scale, dilation, first, last, fresh)
-        convolution.weight_gradients(x, h, f, T, d_y, d_h, V, dilation, d_taps, 0, 1)
-        convolution.parameter_gradients(f, T, d_y, d_h, V, g, d_taps, d_V, d_g, d_b)
+    def backward(
+        V, g, x, h, f, y, T, d_y, d_h, d_x, scale, dilation, packed, fresh, d_taps, d_V, d_g, d_b,
+        launch, stage, part, parts,
+    ):  # fmt: skip
+        weights = convolution.filters_back_in(V, packed)
+        if stage == WHOLE:
+            convolution.pack_backward(V, g, weights)
+        if is_mine(stage, ROWS, parts):
+            first, last = bounds_of_rows(x.shape[1], part, parts)
+            convolution.backward_rows(h, f, y, T, d_y, d_h, d_x, V, weights, scale, dilation, first, last, fresh)
+        elif stage == WHOLE:
+            in_parts(launch, ROWS, parts, None)
+        if is_mine(stage, WEIGHTS, parts):
+            convolution.weight_gradients(x, h, f, T, d_y, d_h, V, dilation, d_taps, part, parts)
+        elif stage == WHOLE:
+            in_parts(launch, WEIGHTS, parts, None)
+        if stage == WHOLE:
+            convolution.parameter_gradients(f, T, d_y, d_h, V, g, d_taps, d_V, d_g, d_b)
 
-    @cached_parallel(kernel_sources())
-    def backward_parallel(
-        V, g, x, h, f, y, T, d_y, d_h, d_x, scale, dilation, packed, fresh, d_taps, d_V, d_g, d_b, parts
-    ):
-        weights = convolution.pack_backward(V, g, packed)
-        for part in prange(parts):
-            first, last = convolution.rows_of(x, part, parts)
-            _some_rows_back(h, f, y, T, d_y, d_h, d_x, V, weights, scale, dilation, first, last, fresh)
-        for part in prange(parts):
-            _some_gradients(x, h, f, T, d_y, d_h, V, dilation, d_taps, np.int64(part), parts)  # as in ``recurrent``
-        convolution.parameter_gradients(f, T, d_y, d_h, V, g, d_taps, d_V, d_g, d_b)
-
-    return Compiled(forward, forward_parallel, backward, backward_parallel)
+    return backward
 
 
 @cache
 def slow() -> Compiled:
-    """Plain loops, on one thread whatever is asked for."""
+    """Plain loops, which know no parts."""
 
     @cached(kernel_sources())
-    def forward(V, g, b, x, h, f, y, T, masks, dilation, packed, training):
+    def forward(V, g, b, x, h, f, y, T, masks, dilation, packed, training, launch, stage, part, parts):
         plain_convolution.plain_forward(V, g, b, x, h, f, y, T, masks, dilation)
 
     @cached(kernel_sources())
-    def backward(V, g, x, h, f, y, T, d_y, d_h, d_x, scale, dilation, packed, fresh, d_taps, d_V, d_g, d_b):
+    def backward(
+        V, g, x, h, f, y, T, d_y, d_h, d_x, scale, dilation, packed, fresh, d_taps, d_V, d_g, d_b,
+        launch, stage, part, parts,
+    ):  # fmt: skip
         plain_convolution.plain_backward(V, g, x, h, f, y, T, d_y, d_h, d_x, scale, dilation, fresh, d_V, d_g, d_b)
 
-    return Compiled(forward, forward, backward, backward)
+    return Compiled(forward, backward)
 
 
 @cache
@@ -307,10 +307,7 @@ class Kernels:
         for mask, drop in zip(masks, drops, strict=False):
             _put(mask, drop)
         arguments = (block.V, block.g, block.b, *buffers, y, frame.T, tuple(drops), block.dilation, packed, training)
-        if frame.parts == 1:
-            self._run.forward(*arguments)
-        else:
-            self._run.forward_parallel(*arguments, frame.parts)
+        self._run.forward(*arguments, *whole_pass(frame.parts))
 
     # --- backward ---------------------------------------------------------------------------------
 
@@ -359,10 +356,7 @@ class Kernels:
             block.V, block.g, *buffers, frame.T, *d, frame.dtype.type(scale), block.dilation, packed,
             not frame.has_past, tuple(d_taps), d_V, d_g, d_b,
         )  # fmt: skip
-        if frame.parts == 1:
-            self._run.backward(*arguments)
-        else:
-            self._run.backward_parallel(*arguments, frame.parts)
+        self._run.backward(*arguments, *whole_pass(frame.parts))
         return Block(d_V, d_g, _three(d[: b.size] for d, b in zip(d_b, block.b, strict=True)), block.dilation)
 
 

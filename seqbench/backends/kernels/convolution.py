@@ -130,13 +130,6 @@ def filter_gradients(V, g, d_taps, d_V, d_g):
 
 
 @compiled
-def rows_of(x, part, parts):
-    """Bounds of one of ``parts`` parts of the batch."""
-    B = x.shape[1]
-    return B * part // parts, B * (part + 1) // parts
-
-
-@compiled
 def convolve(a, a0, W, K, C, c, c0, c1, offset, step, first, rows):
     """``c[i] += sum_k W_k a[i + offset + k * step]`` for ``c0 <= i < c1``, where ``a`` has such a step from ``a0`` on.
 
@@ -184,19 +177,24 @@ def rectify(c, c_past, mask, t0, t1, first, rows):
 # --- a block, forward -----------------------------------------------------------------------------
 
 
-@compiled
-def pack_forward(V, g, b, packed):
-    """The filters for the forward pass and the biases, in threes, in one array."""
+@merged
+def filters_in(V, packed):
+    """The filters for the forward pass and the biases, in threes, one after another in ``packed``."""
     H, Hp = V[0].shape[0], padded(V[0].shape[0], packed)
     first, second, short = V[0].size // H * Hp, V[1].size // H * Hp, V[2].size // H * Hp
     at = first + second + short
     weights = (packed[:first], packed[first : first + second], packed[first + second : at])
     biases = (packed[at : at + Hp], packed[at + Hp : at + 2 * Hp], packed[at + 2 * Hp : at + 3 * Hp])
+    return weights, biases
+
+
+@merged
+def pack_forward(V, g, b, weights, biases):
+    """Pack the filters and the biases, all in threes."""
     for i in range(3):
         if V[i].size:
             pack_filter(V[i], g[i], False, weights[i])
             pack_bias(b[i], biases[i])
-    return weights, biases
 
 
 @merged
@@ -257,18 +255,22 @@ def _join(x, x_past, f, f_past, y, y_past, t0, t1, first, rows):
 # --- a block, backward ----------------------------------------------------------------------------
 
 
-@compiled
-def pack_backward(V, g, packed):
-    """The filters for the backward pass, in threes, in one array."""
+@merged
+def filters_back_in(V, packed):
+    """The filters for the backward pass, in threes, one after another in ``packed``."""
     H, D, K = V[0].shape
     Hp, Dp = padded(H, packed), padded(D, packed)
     first, second, short = K * H * Dp, K * H * Hp, V[2].size // D * Dp
     at = first + second
-    weights = (packed[:first], packed[first:at], packed[at : at + short])
+    return packed[:first], packed[first:at], packed[at : at + short]
+
+
+@merged
+def pack_backward(V, g, weights):
+    """Pack the filters, in threes."""
     for i in range(3):
         if V[i].size:
             pack_transposed(V[i], g[i], weights[i])
-    return weights
 
 
 @merged

@@ -83,7 +83,7 @@ class Sizes(NamedTuple):
     x_b: int
 
 
-@merged  # where numba makes a loop parallel, it must see the tuple's type by its name
+@merged
 def sizes_of(x, time_first, U, training):
     """Of ``x (T, B, D)`` or ``(B, T, D)`` and ``U (blocks * H, H)``."""
     D, H, lanes = x.shape[2], U.shape[1], lanes_of(x)
@@ -121,58 +121,93 @@ def buffers_in(cell, room, size, training, parts):
 
 
 @merged
-def begin_forward(cell, size, x, W, U, b_x, b_h, start, states, outputs, packed, fresh):
-    """Packed matrices, the bias and the output; the first states, ``start (states, B, H)`` or zeros, in their place.
-
-    The matrices and the bias lie in ``packed``, a new array if it is empty, and are packed only if ``fresh``.
-    """
-    gates, slots, n_states, _, runs = numbers_of(cell)
-    first = size.D * gates * size.Hp
-    second = first + U.size // size.H * size.Hp
-    if not packed.size:
-        packed = aligned(second + slots * size.Hp, x.dtype)
-    W_packed, U_packed, bias = packed[:first], packed[first:second], packed[second:]
-    if fresh:
-        pack_forward(runs, gates, W, U, b_x, b_h, size.D, size.H, size.Hp, W_packed, U_packed, bias)
-    for k in range(n_states):
-        for b in range(size.B):
-            to = (k * size.places * size.B + b) * size.Hp
-            states[to : to + size.Hp] = 0
-            for j in range(size.H if start.size else 0):
-                states[to + j] = start[(k * size.B + b) * size.H + j]
-    return W_packed, U_packed, bias, aligned(outputs * size.T * size.B * size.H, x.dtype)
+def given_or_new(array, count, like):
+    """The array; if it is empty, a new one of ``count`` elements of ``like``'s type."""
+    if not array.size:
+        array = aligned(count, like.dtype)
+    return array
 
 
 @merged
-def begin_backward(cell, size, x, W, U):
-    """Packed matrices and buffers of the backward pass: ``W, U, d_states, dx, dW, dU, d_bias``."""
-    gates, slots, n_states, _, runs = numbers_of(cell)
-    U_rows = U.size // size.H * size.Hp // size.H  # blocks * Hp
-    W_packed = aligned(gates * size.Hp * size.Dp, x.dtype)
-    U_packed = aligned(U_rows * size.Hp, x.dtype)
-    pack_backward(runs, gates, W, U, size.D, size.H, size.Hp, W_packed, U_packed)
-    d_states = aligned(n_states * size.B * size.Hp, x.dtype)
-    dx = aligned(x.size, x.dtype)
-    dW = aligned(gates * size.Hp * size.Dp, x.dtype)
-    dU = aligned(U_rows * size.Hp, x.dtype)
-    d_bias = aligned(slots * size.Hp, x.dtype)
+def matrices_in(cell, size, U, packed):
+    """The packed matrices and the bias of a forward pass, one after another in ``packed``, or a new array."""
+    gates, slots, _, _, _ = numbers_of(cell)
+    blocks = U.size // (size.H * size.H)
+    packed = given_or_new(packed, _packed_size(gates, blocks, slots, size.D, size.H, size.Hp), U)
+    first = size.D * gates * size.Hp
+    second = first + size.H * blocks * size.Hp
+    return packed[:first], packed[first:second], packed[second:]
+
+
+@merged
+def pack_for_forward(cell, size, W, U, b_x, b_h, W_packed, U_packed, bias):
+    """Pack the matrices and the bias."""
+    gates, _, _, _, runs = numbers_of(cell)
+    pack_forward(runs, gates, W.reshape(-1), U.reshape(-1), b_x, b_h, size.D, size.H, size.Hp, W_packed, U_packed, bias)
+
+
+@merged
+def work_in(cell, size, U, work):
+    """A backward pass's packed matrices and ``d_states``, one after another in ``work``, or a new array."""
+    gates, _, n_states, _, _ = numbers_of(cell)
+    blocks = U.size // (size.H * size.H)
+    work = given_or_new(work, _work_size(gates, blocks, n_states, size.B, size.Dp, size.Hp), U)
+    first = gates * size.Hp * size.Dp
+    second = first + blocks * size.Hp * size.Hp
+    return work[:first], work[first:second], work[second:]
+
+
+@merged
+def sums_in(cell, size, U, sums):
+    """``dW, dU, d_bias``, one after another in ``sums``, or a new array."""
+    gates, slots, _, _, _ = numbers_of(cell)
+    blocks = U.size // (size.H * size.H)
+    sums = given_or_new(sums, _sums_size(gates, blocks, slots, size.Dp, size.Hp), U)
+    first = gates * size.Hp * size.Dp
+    second = first + blocks * size.Hp * size.Hp
+    return sums[:first], sums[first:second], sums[second:]
+
+
+@merged
+def prepare_backward(cell, size, W, U, W_packed, U_packed, d_states, dW, dU, d_bias):
+    """Pack the matrices; zeros where the gradients are summed up."""
+    gates, _, _, _, runs = numbers_of(cell)
+    pack_backward(runs, gates, W.reshape(-1), U.reshape(-1), size.D, size.H, size.Hp, W_packed, U_packed)
     d_states[:], dW[:], dU[:], d_bias[:] = 0, 0, 0, 0
-    return W_packed, U_packed, d_states, dx, dW, dU, d_bias
 
 
-def packed_of(cell, D, H, Hp):
-    """Elements of the packed matrices and the bias; for Python, which may keep them from call to call."""
-    return (D * cell.gates + H * len(cell.recurrent) + cell.slots) * Hp
+def packed_of(gates, blocks, slots, D, H, Hp):
+    """Elements of the packed matrices and the bias of a forward pass."""
+    return (gates * D + blocks * H + slots) * Hp
+
+
+def work_of(gates, blocks, states, B, Dp, Hp):
+    """Elements of the packed matrices and ``d_states`` of a backward pass."""
+    return (gates * Dp + blocks * Hp + states * B) * Hp
+
+
+def sums_of(gates, blocks, slots, Dp, Hp):
+    """Elements of the gradients of the matrices and of every slot's bias."""
+    return (gates * Dp + blocks * Hp + slots) * Hp
+
+
+_packed_size, _work_size, _sums_size = compiled(packed_of), compiled(work_of), compiled(sums_of)
 
 
 # --- forward --------------------------------------------------------------------------------------
 
 
 @merged
-def forward_rows(cell, constants, size, x, W, U, bias, states, gates, mid, y, first, last, training):
-    """All steps of the sequences ``first .. last``."""
+def forward_rows(cell, constants, size, x, W, U, bias, start, states, gates, mid, y, first, last, training):
+    """All steps of the sequences ``first .. last``, from ``start (states, B, H)`` or, if that is empty, from zeros."""
     T, B, D, H, Hp = size.T, size.B, size.D, size.H, size.Hp
-    n_gates, slots, _, _, _ = numbers_of(cell)
+    n_gates, slots, n_states, _, _ = numbers_of(cell)
+    for k in range(n_states):
+        for b in range(first, last):
+            to = (k * size.places * B + b) * Hp
+            states[to : to + Hp] = 0
+            for j in range(H if start.size else 0):
+                states[to + j] = start[(k * B + b) * H + j]
     row = slots * Hp
     rows = last - first
     steps = block_steps(rows)
@@ -439,6 +474,13 @@ def bounds_of(n, lanes, part, parts):
 
 
 # --- what goes out --------------------------------------------------------------------------------
+
+
+@merged
+def no_gradients(like):
+    """What has the type of ``gradients``."""
+    none = like[:0]
+    return none.reshape(0, 0, 0), none.reshape(0, 0), none.reshape(0, 0), none, none
 
 
 @merged

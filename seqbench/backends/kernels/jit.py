@@ -24,16 +24,10 @@ interpreter, without a word from numba; ``merged`` and ``cached`` functions have
 merged: Any = _njit(error_model="numpy", inline="always")
 """Its code becomes part of its caller's before anything is compiled."""
 
+parallel: Any = _njit(error_model="numpy", parallel=True)
+"""Its loops over ``numba.prange`` run on several threads; ``parts`` says why there should be little of it."""
+
 _kept: Any = _njit(error_model="numpy", cache=True, no_cfunc_wrapper=True)
-
-_NOT_BY_ITSELF = ("comprehension", "reduction", "inplace_binop", "setitem", "numpy", "stencil", "fusion")
-
-_kept_parallel: Any = _njit(
-    error_model="numpy",
-    cache=True,
-    no_cfunc_wrapper=True,
-    parallel=dict.fromkeys(_NOT_BY_ITSELF, False) | {"prange": True},
-)
 
 
 def cached(key: str) -> Callable[[Any], Any]:
@@ -46,11 +40,6 @@ def cached(key: str) -> Callable[[Any], Any]:
         TypeError: of the function: it closes over compiled ones, so that what is kept would never be found again.
     """
     return lambda function: _kept(_found_again(named(function, key)))
-
-
-def cached_parallel(key: str) -> Callable[[Any], Any]:
-    """The same, with loops over ``prange`` whose turns run at the same time; nothing else becomes parallel."""
-    return lambda function: _kept_parallel(_found_again(named(function, f"{key}-parallel")))
 
 
 def compiled_as(key: str) -> Callable[[Any], Any]:
@@ -83,8 +72,6 @@ def _found_again(function: Any) -> Any:
             raise TypeError(f"{function.__name__} closes over {name}, a compiled function: make that a global one")
     return function
 
-
-prange: Any = numba.prange
 
 intrinsic: Any = numba.extending.intrinsic
 """A function that writes its own LLVM code."""

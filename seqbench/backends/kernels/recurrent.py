@@ -7,6 +7,7 @@ they compute.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -16,8 +17,18 @@ import numpy as np
 
 from seqbench.backends.kernels import engine, plain
 from seqbench.backends.kernels.cells import Cell
-from seqbench.backends.kernels.jit import cached, cached_parallel, compiled, prange
+from seqbench.backends.kernels.jit import cached
 from seqbench.backends.kernels.padding import padded
+from seqbench.backends.kernels.parts import (
+    ROWS,
+    WEIGHTS,
+    WHOLE,
+    bounds_of_rows,
+    in_parts,
+    is_mine,
+    parts_of,
+    whole_pass,
+)
 from seqbench.backends.kernels.sizes import check_input
 from seqbench.backends.kernels.workspace import Workspace, aligned
 
@@ -26,7 +37,11 @@ Array = Any
 
 @dataclass(frozen=True)
 class Compiled:
-    """The compiled functions of one cell; the parallel ones take the number of parts last."""
+    """The compiled functions of one cell; their last arguments are described in ``parts``.
+
+    Of the arrays ``packed``, ``y``, ``work``, ``sums`` and ``dx`` (see ``engine``) those that come in empty are made
+    there, which takes less time than in Python. With several parts they must not be empty: the parts share them.
+    """
 
     forward: Callable[..., Any]
     backward: Callable[..., Any]
@@ -35,109 +50,82 @@ class Compiled:
 @cache
 def fast(cell: Cell) -> Compiled:
     """Of a cell; compiled at their first call, or read from the cache."""
+    return Compiled(_fast_forward(cell), _fast_backward(cell))
 
+
+def _fast_forward(cell: Cell) -> Any:
     @cached(cell.key)
-    def forward(constants, x, time_first, W, U, b_x, b_h, start, outputs, training, room, packed, fresh):
-        size, x_ = engine.sizes_of(x, time_first, U, training), x.reshape(-1)
-        states, gates, mid = engine.buffers_in(cell, room, size, training, 1)
-        W_packed, U_packed, bias, y = engine.begin_forward(
-            cell, size, x_, W.reshape(-1), U.reshape(-1), b_x, b_h, start.reshape(-1), states, outputs, packed, fresh
-        )
-        engine.forward_rows(
-            cell, constants, size, x_, W_packed, U_packed, bias, states, gates, mid, y, 0, size.B, training
-        )
-        return y.reshape(outputs, x.shape[0], x.shape[1], size.H)
-
-    @cached(cell.key)
-    def backward(constants, x, time_first, W, U, b_h, room, d_y, d_time_first):
-        size, x_, d_y_ = engine.sizes_of(x, time_first, U, True), x.reshape(-1), d_y.reshape(-1)
-        d_t, d_b = (size.B * size.H, size.H) if d_time_first else (size.H, size.T * size.H)
-        states, gates, mid = engine.buffers_in(cell, room, size, True, 1)
-        W_packed, U_packed, d_states, dx, dW, dU, d_bias = engine.begin_backward(
-            cell, size, x_, W.reshape(-1), U.reshape(-1)
-        )
-        engine.backward_rows(
-            cell, constants, size, W_packed, U_packed, states, gates, mid, d_y_, d_t, d_b, d_states, dx, 0, size.B
-        )
-        engine.weight_gradients(cell, size, x_, states, gates, mid, dW, dU, d_bias, 0, 1)
-        return dx.reshape(x.shape), engine.gradients(cell, size, b_h, d_states, dW, dU, d_bias)
-
-    return Compiled(forward, backward)
-
-
-@compiled
-def _some_rows(cell, constants, size, x_, W_packed, U_packed, bias, states, gates, mid, y, first, last, training):
-    engine.forward_rows(
-        cell, constants, size, x_, W_packed, U_packed, bias, states, gates, mid, y, first, last, training
-    )
-
-
-@compiled
-def _some_rows_back(
-    cell, constants, size, W_packed, U_packed, states, gates, mid, d_y_, d_t, d_b, d_states, dx, first, last
-):
-    engine.backward_rows(
-        cell, constants, size, W_packed, U_packed, states, gates, mid, d_y_, d_t, d_b, d_states, dx, first, last
-    )
-
-
-@compiled
-def _some_gradients(cell, size, x_, states, gates, mid, dW, dU, d_bias, part, parts):
-    engine.weight_gradients(cell, size, x_, states, gates, mid, dW, dU, d_bias, part, parts)
-
-
-@cache
-def parallel(cell: Cell) -> Compiled:
-    """The same for a batch in parts that run at the same time.
-
-    A parallel loop calls functions of their own: numba moves allocations out of such a loop, where turns share them.
-    Its counter is unsigned; passed on as it is, it would have what it is passed to compiled once more.
-    """
-
-    @cached_parallel(cell.key)
-    def forward(constants, x, time_first, W, U, b_x, b_h, start, outputs, training, room, packed, fresh, parts):
+    def forward(
+        constants, x, time_first, W, U, b_x, b_h, start, outputs, training, room, fresh, packed, y,
+        launch, stage, part, parts,
+    ):  # fmt: skip
         size, x_ = engine.sizes_of(x, time_first, U, training), x.reshape(-1)
         states, gates, mid = engine.buffers_in(cell, room, size, training, parts)
-        W_packed, U_packed, bias, y = engine.begin_forward(
-            cell, size, x_, W.reshape(-1), U.reshape(-1), b_x, b_h, start.reshape(-1), states, outputs, packed, fresh
-        )
-        for part in prange(parts):
-            first, last = size.B * part // parts, size.B * (part + 1) // parts
-            _some_rows(
-                cell, constants, size, x_, W_packed, U_packed, bias, states, gates, mid, y, first, last, training
-            )
-        return y.reshape(outputs, x.shape[0], x.shape[1], size.H)
+        W_packed, U_packed, bias = engine.matrices_in(cell, size, U, packed)
+        y = engine.given_or_new(y, outputs * size.T * size.B * size.H, x)
+        result = y.reshape(outputs, x.shape[0], x.shape[1], size.H)
+        if stage == WHOLE and fresh:
+            engine.pack_for_forward(cell, size, W, U, b_x, b_h, W_packed, U_packed, bias)
+        if is_mine(stage, ROWS, parts):
+            first, last = bounds_of_rows(size.B, part, parts)
+            engine.forward_rows(
+                cell, constants, size, x_, W_packed, U_packed, bias, start.reshape(-1), states, gates, mid, y,
+                first, last, training,
+            )  # fmt: skip
+        else:
+            in_parts(launch, ROWS, parts, result)
+        return result
 
-    @cached_parallel(cell.key)
-    def backward(constants, x, time_first, W, U, b_h, room, d_y, d_time_first, parts):
-        size, x_, d_y_ = engine.sizes_of(x, time_first, U, True), x.reshape(-1), d_y.reshape(-1)
-        d_t, d_b = (size.B * size.H, size.H) if d_time_first else (size.H, size.T * size.H)
+    return forward
+
+
+def _fast_backward(cell: Cell) -> Any:
+    @cached(cell.key)
+    def backward(
+        constants, x, time_first, W, U, b_h, room, d_y, d_time_first, work, sums, dx, launch, stage, part, parts
+    ):
+        size, x_ = engine.sizes_of(x, time_first, U, True), x.reshape(-1)
         states, gates, mid = engine.buffers_in(cell, room, size, True, 1)
-        W_packed, U_packed, d_states, dx, dW, dU, d_bias = engine.begin_backward(
-            cell, size, x_, W.reshape(-1), U.reshape(-1)
-        )
-        for part in prange(parts):
-            first, last = size.B * part // parts, size.B * (part + 1) // parts
-            _some_rows_back(
-                cell, constants, size, W_packed, U_packed, states, gates, mid, d_y_, d_t, d_b, d_states, dx, first, last
-            )
-        for part in prange(parts):
-            _some_gradients(cell, size, x_, states, gates, mid, dW, dU, d_bias, np.int64(part), parts)
-        return dx.reshape(x.shape), engine.gradients(cell, size, b_h, d_states, dW, dU, d_bias)
+        W_packed, U_packed, d_states = engine.work_in(cell, size, U, work)
+        dW, dU, d_bias = engine.sums_in(cell, size, U, sums)
+        dx = engine.given_or_new(dx, x.size, x)
+        if stage == WHOLE:
+            engine.prepare_backward(cell, size, W, U, W_packed, U_packed, d_states, dW, dU, d_bias)
+        if is_mine(stage, ROWS, parts):
+            first, last = bounds_of_rows(size.B, part, parts)
+            d_t, d_b = (size.B * size.H, size.H) if d_time_first else (size.H, size.T * size.H)
+            engine.backward_rows(
+                cell, constants, size, W_packed, U_packed, states, gates, mid, d_y.reshape(-1), d_t, d_b, d_states, dx,
+                first, last,
+            )  # fmt: skip
+        if is_mine(stage, WEIGHTS, parts):
+            engine.weight_gradients(cell, size, x_, states, gates, mid, dW, dU, d_bias, part, parts)
+        d_x = dx.reshape(x.shape)
+        if stage != WHOLE:
+            return d_x, engine.no_gradients(d_states)
+        if parts > 1:
+            for each in range(ROWS, WEIGHTS + 1):
+                in_parts(launch, each, parts, (d_x, engine.no_gradients(d_states)))
+        return d_x, engine.gradients(cell, size, b_h, d_states, dW, dU, d_bias)
 
-    return Compiled(forward, backward)
+    return backward
 
 
 @cache
 def slow(cell: Cell) -> Compiled:
-    """The same in plain loops, which know no threads."""
+    """The same in plain loops, which know no parts."""
 
     @cached(cell.key)
-    def forward(constants, x, time_first, W, U, b_x, b_h, start, outputs, training, room, packed, fresh):
+    def forward(
+        constants, x, time_first, W, U, b_x, b_h, start, outputs, training, room, fresh, packed, y,
+        launch, stage, part, parts,
+    ):  # fmt: skip
         return plain.plain_forward(cell, constants, x, time_first, W, U, b_x, b_h, start, outputs, room)
 
     @cached(cell.key)
-    def backward(constants, x, time_first, W, U, b_h, room, d_y, d_time_first):
+    def backward(
+        constants, x, time_first, W, U, b_h, room, d_y, d_time_first, work, sums, dx, launch, stage, part, parts
+    ):
         return plain.plain_backward(cell, constants, x, time_first, W, U, b_h, room, d_y, d_time_first)
 
     return Compiled(forward, backward)
@@ -215,12 +203,16 @@ class Kernels:
         """
         T, B = x.shape[:2] if time_first else (x.shape[1], x.shape[0])
         self.check_sizes(x, start, B, p)
-        functions, parts, more = self.functions(B, threads)
+        parts = self.parts(B, threads)
         workspace = Workspace(x.dtype, [(self.room(T, B, p, training, parts),)])
         room = workspace.arrays[0]
-        arguments = (x, time_first, p.W, p.U, p.b_x, p.b_h, start, outputs, training, room, room[:0], True)
-        y = functions.forward(self.constants[x.dtype], *arguments, *more)
-        return y, Kept(x, time_first, workspace)
+        packed = y = room[:0]
+        if parts > 1:
+            packed = aligned((self.room_for_matrices(p),), x.dtype)
+            y = aligned((outputs * T * B * p.U.shape[1],), x.dtype)
+        arguments = (x, time_first, p.W, p.U, p.b_x, p.b_h, start, outputs, training, room, True, packed, y)
+        found = self.functions.forward(self.constants[x.dtype], *arguments, *whole_pass(parts))
+        return found, Kept(x, time_first, workspace)
 
     def backward(self, kept: Kept, p: Parameters, d_y: Array, time_first: bool, threads: int = 1) -> Gradients:
         """Every gradient; what was kept is used up.
@@ -232,11 +224,17 @@ class Kernels:
             time_first: which of the two.
             threads: as in ``forward``.
         """
-        x = kept.x
-        functions, _, more = self.functions(x.shape[1 if kept.time_first else 0], threads)
-        arguments = (x, kept.time_first, p.W, p.U, p.b_h, kept.workspace.arrays[0], d_y, time_first)
-        dx, found = functions.backward(self.constants[x.dtype], *arguments, *more)
-        return Gradients(dx, found[0], Parameters(*found[1:]))
+        x, room = kept.x, kept.workspace.arrays[0]
+        B = x.shape[1 if kept.time_first else 0]
+        parts = self.parts(B, threads)
+        work = sums = dx = room[:0]
+        if parts > 1:
+            of_work, of_sums = self._sizes_back(B, p)
+            work, sums = aligned((of_work,), x.dtype), aligned((of_sums,), x.dtype)
+            dx = aligned((x.size,), x.dtype)
+        arguments = (x, kept.time_first, p.W, p.U, p.b_h, room, d_y, time_first, work, sums, dx)
+        d_x, found = self.functions.backward(self.constants[x.dtype], *arguments, *whole_pass(parts))
+        return Gradients(d_x, found[0], Parameters(*found[1:]))
 
     def check_sizes(self, x: Array, start: Array, B: int, p: Parameters) -> None:
         """Whether input and states fit the parameters and one another.
@@ -258,27 +256,38 @@ class Kernels:
 
     def room_for_matrices(self, p: Parameters) -> int:
         """Elements of the packed matrices; the plain loops need none."""
-        H = p.U.shape[1]
-        return 0 if self.plain else engine.packed_of(self.cell, p.W.shape[1], H, padded(H, p.U.dtype))
+        if self.plain:
+            return 0
+        cell, H = self.cell, p.U.shape[1]
+        return int(engine.packed_of(cell.gates, len(cell.recurrent), cell.slots, p.W.shape[1], H, padded(H, p.U.dtype)))
 
-    def functions(self, B: int, threads: int) -> tuple[Compiled, int, tuple[int, ...]]:
-        """The compiled functions, the parts of the batch, and what they take last.
+    def _sizes_back(self, B: int, p: Parameters) -> tuple[int, int]:
+        """Elements of ``work`` and ``sums``."""
+        cell, Dp, Hp = self.cell, padded(p.W.shape[1], p.U.dtype), padded(p.U.shape[1], p.U.dtype)
+        gates, blocks = cell.gates, len(cell.recurrent)
+        return (
+            int(engine.work_of(gates, blocks, cell.states, B, Dp, Hp)),
+            int(engine.sums_of(gates, blocks, cell.slots, Dp, Hp)),
+        )
 
-        One part runs without a pool of threads.
-        """
-        parts = 1 if self.plain else parts_of(B, threads)
-        if parts > 1:
-            return parallel(self.cell), parts, (parts,)
-        return slow(self.cell) if self.plain else fast(self.cell), 1, ()
+    @property
+    def functions(self) -> Compiled:
+        """The compiled functions."""
+        return slow(self.cell) if self.plain else fast(self.cell)
+
+    def parts(self, B: int, threads: int) -> int:
+        """Parts of a batch; plain loops run as one."""
+        return 1 if self.plain else parts_of(B, threads)
 
 
 class Stepper:
     """Single steps of a layer without gradient, one after another, with parameters that do not change.
 
     At one sequence a step takes a few microseconds, as long as making a few arrays in Python: so the matrices stay
-    packed and the buffers in their place from step to step. Compiled functions hold the interpreter's lock, so two
-    threads cannot be in the same buffers.
+    packed and the buffers in their place from step to step. One thread of Python at a time is in them.
     """
+
+    _lock = threading.Lock()  # of all of them: one that could not be copied would keep a core from being copied
 
     def __init__(self, kernels: Kernels, p: Parameters) -> None:
         self._kernels, self._p = kernels, p
@@ -300,22 +309,20 @@ class Stepper:
             ValueError: ``x`` or ``start`` has another shape.
         """
         B, p = x.shape[1], self._p
-        if self._ready_for != (B, threads):
-            self._prepare(B, threads)
         self._kernels.check_sizes(x, start, B, p)
-        arguments = (p.W, p.U, p.b_x, p.b_h, start, len(start), False, self._room, self._packed, self._fresh)
-        y = self._forward(self._constants, x, True, *arguments, *self._more)
-        self._fresh = False
-        return y
+        with self._lock:
+            if self._ready_for != (B, threads):
+                self._prepare(B, threads)
+            y = self._none if self._parts == 1 else aligned((start.size,), start.dtype)
+            arguments = (p.W, p.U, p.b_x, p.b_h, start, len(start), False, self._room, self._fresh, self._packed, y)
+            found = self._forward(self._constants, x, True, *arguments, *whole_pass(self._parts))
+            self._fresh = False
+        return found
 
     def _prepare(self, B: int, threads: int) -> None:
-        functions, parts, self._more = self._kernels.functions(B, threads)
         dtype = self._p.U.dtype
-        self._forward, self._constants = functions.forward, self._kernels.constants[dtype]
-        self._room = aligned((self._kernels.room(1, B, self._p, False, parts),), dtype)
+        self._parts = self._kernels.parts(B, threads)
+        self._forward, self._constants = self._kernels.functions.forward, self._kernels.constants[dtype]
+        self._room = aligned((self._kernels.room(1, B, self._p, False, self._parts),), dtype)
+        self._none = self._room[:0]
         self._ready_for = (B, threads)
-
-
-def parts_of(B: int, threads: int) -> int:
-    """Parts of a batch: one for each thread, none of fewer than 8 sequences, which would not fill the tiles."""
-    return max(1, min(threads, B // 8))

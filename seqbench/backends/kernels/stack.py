@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from seqbench.backends.kernels.padding import Blocks, lanes, narrowed, padded, widened
+from seqbench.backends.kernels.parts import whole_pass
 from seqbench.backends.kernels.rows import Keys, Pair, Steps
 from seqbench.backends.kernels.transformer import (
     BLOCK,
@@ -323,12 +324,12 @@ def _scratch_size(stage: Stage) -> int:
 
 def _run_stage(stage: Stage, steps: Steps, y: Array, room: Workspace) -> None:
     W_in, W_out, scratch, *_ = room.arrays
-    both, parallel = (stage.sizes, stage.p, Packed(W_in, W_out)), len(scratch) > 1
+    both, last = (stage.sizes, stage.p, Packed(W_in, W_out)), whole_pass(len(scratch))
     rest = stage.kept, stage.drops, y, scratch
     if stage.sizes.heads:
-        attention_calls(parallel)[0](*both, stage.rows, stage.x, stage.keys, *rest, group_of(steps))
+        attention_calls()[0](*both, stage.rows, stage.x, stage.keys, *rest, group_of(steps), *last)
     else:
-        feed_forward_calls(parallel)[0](*both, steps.R, stage.x, *rest)
+        feed_forward_calls()[0](*both, steps.R, stage.x, *rest, *last)
 
 
 def _run_stage_back(stage: Stage, steps: Steps, d: Array, d_keys: Array, room: Workspace) -> Parameters:
@@ -338,16 +339,16 @@ def _run_stage_back(stage: Stage, steps: Steps, d: Array, d_keys: Array, room: W
     ends = list(accumulate(W.size for W in stage.p))
     sums = aligned((parts, ends[-1]), d.dtype, zero=True)
     if stage.sizes.heads:
-        attention_calls(parts > 1)[1](
+        attention_calls()[1](
             *both, stage.rows, stage.x, stage.keys, stage.kept, stage.drops, d, d_keys, d_inner, d_heads,
-            sums.reshape(-1), scratch, group_of(steps),
+            sums.reshape(-1), scratch, group_of(steps), *whole_pass(parts),
         )  # fmt: skip
     else:
-        feed_forward_calls(parts > 1)[1](
-            *both, steps.R, stage.x, stage.kept, stage.drops, d, sums.reshape(-1), scratch
+        feed_forward_calls()[1](
+            *both, steps.R, stage.x, stage.kept, stage.drops, d, sums.reshape(-1), scratch, *whole_pass(parts)
         )  # fmt: skip
-    whole = sums[0] if parts == 1 else sums.sum(0)
-    return Parameters(*(whole[end - W.size : end] for W, end in zip(stage.p, ends, strict=True)))
+    total = sums[0] if parts == 1 else sums.sum(0)
+    return Parameters(*(total[end - W.size : end] for W, end in zip(stage.p, ends, strict=True)))
 
 
 # --- the last normalisation -----------------------------------------------------------------------

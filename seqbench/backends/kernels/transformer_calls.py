@@ -1,6 +1,6 @@
 """The sublayers of a Transformer as compiled functions that Python calls, kept on disk.
 
-Each comes twice: for one thread, and with the parts of a batch running at the same time.
+The last arguments of attention and feed-forward are described in ``parts``; ``scratch`` has a row for each part.
 """
 
 from __future__ import annotations
@@ -12,58 +12,68 @@ from typing import Any
 import numpy as np
 
 from seqbench.backends.kernels import transformer
-from seqbench.backends.kernels.jit import cached, cached_parallel, prange
+from seqbench.backends.kernels.jit import cached
 from seqbench.backends.kernels.layer_norm import normalise, normalise_back
+from seqbench.backends.kernels.parts import ROWS, WHOLE, in_parts, is_mine
 from seqbench.backends.kernels.sources import kernel_sources
 
 Compiled = Callable[..., Any]
 
 
 @cache
-def attention_calls(parallel: bool) -> tuple[Compiled, Compiled]:
-    """Forward and backward; ``scratch`` has a row for each part."""
-    decorate = (cached_parallel if parallel else cached)(kernel_sources())
+def attention_calls() -> tuple[Compiled, Compiled]:
+    """Forward and backward."""
 
-    @decorate
-    def forward(sizes, p, packed, rows, x, keys, kept, drops, y, scratch, group):
-        transformer.pack_forward(sizes, p, packed)
-        parts = scratch.shape[0]
-        for part in prange(parts):
+    @cached(kernel_sources())
+    def forward(sizes, p, packed, rows, x, keys, kept, drops, y, scratch, group, launch, stage, part, parts):
+        if stage == WHOLE:
+            transformer.pack_forward(sizes, p, packed)
+        if is_mine(stage, ROWS, parts):
             transformer.attention_forward(
                 sizes, p, packed, rows, x, keys, kept, drops, y, scratch[part], group, part, parts
             )
+        else:
+            in_parts(launch, ROWS, parts, None)
 
-    @decorate
-    def backward(sizes, p, packed, rows, x, keys, kept, drops, d, d_keys, d_inner, d_heads, sums, scratch, group):
-        transformer.pack_backward(sizes, p, packed)
-        parts = scratch.shape[0]
-        for part in prange(parts):
+    @cached(kernel_sources())
+    def backward(
+        sizes, p, packed, rows, x, keys, kept, drops, d, d_keys, d_inner, d_heads, sums, scratch, group,
+        launch, stage, part, parts,
+    ):  # fmt: skip
+        if stage == WHOLE:
+            transformer.pack_backward(sizes, p, packed)
+        if is_mine(stage, ROWS, parts):
             transformer.attention_backward(
                 sizes, p, packed, rows, x, keys, kept, drops, d, d_keys, d_inner, d_heads, sums, scratch[part], group,
                 part, parts,
             )  # fmt: skip
+        else:
+            in_parts(launch, ROWS, parts, None)
 
     return forward, backward
 
 
 @cache
-def feed_forward_calls(parallel: bool) -> tuple[Compiled, Compiled]:
+def feed_forward_calls() -> tuple[Compiled, Compiled]:
     """Forward and backward, of ``R`` rows."""
-    decorate = (cached_parallel if parallel else cached)(kernel_sources())
 
-    @decorate
-    def forward(sizes, p, packed, R, x, kept, drops, y, scratch):
-        transformer.pack_forward(sizes, p, packed)
-        parts = scratch.shape[0]
-        for part in prange(parts):
+    @cached(kernel_sources())
+    def forward(sizes, p, packed, R, x, kept, drops, y, scratch, launch, stage, part, parts):
+        if stage == WHOLE:
+            transformer.pack_forward(sizes, p, packed)
+        if is_mine(stage, ROWS, parts):
             transformer.feed_forward_forward(sizes, p, packed, R, x, kept, drops, y, scratch[part], part, parts)
+        else:
+            in_parts(launch, ROWS, parts, None)
 
-    @decorate
-    def backward(sizes, p, packed, R, x, kept, drops, d, sums, scratch):
-        transformer.pack_backward(sizes, p, packed)
-        parts = scratch.shape[0]
-        for part in prange(parts):
+    @cached(kernel_sources())
+    def backward(sizes, p, packed, R, x, kept, drops, d, sums, scratch, launch, stage, part, parts):
+        if stage == WHOLE:
+            transformer.pack_backward(sizes, p, packed)
+        if is_mine(stage, ROWS, parts):
             transformer.feed_forward_backward(sizes, p, packed, R, x, kept, drops, d, sums, scratch[part], part, parts)
+        else:
+            in_parts(launch, ROWS, parts, None)
 
     return forward, backward
 
