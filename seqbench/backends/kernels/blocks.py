@@ -15,6 +15,7 @@ import numpy as np
 from seqbench.backends.kernels import convolution, convolution_step, plain_convolution
 from seqbench.backends.kernels.engine import steps_of_block
 from seqbench.backends.kernels.jit import cached
+from seqbench.backends.kernels.ownership import borrowed
 from seqbench.backends.kernels.padding import padded
 from seqbench.backends.kernels.parts import (
     ROWS,
@@ -125,6 +126,7 @@ def fast() -> Compiled:
 def _fast_forward() -> Any:
     @cached(kernel_sources())
     def forward(V, g, b, x, h, f, y, T, masks, dilation, packed, training, launch, stage, part, parts):
+        V, g, b, x, h, f, y, masks, packed = borrowed((V, g, b, x, h, f, y, masks, packed))
         weights, biases = convolution.filters_in(V, packed)
         if stage == WHOLE:
             convolution.pack_forward(V, g, b, weights, biases)
@@ -143,6 +145,8 @@ def _fast_backward() -> Any:
         V, g, x, h, f, y, T, d_y, d_h, d_x, scale, dilation, packed, fresh, d_taps, d_V, d_g, d_b,
         launch, stage, part, parts,
     ):  # fmt: skip
+        V, g, x, h, f, y, packed = borrowed((V, g, x, h, f, y, packed))
+        d_y, d_h, d_x, d_taps, d_V, d_g, d_b = borrowed((d_y, d_h, d_x, d_taps, d_V, d_g, d_b))
         weights = convolution.filters_back_in(V, packed)
         if stage == WHOLE:
             convolution.pack_backward(V, g, weights)
@@ -189,6 +193,7 @@ def stepping() -> tuple[Callable[..., Any], Callable[..., Any]]:
 
     @cached(kernel_sources())
     def step(x, past, position, sizes, dilations, K, tape, scratch, y):
+        x, past, position, tape, scratch, y = borrowed((x, past, position, tape, scratch, y))
         convolution_step.step(x, past, position, sizes, dilations, K, tape, scratch, y)
 
     return pack, step

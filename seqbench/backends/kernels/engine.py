@@ -48,6 +48,7 @@ from seqbench.backends.kernels.gemm import (
     pack_block,
 )
 from seqbench.backends.kernels.jit import compiled, merged
+from seqbench.backends.kernels.ownership import borrowed, keep
 from seqbench.backends.kernels.packing import pack_backward, pack_forward, without_padding
 from seqbench.backends.kernels.vector import load, number, put, store
 
@@ -129,11 +130,17 @@ def given_or_new(array, count, like):
 
 
 @merged
-def matrices_in(cell, size, U, packed):
-    """The packed matrices and the bias of a forward pass, one after another in ``packed``, or a new array."""
+def packed_or_new(cell, size, U, packed):
+    """The array of ``matrices_in``; a new one if it is empty."""
     gates, slots, _, _, _ = numbers_of(cell)
+    return given_or_new(packed, _packed_size(gates, U.size // (size.H * size.H), slots, size.D, size.H, size.Hp), U)
+
+
+@merged
+def matrices_in(cell, size, U, packed):
+    """The packed matrices and the bias of a forward pass, one after another in ``packed``."""
+    gates, _, _, _, _ = numbers_of(cell)
     blocks = U.size // (size.H * size.H)
-    packed = given_or_new(packed, _packed_size(gates, blocks, slots, size.D, size.H, size.Hp), U)
     first = size.D * gates * size.Hp
     second = first + size.H * blocks * size.Hp
     return packed[:first], packed[first:second], packed[second:]
@@ -147,22 +154,34 @@ def pack_for_forward(cell, size, W, U, b_x, b_h, W_packed, U_packed, bias):
 
 
 @merged
-def work_in(cell, size, U, work):
-    """A backward pass's packed matrices and ``d_states``, one after another in ``work``, or a new array."""
+def work_or_new(cell, size, U, work):
+    """The array of ``work_in``; a new one if it is empty."""
     gates, _, n_states, _, _ = numbers_of(cell)
+    return given_or_new(work, _work_size(gates, U.size // (size.H * size.H), n_states, size.B, size.Dp, size.Hp), U)
+
+
+@merged
+def work_in(cell, size, U, work):
+    """A backward pass's packed matrices and ``d_states``, one after another in ``work``."""
+    gates, _, _, _, _ = numbers_of(cell)
     blocks = U.size // (size.H * size.H)
-    work = given_or_new(work, _work_size(gates, blocks, n_states, size.B, size.Dp, size.Hp), U)
     first = gates * size.Hp * size.Dp
     second = first + blocks * size.Hp * size.Hp
     return work[:first], work[first:second], work[second:]
 
 
 @merged
-def sums_in(cell, size, U, sums):
-    """``dW, dU, d_bias``, one after another in ``sums``, or a new array."""
+def sums_or_new(cell, size, U, sums):
+    """The array of ``sums_in``; a new one if it is empty."""
     gates, slots, _, _, _ = numbers_of(cell)
+    return given_or_new(sums, _sums_size(gates, U.size // (size.H * size.H), slots, size.Dp, size.Hp), U)
+
+
+@merged
+def sums_in(cell, size, U, sums):
+    """``dW, dU, d_bias``, one after another in ``sums``."""
+    gates, _, _, _, _ = numbers_of(cell)
     blocks = U.size // (size.H * size.H)
-    sums = given_or_new(sums, _sums_size(gates, blocks, slots, size.Dp, size.Hp), U)
     first = gates * size.Hp * size.Dp
     second = first + blocks * size.Hp * size.Hp
     return sums[:first], sums[first:second], sums[second:]
@@ -339,9 +358,9 @@ def backward_rows(cell, constants, size, W, U, states, gates, mid, d_y, d_t, d_b
     rows = last - first
     steps = block_steps(rows)
     copied = 1 if Hp == H else 0  # the first output whose gradient is added row by row
-    zeros = aligned(Dp, dx.dtype)
+    scratch = aligned(Dp, dx.dtype), aligned(0 if Dp == D else min(T, steps) * rows * Dp, dx.dtype)
+    zeros, padded = borrowed(scratch)  # padded: a product writes whole vectors
     zeros[:] = 0
-    padded = aligned(0 if Dp == D else min(T, steps) * rows * Dp, dx.dtype)  # a product writes whole vectors
     t1 = T
     while t1 > 0:
         t0 = max(0, t1 - steps)
@@ -363,6 +382,7 @@ def backward_rows(cell, constants, size, W, U, states, gates, mid, d_y, d_t, d_b
             to = t * size.x_t + first * size.x_b
             _copy_rows(padded, (t - t0) * rows * Dp, Dp, dx, to, size.x_b, rows, D)
         t1 = t0
+    keep(scratch)
 
 
 @merged
@@ -434,8 +454,8 @@ def weight_gradients(cell, size, x, states, gates, mid, dW, dU, d_bias, part, pa
     _, slots, _, _, _ = numbers_of(cell)
     row, lanes, all_rows = slots * size.Hp, lanes_of(dW), size.T * size.B
     first, last = bounds_of(row, lanes, part, parts)
-    gate_block = aligned(BLOCK * min(CHUNK, last - first), x.dtype)
-    other_block = aligned(BLOCK * max(size.Dp, size.Hp), x.dtype)
+    blocks = aligned(BLOCK * min(CHUNK, last - first), x.dtype), aligned(BLOCK * max(size.Dp, size.Hp), x.dtype)
+    gate_block, other_block = borrowed(blocks)
     for low in range(first, last, CHUNK):
         high = min(last, low + CHUNK)
         for start in range(0, all_rows, BLOCK):
@@ -443,6 +463,7 @@ def weight_gradients(cell, size, x, states, gates, mid, dW, dU, d_bias, part, pa
             pack_block(gates, low, row, row, all_rows, start, R, high - low, gate_block)
             add_column_sums(gate_block, R, high - low, d_bias, low)
             _add_products(cell, size, gate_block, low, high, x, states, mid, other_block, start, R, dW, dU)
+    keep(blocks)
 
 
 @merged

@@ -18,6 +18,7 @@ import numpy as np
 from seqbench.backends.kernels import engine, plain
 from seqbench.backends.kernels.cells import Cell
 from seqbench.backends.kernels.jit import cached
+from seqbench.backends.kernels.ownership import borrowed, keep
 from seqbench.backends.kernels.padding import padded
 from seqbench.backends.kernels.parts import (
     ROWS,
@@ -59,21 +60,25 @@ def _fast_forward(cell: Cell) -> Any:
         constants, x, time_first, W, U, b_x, b_h, start, outputs, training, room, fresh, packed, y,
         launch, stage, part, parts,
     ):  # fmt: skip
-        size, x_ = engine.sizes_of(x, time_first, U, training), x.reshape(-1)
-        states, gates, mid = engine.buffers_in(cell, room, size, training, parts)
-        W_packed, U_packed, bias = engine.matrices_in(cell, size, U, packed)
+        size, x_ = engine.sizes_of(x, time_first, U, training), borrowed(x).reshape(-1)
+        states, gates, mid = engine.buffers_in(cell, borrowed(room), size, training, parts)
+        packed = engine.packed_or_new(cell, size, U, packed)
+        W_packed, U_packed, bias = engine.matrices_in(cell, size, U, borrowed(packed))
         y = engine.given_or_new(y, outputs * size.T * size.B * size.H, x)
         result = y.reshape(outputs, x.shape[0], x.shape[1], size.H)
         if stage == WHOLE and fresh:
-            engine.pack_for_forward(cell, size, W, U, b_x, b_h, W_packed, U_packed, bias)
+            engine.pack_for_forward(
+                cell, size, borrowed(W), borrowed(U), borrowed(b_x), borrowed(b_h), W_packed, U_packed, bias
+            )
         if is_mine(stage, ROWS, parts):
             first, last = bounds_of_rows(size.B, part, parts)
             engine.forward_rows(
-                cell, constants, size, x_, W_packed, U_packed, bias, start.reshape(-1), states, gates, mid, y,
-                first, last, training,
+                cell, borrowed(constants), size, x_, W_packed, U_packed, bias, borrowed(start).reshape(-1), states,
+                gates, mid, borrowed(y), first, last, training,
             )  # fmt: skip
         else:
             in_parts(launch, ROWS, parts, result)
+        keep(packed)
         return result
 
     return forward
@@ -84,29 +89,34 @@ def _fast_backward(cell: Cell) -> Any:
     def backward(
         constants, x, time_first, W, U, b_h, room, d_y, d_time_first, work, sums, dx, launch, stage, part, parts
     ):
-        size, x_ = engine.sizes_of(x, time_first, U, True), x.reshape(-1)
-        states, gates, mid = engine.buffers_in(cell, room, size, True, 1)
-        W_packed, U_packed, d_states = engine.work_in(cell, size, U, work)
-        dW, dU, d_bias = engine.sums_in(cell, size, U, sums)
+        size, x_ = engine.sizes_of(x, time_first, U, True), borrowed(x).reshape(-1)
+        states, gates, mid = engine.buffers_in(cell, borrowed(room), size, True, 1)
+        work = engine.work_or_new(cell, size, U, work)
+        W_packed, U_packed, d_states = engine.work_in(cell, size, U, borrowed(work))
+        sums = engine.sums_or_new(cell, size, U, sums)
+        dW, dU, d_bias = engine.sums_in(cell, size, U, borrowed(sums))
         dx = engine.given_or_new(dx, x.size, x)
         if stage == WHOLE:
-            engine.prepare_backward(cell, size, W, U, W_packed, U_packed, d_states, dW, dU, d_bias)
+            engine.prepare_backward(cell, size, borrowed(W), borrowed(U), W_packed, U_packed, d_states, dW, dU, d_bias)
         if is_mine(stage, ROWS, parts):
             first, last = bounds_of_rows(size.B, part, parts)
             d_t, d_b = (size.B * size.H, size.H) if d_time_first else (size.H, size.T * size.H)
             engine.backward_rows(
-                cell, constants, size, W_packed, U_packed, states, gates, mid, d_y.reshape(-1), d_t, d_b, d_states, dx,
-                first, last,
+                cell, borrowed(constants), size, W_packed, U_packed, states, gates, mid, borrowed(d_y).reshape(-1),
+                d_t, d_b, d_states, borrowed(dx), first, last,
             )  # fmt: skip
         if is_mine(stage, WEIGHTS, parts):
             engine.weight_gradients(cell, size, x_, states, gates, mid, dW, dU, d_bias, part, parts)
         d_x = dx.reshape(x.shape)
         if stage != WHOLE:
-            return d_x, engine.no_gradients(d_states)
+            return d_x, engine.no_gradients(sums)
         if parts > 1:
             for each in range(ROWS, WEIGHTS + 1):
-                in_parts(launch, each, parts, (d_x, engine.no_gradients(d_states)))
-        return d_x, engine.gradients(cell, size, b_h, d_states, dW, dU, d_bias)
+                in_parts(launch, each, parts, (d_x, engine.no_gradients(sums)))
+        dW, dU, d_bias = engine.sums_in(cell, size, U, sums)  # which leave, and so have an owner
+        found = engine.gradients(cell, size, b_h, d_states, dW, dU, d_bias)
+        keep(work)
+        return d_x, found
 
     return backward
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from seqbench.backends.kernels import step
 from seqbench.backends.kernels.jit import cached
+from seqbench.backends.kernels.ownership import borrowed
 from seqbench.backends.kernels.padding import lanes
 from seqbench.backends.kernels.rows import Pair
 from seqbench.backends.kernels.sizes import check_input, check_sequences
@@ -36,14 +37,18 @@ def calls() -> Calls:
 
     @cached(kernel_sources())
     def embed(x, B, D, W, b, scale, table, turning, start, h):
+        x, W, b, table, start, h = borrowed((x, W, b, table, start, h))
         step.embed(x, B, D, W, b, scale, table, turning, start, h)
 
     @cached(kernel_sources())
     def attention(pre, N, d, C, append, p, h, counts, keys, values, normal, inside, heads, scores):
+        p, h, counts, keys, values = borrowed((p, h, counts, keys, values))
+        normal, inside, heads, scores = borrowed((normal, inside, heads, scores))
         step.step_attention(pre, N, d, C, append, p, h, counts, keys, values, normal, inside, heads, scores)
 
     @cached(kernel_sources())
     def feed_forward(pre, smooth, B, H, p, h, normal, inside, scratch):
+        p, h, normal, inside, scratch = borrowed((p, h, normal, inside, scratch))
         step.step_feed_forward(pre, smooth, B, H, p, h, normal, inside, scratch)
 
     @cached(kernel_sources())

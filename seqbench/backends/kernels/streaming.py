@@ -40,6 +40,7 @@ from seqbench.backends.kernels.cells import (
 )
 from seqbench.backends.kernels.gemm import lanes_of
 from seqbench.backends.kernels.jit import cached, compiled
+from seqbench.backends.kernels.ownership import borrowed
 from seqbench.backends.kernels.recurrent import Parameters
 from seqbench.backends.kernels.row import multiply_row, packed
 from seqbench.backends.kernels.vector import load, number, put, store
@@ -144,6 +145,7 @@ def compiled_for(cell: Cell) -> Compiled:
 
     @cached(cell.key)
     def step(weights, memory, token, x, out):
+        weights, memory, x, out = borrowed((weights, memory, x, out))
         layout = layout_of(memory)
         if x.size != layout[0] or out.size != layout[2]:
             return False
@@ -152,6 +154,7 @@ def compiled_for(cell: Cell) -> Compiled:
 
     @cached(cell.key)
     def steps(weights, memory, tokens, x, out):
+        weights, memory, tokens, x, out = borrowed((weights, memory, tokens, x, out))
         layout, B = layout_of(memory), tokens.size
         if layout[5] != B or x.size != B * layout[0] or out.size != B * layout[2]:
             return False

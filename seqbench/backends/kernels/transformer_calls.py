@@ -14,6 +14,7 @@ import numpy as np
 from seqbench.backends.kernels import transformer
 from seqbench.backends.kernels.jit import cached
 from seqbench.backends.kernels.layer_norm import normalise, normalise_back
+from seqbench.backends.kernels.ownership import borrowed
 from seqbench.backends.kernels.parts import ROWS, WHOLE, in_parts, is_mine
 from seqbench.backends.kernels.sources import kernel_sources
 
@@ -26,6 +27,9 @@ def attention_calls() -> tuple[Compiled, Compiled]:
 
     @cached(kernel_sources())
     def forward(sizes, p, packed, rows, x, keys, kept, drops, y, scratch, group, launch, stage, part, parts):
+        p, packed, rows, x, keys, kept, drops, y, scratch = borrowed(
+            (p, packed, rows, x, keys, kept, drops, y, scratch)
+        )
         if stage == WHOLE:
             transformer.pack_forward(sizes, p, packed)
         if is_mine(stage, ROWS, parts):
@@ -40,6 +44,8 @@ def attention_calls() -> tuple[Compiled, Compiled]:
         sizes, p, packed, rows, x, keys, kept, drops, d, d_keys, d_inner, d_heads, sums, scratch, group,
         launch, stage, part, parts,
     ):  # fmt: skip
+        p, packed, rows, x, keys, kept, drops = borrowed((p, packed, rows, x, keys, kept, drops))
+        d, d_keys, d_inner, d_heads, sums, scratch = borrowed((d, d_keys, d_inner, d_heads, sums, scratch))
         if stage == WHOLE:
             transformer.pack_backward(sizes, p, packed)
         if is_mine(stage, ROWS, parts):
@@ -59,6 +65,7 @@ def feed_forward_calls() -> tuple[Compiled, Compiled]:
 
     @cached(kernel_sources())
     def forward(sizes, p, packed, R, x, kept, drops, y, scratch, launch, stage, part, parts):
+        p, packed, x, kept, drops, y, scratch = borrowed((p, packed, x, kept, drops, y, scratch))
         if stage == WHOLE:
             transformer.pack_forward(sizes, p, packed)
         if is_mine(stage, ROWS, parts):
@@ -68,6 +75,7 @@ def feed_forward_calls() -> tuple[Compiled, Compiled]:
 
     @cached(kernel_sources())
     def backward(sizes, p, packed, R, x, kept, drops, d, sums, scratch, launch, stage, part, parts):
+        p, packed, x, kept, drops, d, sums, scratch = borrowed((p, packed, x, kept, drops, d, sums, scratch))
         if stage == WHOLE:
             transformer.pack_backward(sizes, p, packed)
         if is_mine(stage, ROWS, parts):

@@ -1,0 +1,46 @@
+"""Arrays without an owner, for the kernels' inner loops.
+
+numba counts the references to an array by atomic operations, some of them in each call of a function and in each turn
+of a loop: a few nanoseconds each, and a hundred where two threads count the same array.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numba.core import cgutils, types
+
+from seqbench.backends.kernels.jit import intrinsic
+
+
+@intrinsic
+def borrowed(_typing: Any, array: Any) -> Any:
+    """The same array, or arrays of a tuple, whose references nobody counts: an owner must outlive them (``keep``)."""
+
+    def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        return _without_owner(context, builder, array, arguments[0])
+
+    return array(array), generate
+
+
+def _without_owner(context: Any, builder: Any, kind: Any, value: Any) -> Any:
+    if isinstance(kind, types.BaseTuple):
+        kinds: Any = kind
+        members = [_without_owner(context, builder, k, builder.extract_value(value, n)) for n, k in enumerate(kinds)]
+        return context.make_tuple(builder, kind, members)
+    if not isinstance(kind, types.Array):
+        return value
+    array = context.make_array(kind)(context, builder, value)
+    array.meminfo = cgutils.get_null_value(array.meminfo.type)
+    array.parent = cgutils.get_null_value(array.parent.type)
+    return array._getvalue()  # noqa: SLF001 - numba has no other way
+
+
+@intrinsic
+def keep(_typing: Any, array: Any) -> Any:
+    """Keep an array until here, if what was borrowed of it is all that is used."""
+
+    def generate(context: Any, _builder: Any, _signature: Any, _arguments: Any) -> Any:
+        return context.get_dummy_value()
+
+    return types.void(array), generate
