@@ -26,6 +26,7 @@ import numpy as np
 from seqbench.backends.kernels.engine import add, block_steps, bounds_of, copy
 from seqbench.backends.kernels.gemm import BLOCK, aligned, lanes_of, multiply, multiply_columns
 from seqbench.backends.kernels.jit import compiled, merged
+from seqbench.backends.kernels.ownership import borrowed, keep
 from seqbench.backends.kernels.pointwise import positive, relu
 from seqbench.backends.kernels.vector import load, number, spread, store
 
@@ -395,10 +396,12 @@ def sum_rows(d_c, first, d_b):
     In blocks: a sum of sums loses less than one long sum.
     """
     d_c, row, zero = d_c[first:].ravel(), d_b.size, np.intp(0)
-    block = aligned(row, d_b.dtype)
+    own = aligned(row, d_b.dtype)
+    block = borrowed(own)
     d_b[:] = 0
     for start in range(0, d_c.size, BLOCK * row):
         copy(d_c, start, block, zero, row)
         for at in range(start + row, min(start + BLOCK * row, d_c.size), row):
             add(d_c, at, block, zero, row)
         add(block, zero, d_b, zero, row)
+    keep(own)

@@ -9,6 +9,7 @@ from typing import Any
 from seqbench.backends.kernels.jit import cached
 from seqbench.backends.kernels.linear import BIAS, STORE, add_column_sums, add_weight_gradient, pack, pack_back
 from seqbench.backends.kernels.linear import linear as multiply
+from seqbench.backends.kernels.ownership import borrowed
 from seqbench.backends.kernels.padding import narrowed, padded, widened
 from seqbench.backends.kernels.sources import kernel_sources
 from seqbench.backends.kernels.transformer import BLOCK
@@ -21,6 +22,7 @@ Array = Any
 def _compiled() -> tuple[Callable[..., Any], Callable[..., Any]]:
     @cached(kernel_sources())
     def forward(x, R, K, Kp, W, b, packed, y):
+        x, W, b, packed, y = borrowed((x, W, b, packed, y))
         N = b.size
         pack(W, N, Kp, K, packed)
         for r in range(0, R, BLOCK):
@@ -28,6 +30,7 @@ def _compiled() -> tuple[Callable[..., Any], Callable[..., Any]]:
 
     @cached(kernel_sources())
     def backward(x, R, Kp, W, N, packed, dy, dx, dW, db):
+        x, W, packed, dy, dx, dW, db = borrowed((x, W, packed, dy, dx, dW, db))
         Np = db.size
         pack_back(W, Kp, N, packed)
         for r in range(0, R, BLOCK):

@@ -15,7 +15,11 @@ from seqbench.backends.kernels.jit import intrinsic
 
 @intrinsic
 def borrowed(_typing: Any, array: Any) -> Any:
-    """The same array, or arrays of a tuple, whose references nobody counts: an owner must outlive them (``keep``)."""
+    """The same array, or arrays of a tuple, whose references nobody counts, nor those of what is sliced from them.
+
+    Their owner must outlive them: of an argument that is the caller; of an array made in the function see ``keep``.
+    They must not leave the function, as Python would get an array without memory of its own.
+    """
 
     def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         return _without_owner(context, builder, array, arguments[0])
@@ -29,6 +33,7 @@ def _without_owner(context: Any, builder: Any, kind: Any, value: Any) -> Any:
         members = [_without_owner(context, builder, k, builder.extract_value(value, n)) for n, k in enumerate(kinds)]
         return context.make_tuple(builder, kind, members)
     if not isinstance(kind, types.Array):
+        assert not context.data_model_manager[kind].contains_nrt_meminfo(), f"{kind} would be let go of too often"
         return value
     array = context.make_array(kind)(context, builder, value)
     array.meminfo = cgutils.get_null_value(array.meminfo.type)
@@ -38,7 +43,10 @@ def _without_owner(context: Any, builder: Any, kind: Any, value: Any) -> Any:
 
 @intrinsic
 def keep(_typing: Any, array: Any) -> Any:
-    """Keep an array until here, if what was borrowed of it is all that is used."""
+    """Called after the last use of what was borrowed of an array, or of a tuple's, made in the same function.
+
+    numba lets go of a variable after the last statement that names it.
+    """
 
     def generate(context: Any, _builder: Any, _signature: Any, _arguments: Any) -> Any:
         return context.get_dummy_value()

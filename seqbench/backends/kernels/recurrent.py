@@ -113,7 +113,7 @@ def _fast_backward(cell: Cell) -> Any:
         if parts > 1:
             for each in range(ROWS, WEIGHTS + 1):
                 in_parts(launch, each, parts, (d_x, engine.no_gradients(sums)))
-        dW, dU, d_bias = engine.sums_in(cell, size, U, sums)  # which leave, and so have an owner
+        dW, dU, d_bias = engine.sums_in(cell, size, U, sums)  # not borrowed: the first two may leave as they are
         found = engine.gradients(cell, size, b_h, d_states, dW, dU, d_bias)
         keep(work)
         return d_x, found

@@ -53,6 +53,7 @@ def calls() -> Calls:
 
     @cached(kernel_sources())
     def normalise(B, H, w, b, h, scratch):
+        w, b, h, scratch = borrowed((w, b, h, scratch))
         step.normalise_rows(h, B, H, w, b, h, scratch)
 
     return Calls(embed, attention, feed_forward, normalise)

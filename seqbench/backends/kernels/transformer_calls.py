@@ -92,11 +92,13 @@ def normalise_calls() -> tuple[Compiled, Compiled]:
 
     @cached(kernel_sources())
     def forward(x, H, w, b, statistics, y):
+        x, w, b, statistics, y = borrowed((x, w, b, statistics, y))
         none = np.intp(0)
         normalise(x, none, x.size // w.size, H, w, b, statistics, none, y, none)
 
     @cached(kernel_sources())
     def backward(d, x, H, w, statistics, dx, dw, db):
+        d, x, w, statistics, dx, dw, db = borrowed((d, x, w, statistics, dx, dw, db))
         R = x.size // w.size
         for r in range(0, R, transformer.BLOCK):
             at, n = r * w.size, min(transformer.BLOCK, R - r)
