@@ -131,7 +131,7 @@ def given_or_new(array, count, like):
 
 @merged
 def packed_or_new(cell, size, U, packed):
-    """The array of ``matrices_in``; a new one if it is empty."""
+    """The packed matrices and the bias of a forward pass; a new array if it is empty."""
     gates, slots, _, _, _ = numbers_of(cell)
     return given_or_new(packed, _packed_size(gates, U.size // (size.H * size.H), slots, size.D, size.H, size.Hp), U)
 
@@ -155,36 +155,26 @@ def pack_for_forward(cell, size, W, U, b_x, b_h, W_packed, U_packed, bias):
 
 @merged
 def work_or_new(cell, size, U, work):
-    """The array of ``work_in``; a new one if it is empty."""
+    """The packed matrices and ``d_states`` of a backward pass; a new array if it is empty."""
     gates, _, n_states, _, _ = numbers_of(cell)
     return given_or_new(work, _work_size(gates, U.size // (size.H * size.H), n_states, size.B, size.Dp, size.Hp), U)
 
 
 @merged
-def work_in(cell, size, U, work):
-    """A backward pass's packed matrices and ``d_states``, one after another in ``work``."""
-    gates, _, _, _, _ = numbers_of(cell)
-    blocks = U.size // (size.H * size.H)
-    first = gates * size.Hp * size.Dp
-    second = first + blocks * size.Hp * size.Hp
-    return work[:first], work[first:second], work[second:]
-
-
-@merged
 def sums_or_new(cell, size, U, sums):
-    """The array of ``sums_in``; a new one if it is empty."""
+    """The gradients of the matrices and of every slot's bias; a new array if it is empty."""
     gates, slots, _, _, _ = numbers_of(cell)
     return given_or_new(sums, _sums_size(gates, U.size // (size.H * size.H), slots, size.Dp, size.Hp), U)
 
 
 @merged
-def sums_in(cell, size, U, sums):
-    """``dW, dU, d_bias``, one after another in ``sums``."""
+def split_back(cell, size, U, array):
+    """``W, U, d_states`` of ``work``, the matrices packed, or ``dW, dU, d_bias`` of ``sums``: one after another."""
     gates, _, _, _, _ = numbers_of(cell)
     blocks = U.size // (size.H * size.H)
     first = gates * size.Hp * size.Dp
     second = first + blocks * size.Hp * size.Hp
-    return sums[:first], sums[first:second], sums[second:]
+    return array[:first], array[first:second], array[second:]
 
 
 @merged

@@ -92,9 +92,9 @@ def _fast_backward(cell: Cell) -> Any:
         size, x_ = engine.sizes_of(x, time_first, U, True), borrowed(x).reshape(-1)
         states, gates, mid = engine.buffers_in(cell, borrowed(room), size, True, 1)
         work = engine.work_or_new(cell, size, U, work)
-        W_packed, U_packed, d_states = engine.work_in(cell, size, U, borrowed(work))
+        W_packed, U_packed, d_states = engine.split_back(cell, size, U, borrowed(work))
         sums = engine.sums_or_new(cell, size, U, sums)
-        dW, dU, d_bias = engine.sums_in(cell, size, U, borrowed(sums))
+        dW, dU, d_bias = engine.split_back(cell, size, U, borrowed(sums))
         dx = engine.given_or_new(dx, x.size, x)
         if stage == WHOLE:
             engine.prepare_backward(cell, size, borrowed(W), borrowed(U), W_packed, U_packed, d_states, dW, dU, d_bias)
@@ -113,7 +113,7 @@ def _fast_backward(cell: Cell) -> Any:
         if parts > 1:
             for each in range(ROWS, WEIGHTS + 1):
                 in_parts(launch, each, parts, (d_x, engine.no_gradients(sums)))
-        dW, dU, d_bias = engine.sums_in(cell, size, U, sums)  # not borrowed: the first two may leave as they are
+        dW, dU, d_bias = engine.split_back(cell, size, U, sums)  # not borrowed: the first two may leave as they are
         found = engine.gradients(cell, size, b_h, d_states, dW, dU, d_bias)
         keep(work)
         return d_x, found
