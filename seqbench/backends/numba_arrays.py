@@ -7,6 +7,8 @@ from torch import Tensor
 
 from seqbench.api import Refused
 
+_COMPUTED = (torch.float32, torch.float64)
+
 
 def refuse_others(x: Tensor, *others: Tensor) -> None:
     """Let pass what the kernels compute with.
@@ -18,15 +20,16 @@ def refuse_others(x: Tensor, *others: Tensor) -> None:
     Raises:
         Refused: the input is not on the CPU, or not of float32 or float64, or the others are of another type.
     """
-    if x.device.type != "cpu":
+    if not x.is_cpu:
         raise Refused(
             f"the numba backend runs on the CPU, not on {x.device.type}: use --device cpu, or --backend torch"
         )
-    if x.dtype not in (torch.float32, torch.float64):
-        raise Refused(f"the numba backend computes in float32 or float64, not in {x.dtype}")
+    dtype = x.dtype
+    if dtype not in _COMPUTED:
+        raise Refused(f"the numba backend computes in float32 or float64, not in {dtype}")
     for other in others:
-        if other.dtype != x.dtype:
-            raise Refused(f"the input is of {x.dtype}, parameters or state are of {other.dtype}: convert one of them")
+        if other.dtype != dtype:
+            raise Refused(f"the input is of {dtype}, parameters or state are of {other.dtype}: convert one of them")
 
 
 def refuse_second_derivative() -> None:

@@ -73,10 +73,10 @@ class KernelLayer(RecurrentLayer):
 
     def step(self, x_t: Tensor, state: Any) -> tuple[Tensor, Any]:
         """One step without gradient: ``x_t (B, D)`` to ``y_t (B, H)``."""
-        matrices, threads = self.matrices(), torch.get_num_threads()
-        refuse_others(x_t, matrices[0], *_leaves(state))
+        matrices, leaves, threads = self.matrices(), _leaves(state), torch.get_num_threads()
+        refuse_others(x_t, matrices[0], *leaves)
         # Views are made by numpy, which takes a third of torch's time for one.
-        x, start = x_t.detach().contiguous().numpy()[None], _start(state)  # (1, B, D), (n, B, H)
+        x, start = _array(x_t)[None], _start(leaves)  # (1, B, D), (n, B, H)
         with numba_threads(threads):
             y = self._stepper(matrices)(x, start, threads)[:, 0]  # (n, B, H)
         if isinstance(state, tuple):
@@ -158,11 +158,16 @@ def _leaves(state: Any) -> tuple[Tensor, ...]:
     return state if isinstance(state, tuple) else (state,)
 
 
-def _start(state: Any) -> Any:
+def _array(x: Tensor) -> Any:
+    """Contiguous, without a copy if it can be."""
+    return (x.detach() if x.requires_grad else x).contiguous().numpy()
+
+
+def _start(leaves: tuple[Tensor, ...]) -> Any:
     """``(n, B, H)`` of the states, contiguous, as an array."""
-    if isinstance(state, tuple):
-        return torch.stack(state).detach().numpy()
-    return state.detach().contiguous().numpy()[None]
+    if len(leaves) == 1:
+        return _array(leaves[0])[None]
+    return np.concatenate([_array(leaf)[None] for leaf in leaves])
 
 
 def run_sequence(

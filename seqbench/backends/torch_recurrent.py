@@ -100,9 +100,14 @@ class RecurrentCore(nn.Module):
         self._refuse_state()
         return tuple(layer.initial_state(B) for layer in self._forward_layers())
 
-    @torch.no_grad()
     def step(self, x_t: Tensor, state: Any) -> tuple[Tensor, State]:
         """One step without gradient: ``x_t (B, D)`` to ``y_t (B, H)``."""
+        if torch.is_grad_enabled():
+            with torch.no_grad():  # where there are none already, as in a stream, this would be a tenth of a small step
+                return self._step(x_t, state)
+        return self._step(x_t, state)
+
+    def _step(self, x_t: Tensor, state: Any) -> tuple[Tensor, State]:
         after = []
         for number, layer in enumerate(self._forward_layers()):
             y_t, new = layer.step(x_t, state[number])
@@ -133,8 +138,12 @@ class RecurrentCore(nn.Module):
 
 
 def cell_weights(rnn: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """``W (G*H, D)``, ``U (G*H, H)`` and the two biases ``(G*H,)`` of one of torch's recurrent modules."""
-    return rnn.weight_ih_l0, rnn.weight_hh_l0, rnn.bias_ih_l0, rnn.bias_hh_l0
+    """``W (G*H, D)``, ``U (G*H, H)`` and the two biases ``(G*H,)`` of one of torch's recurrent modules.
+
+    From the list that its own forward pass reads: by their names they take as long as a small step computes.
+    """
+    W, U, b_x, b_h = rnn._flat_weights  # noqa: SLF001 - see above
+    return W, U, b_x, b_h
 
 
 def uniform_(module: nn.Module, width: int) -> None:

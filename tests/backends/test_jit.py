@@ -1,4 +1,4 @@
-"""Compiled functions that one piece of source makes many of, kept on disk between processes."""
+"""How functions are compiled: parts of others, and those that one source makes many of, kept on disk."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numba
 import pytest
+from numba.core.compiler_lock import global_compiler_lock
 
 from seqbench.backends.kernels.jit import cached, compiled, compiled_as, named
 
@@ -83,3 +85,38 @@ def test_two_keys_are_two_functions(decorator: object) -> None:
 
     names = {decorator(key)(one).py_func.__qualname__ for key in ("a", "b")}
     assert len(names) == 2
+
+
+@compiled
+def root(x):
+    if x < 0:
+        raise ValueError("no root of a negative number", 2)
+    return x**0.5
+
+
+@numba.njit
+def sum_of_roots(x, y):
+    return root(x) + root(y)
+
+
+def test_a_part_does_what_it_says_also_where_it_raises() -> None:
+    assert sum_of_roots(9.0, 4.0) == 5.0
+    with pytest.raises(ValueError, match="no root") as error:
+        sum_of_roots(9.0, -4.0)
+    assert error.value.args == ("no root of a negative number", 2)
+
+
+def test_a_part_cannot_be_called_from_python() -> None:
+    """It used to end the interpreter."""
+    for _ in range(2):
+        with pytest.raises(TypeError):
+            root(4.0)
+        assert sum_of_roots(4.0, 4.0) == 4.0
+
+
+def test_a_part_has_no_machine_code_of_its_own() -> None:
+    """That of who calls it is all that runs."""
+    root.compile((numba.float32,))
+    (part,) = (result for types, result in root.overloads.items() if types == (numba.float32,))
+    with global_compiler_lock:
+        assert not part.library.get_pointer_to_function(part.fndesc.mangled_name)

@@ -14,8 +14,8 @@ The inputs' product is made for a block of steps at a time, so that the gates ar
 product adds to them. The backward pass overwrites the gates with their gradients.
 
 All arrays being flat, and so of one type, the product is compiled once (numba takes a literal 0 for a type of its own,
-hence ``np.int64(0)``). What is called in one place is ``merged`` into
-its caller, since numba optimises a function anew in each that calls it: that makes half the time to compile.
+hence ``np.int64(0)``). What every step calls is ``merged`` into the loop over steps: one sequence takes a microsecond
+or two a step, and calls with so many arrays would be up to a tenth of it.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ def matrices_in(cell, size, U, packed):
     return packed[:first], packed[first:second], packed[second:]
 
 
-@merged
+@compiled
 def pack_for_forward(cell, size, W, U, b_x, b_h, W_packed, U_packed, bias):
     """Pack the matrices and the bias."""
     gates, _, _, _, runs = numbers_of(cell)
@@ -177,7 +177,7 @@ def split_back(cell, size, U, array):
     return array[:first], array[first:second], array[second:]
 
 
-@merged
+@compiled
 def prepare_backward(cell, size, W, U, W_packed, U_packed, d_states, dW, dU, d_bias):
     """Pack the matrices; zeros where the gradients are summed up."""
     gates, _, _, _, runs = numbers_of(cell)
@@ -206,7 +206,7 @@ _packed_size, _work_size, _sums_size = compiled(packed_of), compiled(work_of), c
 # --- forward --------------------------------------------------------------------------------------
 
 
-@merged
+@compiled
 def forward_rows(cell, constants, size, x, W, U, bias, start, states, gates, mid, y, first, last, training):
     """All steps of the sequences ``first .. last``, from ``start (states, B, H)`` or, if that is empty, from zeros."""
     T, B, D, H, Hp = size.T, size.B, size.D, size.H, size.Hp
@@ -321,7 +321,7 @@ def add(source, at, target, to, n):
 # --- backward -------------------------------------------------------------------------------------
 
 
-@merged
+@compiled
 def backward_rows(cell, constants, size, W, U, states, gates, mid, d_y, d_t, d_b, d_states, dx, first, last):
     """The gradients of the gates (in place), of the input and of the states before the first step.
 
@@ -434,7 +434,7 @@ def _late_back(cell, constants, size, states, gates, mid, d_states, t, first, ro
 # --- weight gradients -----------------------------------------------------------------------------
 
 
-@merged
+@compiled
 def weight_gradients(cell, size, x, states, gates, mid, dW, dU, d_bias, part, parts):
     """``dW (gates * Hp, Dp)``, ``dU (slots * Hp, Hp)`` and ``d_bias (slots * Hp)`` from the gates' gradients.
 
@@ -494,7 +494,7 @@ def no_gradients(like):
     return none.reshape(0, 0, 0), none.reshape(0, 0), none.reshape(0, 0), none, none
 
 
-@merged
+@compiled
 def gradients(cell, size, b_h, d_states, dW, dU, d_bias):
     """Of the first states ``(states, B, H)`` and of the parameters, in their own shapes."""
     n_gates, _, n_states, _, runs = numbers_of(cell)

@@ -12,17 +12,24 @@ import numba
 import numba.extending
 from numba.core.dispatcher import Dispatcher
 
+from seqbench.backends.kernels.linking import LinkedCompiler
+
 _njit: Any = numba.njit  # its type stubs leave out two of its options
 
-compiled: Any = _njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
-"""Compiled as a part of what calls it, which compiled functions alone may do.
+compiled: Any = _njit(
+    error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True, pipeline_class=LinkedCompiler
+)
+"""Compiled as a part of what calls it, which compiled functions alone may do: a call from Python is a TypeError.
 
-The door for Python, left out, would take as long to compile as many a function. Who calls one from Python kills the
-interpreter, without a word from numba; ``merged`` and ``cached`` functions have a door.
+A door for Python would take as long to compile as many a function. ``merged`` and ``cached`` functions have one. What
+an exception of it says must be constant: numba makes the rest with what only a function with a door has.
 """
 
 merged: Any = _njit(error_model="numpy", inline="always")
-"""Its code becomes part of its caller's before anything is compiled."""
+"""Its code becomes part of its caller's before anything is compiled: for what is called in every step of time.
+
+In the recurrent engine that takes numba longer than a call to compile, elsewhere as long.
+"""
 
 parallel: Any = _njit(error_model="numpy", parallel=True)
 """Its loops over ``numba.prange`` run on several threads; ``parts`` says why there should be little of it."""
