@@ -29,6 +29,9 @@ PRELOAD = ["torch", "torch._dynamo", "seqbench.trial"]
 POLL = 0.1
 """Seconds between two looks at a child."""
 
+FAREWELL = 1.0
+"""Seconds in which a servant that is no longer needed may end by itself and put its things away."""
+
 LOG_MIB = 64
 """What a child may print: a thousand times what a trial does, and little enough for any disk."""
 
@@ -95,7 +98,8 @@ def run_in_child(
 class Servant:
     """A child that answers one question after another: between them it only waits. A context manager.
 
-    ``function(*arguments)`` gives in the child what answers: it is called with each question.
+    ``function(*arguments)`` gives in the child what answers: it is called with each question. At the end of the block
+    it may end by itself, for a moment; at an exception it is killed at once.
     """
 
     def __init__(self, function: str, arguments: tuple[Any, ...], log: Path) -> None:
@@ -106,6 +110,8 @@ class Servant:
         return self
 
     def __exit__(self, *error: object) -> None:
+        if error[0] is None:
+            self._child.dismiss()
         self._child.__exit__(*error)
 
     def ask(self, question: Any, limit: float | None = None) -> Outcome:
@@ -154,6 +160,14 @@ class _Child:
     def kill(self) -> None:
         """End it, whatever it does."""
         _kill(self._process)
+
+    def dismiss(self) -> None:
+        """Let it see that nobody asks any more, and wait for its end, but not for long.
+
+        A killed process leaves its semaphores behind (numba has some), and Python complains of them when we end.
+        """
+        self._ours.close()
+        self._process.join(FAREWELL)
 
     def send(self, message: Any) -> None:
         """Send it something, unless it is dead."""

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from seqbench.executors import local, supervise
 from seqbench.executors.local import Silent, run_local
 from seqbench.executors.supervise import progress, run_trial_supervised
 from seqbench.memory import Gauge
-from seqbench.process import Limits, Outcome, run_in_child
+from seqbench.process import Limits, Outcome, Servant, run_in_child
 from seqbench.spec import Trial
 from seqbench.store import RunFolder
 
@@ -307,6 +308,44 @@ def test_a_child_does_not_outlive_a_parent_that_is_killed(tmp_path: Path, plugin
         parent.kill()
         parent.wait()
     assert eventually(lambda: all(gone(int(pid)) for pid in ids.read_text().split()))
+
+
+# --- servants -------------------------------------------------------------------------------------------
+
+
+ASKING = """
+import pathlib, sys
+from seqbench import process
+process.PRELOAD.clear()
+sys.path.insert(0, {plugins!r})
+with process.Servant("children:keeper_of_a_lock", (), pathlib.Path({log!r})) as servant:
+    print(servant.ask("now").answer)
+"""
+
+
+@posix
+def test_a_servant_takes_its_semaphores_with_it(tmp_path: Path, plugins: Path) -> None:
+    """Otherwise Python says at our end that some were leaked."""
+    code = ASKING.format(plugins=str(plugins), log=str(tmp_path / "log"))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.stdout, done.stderr) == ("True\n", "")
+
+
+@posix
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_a_servant_that_does_not_end_is_killed(
+    plugins: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, interrupted: bool
+) -> None:
+    monkeypatch.syspath_prepend(plugins)
+    waited: list[float] = []
+    with suppress(KeyboardInterrupt), Servant("children:stubborn", (), tmp_path / "log") as servant:
+        child = servant.ask("who").answer
+        waited.append(time.monotonic())
+        if interrupted:
+            raise KeyboardInterrupt
+    waited.append(time.monotonic())
+    assert gone(child)
+    assert (waited[1] - waited[0] < process.FAREWELL) is interrupted
 
 
 # --- supervision ----------------------------------------------------------------------------------------

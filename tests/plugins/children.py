@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -83,3 +85,15 @@ def cannot_be_sent():
 
 def large(size):
     return bytes(size)
+
+
+def keeper_of_a_lock():
+    """To be asked: it holds what the system would go on holding if it were killed."""
+    lock = multiprocessing.get_context("spawn").RLock()
+    return lambda _question: lock.acquire()
+
+
+def stubborn():
+    """To be asked: a thread of it does not end."""
+    threading.Thread(target=time.sleep, args=(300,)).start()
+    return lambda _question: os.getpid()
