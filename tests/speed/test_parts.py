@@ -23,6 +23,7 @@ from seqbench.measure.sampling import Sampler
 from seqbench.process import Outcome
 from seqbench.report.speeds.columns import COLUMNS, with_figures
 from seqbench.report.speeds.growth import growth
+from seqbench.report.speeds.levels import levels
 from seqbench.report.speeds.tables import meanings, print_tables
 from seqbench.speed.rounds import _Turn, shares
 from seqbench.speed.spec import make_spec, parse_sizes
@@ -63,6 +64,78 @@ def test_a_power_law_has_its_exponent() -> None:
 def test_two_lengths_have_no_exponent() -> None:
     assert growth([8, 16], [1.0, 2.0]) is None
     assert growth([8, 16, 32], [1.0, 2.0, 0.0]) is None, "nothing is no point"
+
+
+# --- levels -------------------------------------------------------------------------------------------
+
+Factors = st.lists(st.floats(0.1, 10.0), min_size=1, max_size=9)
+
+
+@given(Factors, Factors)
+def test_factors_of_rounds_are_divided_out(subjects: list[float], rounds: list[float]) -> None:
+    """What is exactly subject * round has the subject's factor in the middle round."""
+    found = levels(np.outer(subjects, rounds).tolist())
+    middle = np.exp(np.median(np.log(rounds))) if len(subjects) > 1 else np.median(rounds)
+    assert found == pytest.approx(middle * np.array(subjects))
+
+
+def test_one_subject_alone_and_samples_of_nothing_have_plain_medians() -> None:
+    assert levels([[3.0, 1.0, 2.0, 9.0]]) == [2.5]
+    assert levels([[3.0, 1.0, 2.0], [0.0, 1.0, 5.0]]) == [2.0, 1.0]
+
+
+@given(st.integers(0, 1000), st.floats(0.01, 100.0))
+def test_levels_go_by_rounds_and_not_by_their_order_and_have_a_unit(seed: int, unit: float) -> None:
+    rng = np.random.default_rng(seed)
+    samples = rng.lognormal(size=(4, 15))
+    found = levels(samples.tolist())
+    assert levels((unit * samples[:, rng.permutation(15)]).tolist()) == pytest.approx(unit * np.array(found))
+    assert levels(samples[::-1].tolist()) == pytest.approx(found[::-1])
+
+
+def test_what_only_one_model_suffers_from_is_its_own() -> None:
+    """Less than half of its samples change no median; all of them change its own alone."""
+    even = [1.0 + 0.01 * (k % 3) for k in range(15)]
+    odd = [10.0 * v if k < 6 else v for k, v in enumerate(even)]
+    assert levels([even, even, odd]) == pytest.approx([1.01] * 3)
+    assert levels([even, even, [10.0 * v for v in even]]) == pytest.approx([1.01, 1.01, 10.1])
+
+
+def test_a_machine_that_is_slow_half_of_the_time_does_not_part_twins() -> None:
+    """Rounds take 1 or 1.5 as a coin falls, four subjects alike; 3 per cent of noise of their own."""
+    rng = np.random.default_rng(0)
+    apart = {"levels": [], "medians": []}  # type: dict[str, list[float]]
+    for _ in range(100):
+        machine = rng.choice([1.0, 1.5], size=60)
+        samples = machine * np.exp(0.03 * rng.standard_normal((4, 60)))
+        for name, (one, two, *_) in (("levels", levels(samples.tolist())), ("medians", np.median(samples, 1))):
+            apart[name].append(abs(two / one - 1))
+    assert np.mean(np.array(apart["levels"]) < 0.02) >= 0.95
+    assert np.mean(np.array(apart["medians"]) < 0.02) < 0.9, "else this would show nothing"
+
+
+def test_medians_are_those_of_what_was_measured_together() -> None:
+    """By length and batch, whatever the operation; one that died does not count."""
+    machine = [1.0, 2.0, 2.0, 2.0, 1.0]
+    rows = with_figures(
+        [
+            record("a", machine),
+            record("b", [6.0, 12.0, 6.0, 12.0, 6.0], operation="train"),
+            record("c", [4.0, 5.0, 9.0, 3.0, 9.0], length=16),
+            record("d", [100.0], status="killed"),
+            record("e", [3.0 * factor for factor in machine], backend="numba"),
+        ]
+    )
+    medians = [row["wall"]["median"] for row in rows]
+    assert medians == pytest.approx([2.0, 12.0, 5.0, 100.0, 6.0])
+    assert rows[1]["wall"]["q1"] == 6.0, "quartiles are of the samples as they are"
+
+
+def test_no_median_is_beyond_its_quartiles() -> None:
+    """However odd the few others are."""
+    rows = with_figures([record("a", [1.0, 1.01, 1.02]), record("b", [5.0, 1.0, 9.0]), record("c", [7.0, 3.0, 2.0])])
+    for row in rows:
+        assert row["wall"]["q1"] <= row["wall"]["median"] <= row["wall"]["q3"]
 
 
 def record(label: str, wall: Any, **changes: Any) -> dict[str, Any]:

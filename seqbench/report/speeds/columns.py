@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from seqbench.frame import Column, look_up
 from seqbench.report.speeds.growth import growth
+from seqbench.report.speeds.levels import levels
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,10 +33,11 @@ LEAST_MEMORY_MIB = 1.0
 def with_figures(records: Sequence[Record]) -> list[dict[str, Any]]:
     """The records with figures made of their samples.
 
-    ``wall`` and ``cpu`` (seconds: ``p10``, ``q1``, ``median``, ``q3``), ``growth`` by length, and ``times_fastest``:
-    the same percentiles of ratios, or None where there is nothing to compare with.
+    ``wall`` and ``cpu`` (seconds: ``p10``, ``q1``, ``median``, ``q3``; the median is that of ``levels``), ``growth`` by
+    length, and ``times_fastest``: the same percentiles of ratios, or None where there is nothing to compare with.
     """
     found = [{**record, **_figures(record)} for record in records]
+    _level([record for record in found if record["status"] == "ok"])
     for record in found:
         kin = [other for other in found if _kind(other) == _kind(record) and other["status"] == "ok"]
         record["growth"] = {"time": _growth(kin, seconds), "memory": _growth(kin, _call_memory)}
@@ -50,6 +52,18 @@ def _figures(record: Record) -> dict[str, Any]:
 def _percentiles(values: Sequence[float]) -> dict[str, float]:
     parts = statistics.quantiles(values, n=20, method="inclusive") if len(values) > 1 else [values[0]] * 19
     return {"p10": parts[1], "q1": parts[4], "median": parts[9], "q3": parts[14]}
+
+
+def _level(records: Sequence[Record]) -> None:
+    """Replace the medians of those that were measured together, in the same rounds; by nothing beyond the quartiles."""
+    groups: dict[Any, list[Record]] = {}
+    for record in records:
+        groups.setdefault((record["length"], record["batch"]), []).append(record)
+    for group in groups.values():
+        for clock in ("wall", "cpu"):
+            for record, level in zip(group, levels([r["samples"][clock] for r in group]), strict=True):
+                own = record[clock]
+                own["median"] = min(max(level, own["q1"]), own["q3"])
 
 
 def _kind(record: Record) -> tuple[Any, ...]:
@@ -134,11 +148,11 @@ COLUMNS = (
     Column("batch", "B, sequences of a call", _of("batch")),
     Column("status", "ok, error, out_of_memory, timeout, killed or refused", _of("status")),
     Column("cause", "why there are no figures", _of("cause")),
-    Column("median_ms", "wall time of a call, median over the samples", _of("wall", "median", scale=1e3), "ms"),
-    Column("q1_ms", "its lower quartile", _of("wall", "q1", scale=1e3), "ms"),
-    Column("q3_ms", "its upper quartile", _of("wall", "q3", scale=1e3), "ms"),
-    Column("p10_ms", "its 10th percentile: what a call takes when little disturbs it", _of("wall", "p10", scale=1e3),
-           "ms"),
+    Column("median_ms", "wall time of a call, median over the rounds, less what a round did to all that were measured "
+           "in it", _of("wall", "median", scale=1e3), "ms"),
+    Column("q1_ms", "lower quartile of the samples as they are", _of("wall", "q1", scale=1e3), "ms"),
+    Column("q3_ms", "upper quartile", _of("wall", "q3", scale=1e3), "ms"),
+    Column("p10_ms", "10th percentile: what a call takes when little disturbs it", _of("wall", "p10", scale=1e3), "ms"),
     Column("times_fastest", "its sample by the sample of the same round of the fastest model (smallest median_ms; same "
            "operation, length, batch and backend), median over the rounds: the figure to compare models by",
            _of("times_fastest", "median")),
@@ -146,7 +160,7 @@ COLUMNS = (
     Column("times_fastest_q3", "its upper quartile", _of("times_fastest", "q3")),
     Column("spread", "(q3 - q1) / median", spread),
     Column("noisy", "the spread is above 0.1: measure again on a quieter machine", noisy),
-    Column("cpu_median_ms", "processor time of a call, all threads of the process together, median",
+    Column("cpu_median_ms", "processor time of a call, all threads of the process together, median as above",
            _of("cpu", "median", scale=1e3), "ms"),
     Column("busy", "cpu_median_ms / median_ms: cores at work; below 1 it waited, or had to wait for a core", _busy),
     Column("us_per_token", "median_ms by the tokens of a call; of step, the latency of one step", _per_token, "µs"),

@@ -30,7 +30,10 @@ LEAST_IMPORTANT = ("Params", "First\ncall s", "Extra\nthreads", "Peak\nMiB", "Me
 GAP = 2
 """Spaces between two columns."""
 
-CELLS = "a cell is the median wall time; ! behind it: the quartiles are further apart than 10 % of it"
+CELLS = (
+    "a cell is the median wall time, less what slowed all models of a round; ! behind it: the quartiles are further "
+    "apart than 10 % of it"
+)
 MEANINGS = {
     "Times\nfastest": (
         "times fastest: its time by that of its backend's fastest model in the same round, at the longest T; "
