@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
@@ -71,6 +71,7 @@ def test_two_lengths_have_no_exponent() -> None:
 Factors = st.lists(st.floats(0.1, 10.0), min_size=1, max_size=9)
 
 
+@settings(deadline=None)  # the first call imports scipy
 @given(Factors, Factors)
 def test_factors_of_rounds_are_divided_out(subjects: list[float], rounds: list[float]) -> None:
     """What is exactly subject * round has the subject's factor in the middle round."""
@@ -84,6 +85,7 @@ def test_one_subject_alone_and_samples_of_nothing_have_plain_medians() -> None:
     assert levels([[3.0, 1.0, 2.0], [0.0, 1.0, 5.0]]) == [2.0, 1.0]
 
 
+@settings(deadline=None)
 @given(st.integers(0, 1000), st.floats(0.01, 100.0))
 def test_levels_go_by_rounds_and_not_by_their_order_and_have_a_unit(seed: int, unit: float) -> None:
     rng = np.random.default_rng(seed)
@@ -91,6 +93,14 @@ def test_levels_go_by_rounds_and_not_by_their_order_and_have_a_unit(seed: int, u
     found = levels(samples.tolist())
     assert levels((unit * samples[:, rng.permutation(15)]).tolist()) == pytest.approx(unit * np.array(found))
     assert levels(samples[::-1].tolist()) == pytest.approx(found[::-1])
+
+
+def test_some_suffer_more_than_others() -> None:
+    """Each has its own power of the round's factor."""
+    rounds = np.array([1.0, 1.3, 2.0, 1.1, 1.3, 1.9, 1.3, 1.05, 2.2])
+    powers = np.array([0.0, 0.5, 1.0, 1.0, 2.0])
+    samples = 7.0 * rounds ** powers[:, None]
+    assert levels(samples.tolist()) == pytest.approx(7.0 * 1.3**powers)
 
 
 def test_what_only_one_model_suffers_from_is_its_own() -> None:
