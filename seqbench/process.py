@@ -110,9 +110,11 @@ class Servant:
         return self
 
     def __exit__(self, *error: object) -> None:
-        if error[0] is None:
-            self._child.dismiss()
-        self._child.__exit__(*error)
+        try:
+            if error[0] is None:
+                self._child.dismiss()
+        finally:  # Ctrl-C may come while we wait
+            self._child.__exit__(*error)
 
     def ask(self, question: Any, limit: float | None = None) -> Outcome:
         """The answer to a question; ``exitcode`` is None while the child lives.

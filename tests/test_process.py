@@ -348,6 +348,21 @@ def test_a_servant_that_does_not_end_is_killed(
     assert (waited[1] - waited[0] < process.FAREWELL) is interrupted
 
 
+@posix
+def test_an_interrupt_while_a_servant_ends_kills_it(
+    plugins: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(plugins)
+
+    def interrupted(_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(process._Child, "dismiss", interrupted)
+    with pytest.raises(KeyboardInterrupt), Servant("children:stubborn", (), tmp_path / "log") as servant:
+        child = servant.ask("who").answer
+    assert gone(child)
+
+
 # --- supervision ----------------------------------------------------------------------------------------
 
 

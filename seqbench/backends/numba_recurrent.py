@@ -167,7 +167,11 @@ def _start(leaves: tuple[Tensor, ...]) -> Any:
     """``(n, B, H)`` of the states, contiguous, as an array."""
     if len(leaves) == 1:
         return _array(leaves[0])[None]
-    return np.concatenate([_array(leaf)[None] for leaf in leaves])
+    try:
+        return np.concatenate([_array(leaf)[None] for leaf in leaves])
+    except ValueError:
+        shapes = ", ".join(str(tuple(leaf.shape)) for leaf in leaves)
+        raise ValueError(f"the states of a layer have different shapes: {shapes}") from None
 
 
 def run_sequence(
@@ -255,7 +259,7 @@ class _Sequence(torch.autograd.Function):
 
 def _forward(ctx: Any, training: bool, x: Tensor, start: tuple[Tensor, ...]) -> tuple[Any, Kept]:
     rows, time_first = _in_memory_order(x)
-    first = torch.stack(start).numpy() if start else _NO_START[x.dtype]
+    first = _start(start) if start else _NO_START[x.dtype]
     arguments = (rows, time_first, ctx.parameters, first, ctx.outputs, training)
     with numba_threads(ctx.threads):
         return ctx.kernels.forward(*arguments, threads=ctx.threads)  # type: ignore[no-any-return]
@@ -268,7 +272,7 @@ _NO_BIAS = {dtype: np.empty(0, same) for dtype, same in _DTYPES.items()}
 
 def _parameters(matrices: tuple[Tensor, Tensor, Tensor, Tensor | None]) -> Parameters:
     none = _NO_BIAS[matrices[0].dtype]
-    return Parameters(*(none if p is None else p.detach().contiguous().numpy() for p in matrices))
+    return Parameters(*(none if p is None else _array(p) for p in matrices))
 
 
 def _in_memory_order(x: Tensor) -> tuple[Any, bool]:

@@ -407,6 +407,14 @@ def test_inputs_and_states_of_other_sizes_are_refused(card: Any) -> None:
             run(there[..., :4], state)
 
 
+def test_states_of_one_layer_that_differ_in_size_are_refused() -> None:
+    core = core_of(lstm.card, {}, "numba", CoreSpec(5, 6), torch.float32).eval()
+    x, state = torch.ones(3, 2, 5), ((torch.zeros(3, 6), torch.zeros(2, 6)),)
+    for run, there in ((core, x), (core.step, x[:, 0])):
+        with pytest.raises(ValueError, match=r"states of a layer have different shapes: \(3, 6\), \(2, 6\)"):
+            run(there, state)
+
+
 def test_what_failed_does_not_count_as_packed() -> None:
     core = core_of(lstm.card, {}, "numba", CoreSpec(5, 6), torch.float64).eval()
     x, state = torch.ones(1, 5, dtype=torch.float64), core.initial_state(1, 1)

@@ -4,9 +4,9 @@
 
 ``seqbench speed`` in both cases, with the same processes and the same number of samples. In turns: as the command
 does. In blocks: all samples of the first name, then all of the second. The two kinds of run alternate, so that both see
-the same machine. A figure is second / first - 1 in per cent, of columns of speed.csv: anything but 0 is an error of
-measuring. Beside them stands the plain median of all samples. "Flagged": of the runs in turns, those in which the
-spread of one name or of both was flagged.
+the same machine. A figure is second / first - 1 in per cent, of columns of speed.csv (``times_fastest`` as if there
+were no others): anything but 0 is an error of measuring. Beside them stands the plain median of all samples. "Flagged":
+of the runs in turns, those in which the spread of one name or of both was flagged.
 """
 
 from __future__ import annotations

@@ -114,7 +114,7 @@ def test_what_only_one_model_suffers_from_is_its_own() -> None:
 def test_a_machine_that_is_slow_half_of_the_time_does_not_part_twins() -> None:
     """Rounds take 1 or 1.5 as a coin falls, four subjects alike; 3 per cent of noise of their own."""
     rng = np.random.default_rng(0)
-    apart = {"levels": [], "medians": []}  # type: dict[str, list[float]]
+    apart: dict[str, list[float]] = {"levels": [], "medians": []}
     for _ in range(100):
         machine = rng.choice([1.0, 1.5], size=60)
         samples = machine * np.exp(0.03 * rng.standard_normal((4, 60)))

@@ -26,9 +26,10 @@ an exception of it says must be constant: numba makes the rest with what only a 
 """
 
 merged: Any = _njit(error_model="numpy", inline="always")
-"""Its code becomes part of its caller's before anything is compiled: for what is called in every step of time.
+"""Its code becomes part of its caller's before anything is compiled: no call, in exchange for more of numba's time.
 
-In the recurrent engine that takes numba longer than a call to compile, elsewhere as long.
+For what is small, or called in every step of time. The large parts of the recurrent engine compile sooner as calls and
+run as fast; those of convolution and Transformer compile hardly sooner, and the Transformer's ran up to 7 % slower.
 """
 
 parallel: Any = _njit(error_model="numpy", parallel=True)
