@@ -124,6 +124,18 @@ def test_a_machine_that_is_slow_half_of_the_time_does_not_part_twins() -> None:
     assert np.mean(np.array(apart["medians"]) < 0.02) < 0.9, "else this would show nothing"
 
 
+def test_twins_that_suffer_twice_as_much_as_the_others_are_not_parted_either() -> None:
+    """Less a loudness that is only half of theirs, their samples would still be of two kinds."""
+    rng = np.random.default_rng(1)
+    powers = np.array([[2.0], [2.0], [1.0], [1.0], [1.0], [1.0]])
+    apart = []
+    for _ in range(100):
+        machine = rng.choice([1.0, 1.5], size=60)
+        one, two, *_ = levels((machine**powers * np.exp(0.03 * rng.standard_normal((6, 60)))).tolist())
+        apart.append(abs(two / one - 1))
+    assert np.mean(np.array(apart) < 0.02) >= 0.9
+
+
 def test_medians_are_those_of_what_was_measured_together() -> None:
     """By length and batch, whatever the operation; one that died does not count."""
     machine = [1.0, 2.0, 2.0, 2.0, 1.0]
