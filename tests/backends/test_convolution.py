@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-
 import numpy as np
 import pytest
 from doors import callable_from_python
@@ -19,7 +17,6 @@ from seqbench.backends.kernels.convolution import (
     sum_rows,
 )
 from seqbench.backends.kernels.target import HOST
-from seqbench.backends.kernels.workspace import LINE, Pool, Workspace
 
 DTYPES = {np.float32: 2e-5, np.float64: 1e-12}
 
@@ -159,39 +156,3 @@ def test_sums_over_all_rows(dtype: type, steps: int, first: int, B: int) -> None
     d_b = np.full(C, np.nan, dtype)
     sums(d_c, first, d_b)
     np.testing.assert_allclose(d_b, d_c[first:].astype(float).sum((0, 1)), rtol=0, atol=DTYPES[dtype] * 10)
-
-
-# --- memory -----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_arrays_of_a_workspace_do_not_overlap(dtype: type) -> None:
-    shapes = [(3, 5), (0,), (1,), (2, 3, 4), (17,)]
-    arrays = Workspace(np.dtype(dtype), shapes).arrays
-    for n, array in enumerate(arrays):
-        assert array.ctypes.data % LINE == 0 or not array.size
-        array[...] = n
-    assert [array.shape for array in arrays] == shapes
-    assert all((array == n).all() for n, array in enumerate(arrays))
-
-
-def test_memory_in_use_is_given_to_nobody_else() -> None:
-    first = Workspace(np.dtype(np.float32), [(1000,)])
-    second = Workspace(np.dtype(np.float32), [(1000,)])
-    assert not np.shares_memory(first.arrays[0], second.arrays[0])
-    place = first.arrays[0].ctypes.data
-    del first
-    gc.collect()
-    assert Workspace(np.dtype(np.float64), [(500,)]).arrays[0].ctypes.data == place
-
-
-def test_a_pool_keeps_no_more_than_was_in_use_at_once() -> None:
-    pool = Pool()
-    for size in (1000, 100, 3000, 500):  # one after the other: none serves the next
-        pool.give(pool.take(size))
-    assert sum(block.size for block in pool._spare) <= 3000
-    blocks = [pool.take(size) for size in (3000, 500, 500)]
-    for block in blocks:
-        pool.give(block)
-    assert sum(block.size for block in pool._spare) <= 4000
-    assert pool.take(2000).size == 3000, "up to twice as much serves too"

@@ -106,6 +106,20 @@ def test_a_part_does_what_it_says_also_where_it_raises() -> None:
     assert error.value.args == ("no root of a negative number", 2)
 
 
+def test_a_part_made_anew_must_be_named() -> None:
+    """Read from two files, two such parts of one name were one: the second did what the first does."""
+
+    def made(n: int) -> object:
+        @compiled
+        def times(x):
+            return n * x
+
+        return times
+
+    with pytest.raises(TypeError, match=r"times is made anew.*compiled_as"):
+        made(2)
+
+
 def test_a_part_cannot_be_called_from_python() -> None:
     """It used to end the interpreter."""
     for _ in range(2):

@@ -45,17 +45,21 @@ def test_lanes_are_chosen_compared_and_added(dtype: type) -> None:
 
 
 @pytest.mark.parametrize(
-    ("features", "machine", "size", "rows"),
+    ("features", "machine", "size", "wide", "tall"),
     [
-        ("+sse2,+avx,+avx2,+fma,+avx512f", "x86_64-unknown-linux-gnu", 64, 8),
-        ("+sse2,+avx,+avx2,+fma,-avx512f", "x86_64-unknown-linux-gnu", 32, 6),
-        ("+sse2,+avx,-avx2", "x86_64-unknown-linux-gnu", 16, 6),
-        ("", "x86_64-pc-windows-msvc", 16, 6),
-        ("+neon", "aarch64-unknown-linux-gnu", 16, 8),
+        ("+sse2,+avx,+avx2,+fma,+avx512f", "x86_64-unknown-linux-gnu", 64, (4, 4), (8, 2)),
+        ("+sse2,+avx,+avx2,+fma,-avx512f", "x86_64-unknown-linux-gnu", 32, (6, 2), (6, 2)),
+        ("+sse2,+avx,-avx2", "x86_64-unknown-linux-gnu", 16, (6, 2), (6, 2)),
+        ("", "x86_64-pc-windows-msvc", 16, (6, 2), (6, 2)),
+        ("+neon", "aarch64-unknown-linux-gnu", 16, (8, 2), (8, 2)),
     ],
 )
-def test_the_width_follows_from_the_processor(features: str, machine: str, size: int, rows: int) -> None:
+def test_the_tiles_follow_from_the_processor(
+    features: str, machine: str, size: int, wide: tuple[int, int], tall: tuple[int, int]
+) -> None:
     target = target_of(features, machine)
-    assert (target.vector_bytes, target.tile_rows[0], target.tile_rows[-1]) == (size, rows, 1)
     registers = 32 if size == 64 or machine.startswith("aarch64") else 16
-    assert rows * 2 + 2 + 1 <= registers
+    assert target.vector_bytes == size
+    for (rows, vectors), (most, widest) in ((target.wide, wide), (target.tall, tall)):
+        assert (rows[0], rows[-1], vectors) == (most, 1, widest)
+        assert most * widest + widest + 1 <= registers

@@ -28,7 +28,7 @@ from seqbench.backends.kernels.gemm import BLOCK, aligned, lanes_of, multiply, m
 from seqbench.backends.kernels.jit import compiled, merged
 from seqbench.backends.kernels.ownership import borrowed, keep
 from seqbench.backends.kernels.pointwise import positive, relu
-from seqbench.backends.kernels.vector import load, number, spread, store
+from seqbench.backends.kernels.vector import load, number, spread, store, transpose
 
 # --- filters --------------------------------------------------------------------------------------
 
@@ -74,15 +74,28 @@ def pack_filter(V, g, together, packed):
     Or all taps ``together`` as one packed ``(K * D, Hp)``.
     """
     H, D, K = V.shape
-    lanes, norms, Hp = lanes_of(packed), norms_of(V, g), padded(H, packed)
-    for n in range(Hp):
+    lanes, norms, Hp, row = lanes_of(packed), norms_of(V, g), padded(H, packed), D * K
+    square, scales = np.empty(lanes * lanes, V.dtype), np.empty(lanes, V.dtype)
+    for n in range(0, Hp, lanes):
         panel = n - n % (2 * lanes)
         width = min(2 * lanes, Hp - panel)
-        at, tap = panel * (K * D if together else D) + n - panel, D * (width if together else Hp)
-        scale = g[n] / norms[n] if n < g.size else V.dtype.type(n < H)
-        for c in range(D):
-            for k in range(K):
-                packed[at + k * tap + c * width] = V[min(n, H - 1), c, k] * scale
+        at, tap = panel * (row if together else D) + n - panel, D * (width if together else Hp)
+        for m in range(n, n + lanes):
+            scales[m - n] = g[m] / norms[m] if m < g.size else V.dtype.type(m < H)
+        scale, rows = load(scales, 0), min(lanes, H - n)
+        whole, c, k = row // lanes * lanes if rows == lanes else 0, 0, 0
+        for j in range(row):
+            to = at + k * tap + c * width
+            if j < whole:
+                if j % lanes == 0:
+                    transpose(V, n * row + j, row, square, np.int64(0), lanes)
+                store(packed, to, load(square, j % lanes * lanes) * scale)
+            else:
+                for m in range(lanes):
+                    packed[to + m] = number(V, (n + m) * row + j) * scales[m] if m < rows else 0
+            k += 1
+            if k == K:
+                c, k = c + 1, 0
 
 
 @compiled

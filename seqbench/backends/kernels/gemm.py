@@ -13,29 +13,33 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba.core import cgutils, types
+from numba.core import types
 
-from seqbench.backends.kernels.jit import compiled, intrinsic, merged
+from seqbench.backends.kernels.jit import compiled, compiled_as, intrinsic, merged
 from seqbench.backends.kernels.target import HOST
 from seqbench.backends.kernels.vector import (
     VectorType,
     address,
+    fetch,
     llvm_type,
     load,
     multiply_add,
     number,
+    prefetch,
     splat,
     spread,
     store,
 )
 from seqbench.backends.kernels.workspace import LINE
 
-MANY, SOME, ONE = HOST.tile_rows
+(MANY, SOME, ONE), WIDEST = HOST.wide
 VECTOR_BYTES = HOST.vector_bytes
 WIDE = 8
 """Vectors of columns in a product with one row: so many sums at once hide the latency of the additions."""
 BLOCK = 192
 """Rows that a product over many rows (a weight gradient) packs at a time: a panel of each operand fits the L1 cache."""
+AHEAD = 1024
+"""Elements that are fetched ahead when rows are packed: they come from memory, and the copy alone waits for each."""
 
 
 def _tile(rows: int, vectors: int) -> Any:
@@ -117,12 +121,8 @@ class Tile:
 
     def _begin(self, places: list[Any]) -> None:
         """Have ``C`` fetched into the cache while the sums are made: it may be larger than the cache."""
-        builder, byte, number = self.builder, ir.IntType(8).as_pointer(), ir.IntType(32)
-        kind = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
-        prefetch = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
-        for_writing, all_levels, data = number(1), number(3), number(1)
         for place in places:
-            builder.call(prefetch, [builder.bitcast(place, byte), for_writing, all_levels, data])
+            prefetch(self.builder, place, write=True)
 
     def _finish(self, places: list[Any], sums: list[Any]) -> None:
         """Write the sums, row by row."""
@@ -163,9 +163,40 @@ class _Adding(Tile):
             builder.store(builder.fadd(base, total), place, align=self.align)
 
 
-_many_two, _some_two, _one_two = _tile(MANY, 2), _tile(SOME, 2), _tile(ONE, 2)
-_many_one, _some_one, _one_one = _tile(MANY, 1), _tile(SOME, 1), _tile(ONE, 1)
 _one_wide = _tile(ONE, WIDE)
+
+
+def _columns(vectors: int) -> Any:
+    """All rows of ``C = base + A B`` in so many vectors of columns: tiles of many rows, of some, then single rows."""
+    many, some, one = (_tile(rows, vectors) for rows in (MANY, SOME, ONE))
+
+    @compiled_as(str(vectors))
+    def columns(a, a_at, a_row, a_column, b, b_at, b_step, b_panel, c, c_at, c_row, base, base_at, base_row, M, K):
+        i = 0
+        while i + MANY <= M:
+            many(
+                a, a_at + i * a_row, a_row, a_column, b, b_at, b_step, b_panel, c, c_at + i * c_row, c_row, K,
+                base, base_at + i * base_row, base_row,
+            )  # fmt: skip
+            i += MANY
+        while i + SOME <= M:
+            some(
+                a, a_at + i * a_row, a_row, a_column, b, b_at, b_step, b_panel, c, c_at + i * c_row, c_row, K,
+                base, base_at + i * base_row, base_row,
+            )  # fmt: skip
+            i += SOME
+        while i < M:
+            one(
+                a, a_at + i * a_row, a_row, a_column, b, b_at, b_step, b_panel, c, c_at + i * c_row, c_row, K,
+                base, base_at + i * base_row, base_row,
+            )  # fmt: skip
+            i += 1
+
+    return columns
+
+
+_two_vectors, _one_vector = _columns(2), _columns(1)
+_most_vectors = _two_vectors if WIDEST == 2 else _columns(WIDEST)
 
 
 @compiled
@@ -194,7 +225,7 @@ def multiply_onto(
 ):  # fmt: skip
     """``C = base + A B``; the rows of ``base`` may be ``C``'s own, or all the same one: a bias."""
     lanes = lanes_of(c)
-    if inner < MANY and outer > inner:  # the longer side goes inside, where tiles are cut
+    if inner < 2 * MANY and outer > inner:  # the longer side goes inside, where tiles are cut
         a_outer, a_inner, c_outer, c_inner = a_inner, a_outer, c_inner, c_outer
         base_outer, base_inner = base_inner, base_outer
         outer, inner = inner, outer
@@ -206,57 +237,36 @@ def multiply_onto(
             first += WIDE * lanes
             b_at += K * WIDE * lanes
     while first < N:
-        two = N - first > lanes
-        width = 2 * lanes if two else lanes
+        vectors = vectors_of_tile(N - first, lanes)
+        width = lanes * min(vectors, 2)
         for o in range(outer):
             a_o, c_o, base_o = a_at + o * a_outer, c_at + first + o * c_outer, base_at + first + o * base_outer
-            _rows(a, a_o, a_inner, a_column, b, b_at, width, two, c, c_o, c_inner, base, base_o, base_inner, inner, K)
-        first += width
-        b_at += K * width
+            _rows(
+                vectors, a, a_o, a_inner, a_column, b, b_at, width, K * width, c, c_o, c_inner,
+                base, base_o, base_inner, inner, K,
+            )  # fmt: skip
+        first += vectors * lanes
+        b_at += K * vectors * lanes
 
 
 @compiled
-def _rows(a, a_at, a_row, a_column, b, b_at, width, two, c, c_at, c_row, base, base_at, base_row, M, K):
-    """One panel of columns: tiles of many rows, then of some, then single rows."""
-    i = 0
-    if two:
-        while i + MANY <= M:
-            _many_two(
-                a, a_at + i * a_row, a_row, a_column, b, b_at, width, 0, c, c_at + i * c_row, c_row, K,
-                base, base_at + i * base_row, base_row,
-            )  # fmt: skip
-            i += MANY
-        while i + SOME <= M:
-            _some_two(
-                a, a_at + i * a_row, a_row, a_column, b, b_at, width, 0, c, c_at + i * c_row, c_row, K,
-                base, base_at + i * base_row, base_row,
-            )  # fmt: skip
-            i += SOME
-        while i < M:
-            _one_two(
-                a, a_at + i * a_row, a_row, a_column, b, b_at, width, 0, c, c_at + i * c_row, c_row, K,
-                base, base_at + i * base_row, base_row,
-            )  # fmt: skip
-            i += 1
+def vectors_of_tile(columns, lanes):
+    """How many vectors the next tile takes of the columns that are left, the last vector perhaps not full."""
+    if columns > (WIDEST - 1) * lanes:
+        return WIDEST
+    return 2 if columns > lanes else 1
+
+
+@compiled
+def _rows(vectors, a, a_at, a_row, a_column, b, b_at, b_step, b_panel, c, c_at, c_row, base, base_at, base_row, M, K):
+    if vectors == WIDEST:
+        _most_vectors(
+            a, a_at, a_row, a_column, b, b_at, b_step, b_panel, c, c_at, c_row, base, base_at, base_row, M, K
+        )  # fmt: skip
+    elif vectors == 2:
+        _two_vectors(a, a_at, a_row, a_column, b, b_at, b_step, b_panel, c, c_at, c_row, base, base_at, base_row, M, K)
     else:
-        while i + MANY <= M:
-            _many_one(
-                a, a_at + i * a_row, a_row, a_column, b, b_at, width, 0, c, c_at + i * c_row, c_row, K,
-                base, base_at + i * base_row, base_row,
-            )  # fmt: skip
-            i += MANY
-        while i + SOME <= M:
-            _some_one(
-                a, a_at + i * a_row, a_row, a_column, b, b_at, width, 0, c, c_at + i * c_row, c_row, K,
-                base, base_at + i * base_row, base_row,
-            )  # fmt: skip
-            i += SOME
-        while i < M:
-            _one_one(
-                a, a_at + i * a_row, a_row, a_column, b, b_at, width, 0, c, c_at + i * c_row, c_row, K,
-                base, base_at + i * base_row, base_row,
-            )  # fmt: skip
-            i += 1
+        _one_vector(a, a_at, a_row, a_column, b, b_at, b_step, b_panel, c, c_at, c_row, base, base_at, base_row, M, K)
 
 
 @compiled
@@ -272,25 +282,34 @@ def pack_block(b, at, outer_stride, inner_stride, inner, start, R, N, packed):
     """Pack rows ``start .. start + R`` of ``B`` as a ``(R, N)`` matrix.
 
     Row ``(o, i)``, the ``o * inner + i``-th, is at ``at + o * outer_stride + i * inner_stride``. Each row is read at
-    one go, for the processor fetches the next cache lines of a run by itself; the panels that it goes to are as many
-    runs of writes.
+    one go, for the panels that it goes to are as many runs of writes; the rows to come are fetched meanwhile.
     """
     o, i = start // inner, start % inner
+    next_ = start + -(-AHEAD // N)
+    o_next, i_next = next_ // inner, next_ % inner
     for r in range(R):
-        pack_row(b, at + o * outer_stride + i * inner_stride, N, N, packed, np.int64(0), r, R)
-        i += 1
+        source, fetched = at + o * outer_stride + i * inner_stride, at + o_next * outer_stride + i_next * inner_stride
+        pack_row(b, source, N, N, packed, np.int64(0), r, R, fetched)
+        i, i_next = i + 1, i_next + 1
         if i == inner:
             o, i = o + 1, 0
+        if i_next == inner:
+            o_next, i_next = o_next + 1, 0
 
 
 @compiled
-def pack_row(b, at, valid, N, packed, to, k, K):
-    """Put ``valid`` elements, then zeros up to ``N``, into row ``k`` of a packed ``(K, N)`` matrix at ``to``."""
+def pack_row(b, at, valid, N, packed, to, k, K, fetched):
+    """Put ``valid`` elements, then zeros up to ``N``, into row ``k`` of a packed ``(K, N)`` matrix at ``to``.
+
+    The row of ``b`` at ``fetched`` is needed soon.
+    """
     lanes = lanes_of(packed)
     wide = 2 * lanes
     whole = valid // wide * wide
     target = to + k * wide
     for column in range(0, whole, wide):
+        fetch(b, fetched + column)
+        fetch(b, fetched + column + lanes)
         store(packed, target, load(b, at + column))
         store(packed, target + lanes, load(b, at + column + lanes))
         target += K * wide
@@ -336,11 +355,15 @@ def multiply_blocks(a, M, first, last, b, N, R, c, c_at, c_row):
         a_step = min(wide, M - panel)
         a_at = panel * R + low - panel
         to = c_at + (low - first) * c_row
-        for column in range(0, N, wide):
-            two = N - column > lanes
-            b_step = wide if two else lanes
-            c_block, rows = to + column, high - low
-            _rows(a, a_at, 1, a_step, b, column * R, b_step, two, c, c_block, c_row, c, c_block, c_row, rows, R)
+        column = np.int64(0)
+        while column < N:
+            vectors = vectors_of_tile(N - column, lanes)
+            b_step, c_block = lanes * min(vectors, 2), to + column
+            _rows(
+                vectors, a, a_at, 1, a_step, b, column * R, b_step, R * b_step, c, c_block, c_row,
+                c, c_block, c_row, high - low, R,
+            )  # fmt: skip
+            column += vectors * lanes
 
 
 @compiled
@@ -354,7 +377,13 @@ def multiply_columns(a, a_at, a_row, first, last, b, b_at, b_row, rows, N, c, c_
     lanes = lanes_of(c)
     for start in range(0, rows, BLOCK):
         R = min(BLOCK, rows - start)
-        for column in range(0, N, 2 * lanes):
+        column = np.int64(0)
+        while column < N:
+            vectors = vectors_of_tile(N - column, lanes)
             a_block, b_block = a_at + start * a_row + first, b_at + start * b_row + column
-            two, c_block = N - column > lanes, c_at + first * c_row + column
-            _rows(a, a_block, 1, a_row, b, b_block, b_row, two, c, c_block, c_row, c, c_block, c_row, last - first, R)
+            c_block = c_at + first * c_row + column
+            _rows(
+                vectors, a, a_block, 1, a_row, b, b_block, b_row, 2 * lanes, c, c_block, c_row,
+                c, c_block, c_row, last - first, R,
+            )  # fmt: skip
+            column += vectors * lanes

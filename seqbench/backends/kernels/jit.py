@@ -16,14 +16,22 @@ from seqbench.backends.kernels.linking import LinkedCompiler
 
 _njit: Any = numba.njit  # its type stubs leave out two of its options
 
-compiled: Any = _njit(
-    error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True, pipeline_class=LinkedCompiler
-)
-"""Compiled as a part of what calls it, which compiled functions alone may do: a call from Python is a TypeError.
+_linked: Any = _njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True, pipeline_class=LinkedCompiler)
 
-A door for Python would take as long to compile as many a function. ``merged`` and ``cached`` functions have one. What
-an exception of it says must be constant: numba makes the rest with what only a function with a door has.
-"""
+
+def compiled(function: Any) -> Any:
+    """Compiled as a part of what calls it, which compiled functions alone may do: a call from Python is a TypeError.
+
+    A door for Python would take as long to compile as many a function. ``merged`` and ``cached`` functions have one.
+    What an exception of it says must be constant: numba makes the rest with what only a function with a door has.
+
+    Raises:
+        TypeError: the function closes over something, so that others of its name may differ: see ``compiled_as``.
+    """
+    if function.__closure__:
+        raise TypeError(f"{function.__qualname__} is made anew for what it closes over: use compiled_as")
+    return _linked(function)
+
 
 merged: Any = _njit(error_model="numpy", inline="always")
 """Its code becomes part of its caller's before anything is compiled: no call, in exchange for more of numba's time.
@@ -52,7 +60,7 @@ def cached(key: str) -> Callable[[Any], Any]:
 
 def compiled_as(key: str) -> Callable[[Any], Any]:
     """``compiled``, for a function that is made anew for each key."""
-    return lambda function: compiled(named(function, key))
+    return lambda function: _linked(named(function, key))
 
 
 def named(function: Any, key: str) -> Any:

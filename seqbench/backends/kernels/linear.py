@@ -24,10 +24,12 @@ import numpy as np
 from llvmlite import ir
 from numba.core import types
 
-from seqbench.backends.kernels.gemm import MANY, ONE, SOME, Tile, lanes_of
-from seqbench.backends.kernels.jit import compiled, intrinsic, merged
+from seqbench.backends.kernels.gemm import Tile, lanes_of
+from seqbench.backends.kernels.jit import compiled, compiled_as, intrinsic, merged
+from seqbench.backends.kernels.target import HOST
 from seqbench.backends.kernels.vector import load, number, put, spread, store, transpose
 
+MANY, SOME, ONE = HOST.tall.rows
 STORE, ADD, BIAS, RELU, SUM, GATE, TIMES = range(7)
 """The ways to finish. Told apart at run time, once a tile: a compiled tile for each would take minutes to compile."""
 
@@ -116,7 +118,7 @@ def _panel(vectors: int) -> Any:
     """One panel of columns for all rows: tiles of many rows, then of some, then single rows."""
     many, some, one = (_tile(rows, vectors) for rows in (MANY, SOME, ONE))
 
-    @compiled
+    @compiled_as(str(vectors))
     def panel(
         a, a_at, a_row, a_column, M, K, b, b_at, b_step, c, c_at, c_row, way, bias, bias_at, other, other_at, other_row
     ):

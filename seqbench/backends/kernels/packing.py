@@ -35,7 +35,7 @@ def pack_columns(matrix, first_row, blocks, H, Hp, N, packed, at):
     for block in range(blocks):
         for j in range(Hp):
             row = first_row + block * H + j
-            pack_row(matrix, row * N, N if j < H else 0, N, packed, at, block * Hp + j, K)
+            pack_row(matrix, row * N, N if j < H else 0, N, packed, at, block * Hp + j, K, row * N)
 
 
 @compiled

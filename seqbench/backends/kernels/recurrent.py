@@ -31,7 +31,7 @@ from seqbench.backends.kernels.parts import (
     whole_pass,
 )
 from seqbench.backends.kernels.sizes import check_input
-from seqbench.backends.kernels.workspace import Workspace, aligned
+from seqbench.backends.kernels.workspace import LARGE, Workspace, aligned
 
 Array = Any
 
@@ -217,9 +217,11 @@ class Kernels:
         workspace = Workspace(x.dtype, [(self.room(T, B, p, training, parts),)])
         room = workspace.arrays[0]
         packed = y = room[:0]
+        count = outputs * T * B * p.U.shape[1]
         if parts > 1:
             packed = aligned((self.room_for_matrices(p),), x.dtype)
-            y = aligned((outputs * T * B * p.U.shape[1],), x.dtype)
+        if parts > 1 or count * x.itemsize >= LARGE:
+            y = aligned((count,), x.dtype)
         arguments = (x, time_first, p.W, p.U, p.b_x, p.b_h, start, outputs, training, room, True, packed, y)
         found = self.functions.forward(self.constants[x.dtype], *arguments, *whole_pass(parts))
         return found, Kept(x, time_first, workspace)
@@ -241,6 +243,7 @@ class Kernels:
         if parts > 1:
             of_work, of_sums = self._sizes_back(B, p)
             work, sums = aligned((of_work,), x.dtype), aligned((of_sums,), x.dtype)
+        if parts > 1 or x.nbytes >= LARGE:
             dx = aligned((x.size,), x.dtype)
         arguments = (x, kept.time_first, p.W, p.U, p.b_h, room, d_y, time_first, work, sums, dx)
         d_x, found = self.functions.backward(self.constants[x.dtype], *arguments, *whole_pass(parts))

@@ -108,6 +108,26 @@ def put(_typing: Any, array: Any, offset: Any, value: Any) -> Any:
     return types.void(array, types.intp, value), generate
 
 
+@intrinsic
+def fetch(_typing: Any, array: Any, offset: Any) -> Any:
+    """Have the cache line of element ``offset`` of an array's data fetched for a later ``load``; it may lie outside."""
+
+    def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        prefetch(builder, address(context, builder, array, *arguments, ir.IntType(8)), write=False)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp), generate
+
+
+def prefetch(builder: Any, pointer: Any, write: bool) -> None:
+    """LLVM: have the cache line fetched while the program goes on; an address that is nobody's does no harm."""
+    byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+    kind = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
+    function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+    all_levels, data = number(3), number(1)
+    builder.call(function, [builder.bitcast(pointer, byte), number(int(write)), all_levels, data])
+
+
 def _load(context: Any, builder: Any, array_type: Any, array: Any, offset: Any, vector: VectorType) -> Any:
     pointer = address(context, builder, array_type, array, offset, llvm_type(vector))
     return builder.load(pointer, align=vector.element.bitwidth // 8)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import threading
+from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,10 +20,20 @@ LINE = 64
 """Bytes of a cache line: where every array begins."""
 
 
+LARGE = 1 << 20
+"""Bytes from which on an array is lent by a pool: smaller ones are not worth what that costs."""
+STAYS = 1 << 26
+"""Bytes that wait for later arrays, at most: those that were lent last."""
+
+
 def aligned(shape: tuple[int, ...], dtype: Any, zero: bool = False) -> Array:
-    """An array of its own, from a cache line on, so that no vector lies across two; zeros, or whatever is in it."""
+    """An array that begins at a cache line, so that no vector lies across two; zeros, or whatever is in it.
+
+    It may leave the kernels: its memory is used again when nothing refers to it any more.
+    """
     dtype = np.dtype(dtype)
-    found = np.ndarray(shape, dtype, _from_a_line(math.prod(shape) * dtype.itemsize))
+    count = math.prod(shape) * dtype.itemsize
+    found = np.ndarray(shape, dtype, np.asarray(_Loan(count)) if count >= LARGE else _from_a_line(count))
     if zero:
         found[...] = 0
     return found
@@ -36,16 +47,23 @@ def _from_a_line(count: int) -> Array:
 
 
 class Pool:
-    """Blocks of memory for any thread; never more than were once in use at the same time."""
+    """Blocks of memory for any thread; never more than were once in use at the same time.
 
-    def __init__(self) -> None:
+    Args:
+        limit: bytes that are kept for later, at most.
+    """
+
+    def __init__(self, limit: float = math.inf) -> None:
+        self._limit = limit
         self._spare: list[Array] = []
         self._lock = threading.Lock()
+        self._returned: deque[Array] = deque()
         self._in_use = self._most = 0
 
     def take(self, count: int) -> Array:
         """``count`` bytes or up to twice as many, whatever is in them; if there is a choice, those used last."""
         with self._lock:
+            self._sort_in()
             block = self._found(count)
             self._in_use += block.size
             self._most = max(self._most, self._in_use)
@@ -58,16 +76,34 @@ class Pool:
         return _from_a_line(count)
 
     def give(self, block: Array) -> None:
-        """Back; the oldest go for good where there are too many."""
-        with self._lock:
+        """Back. Python may call this anywhere, even in the middle of ``take``, so it waits for nobody."""
+        self._returned.append(block)
+
+    def _sort_in(self) -> None:
+        """What came back; the oldest go for good where there are too many."""
+        while self._returned:
+            block = self._returned.popleft()
             self._in_use -= block.size
             self._spare.append(block)
-            spare = sum(block.size for block in self._spare)
-            while spare + self._in_use > self._most:
-                spare -= self._spare.pop(0).size
+        spare = sum(block.size for block in self._spare)
+        while spare > min(self._limit, self._most - self._in_use):
+            spare -= self._spare.pop(0).size
 
 
-POOL = Pool()
+POOL, LOANS = Pool(), Pool(STAYS)
+
+
+class _Loan:
+    """Memory that goes back to its pool with the last array that refers to it."""
+
+    def __init__(self, count: int) -> None:
+        self._block = LOANS.take(count)
+        self._give = LOANS.give
+        data = self._block.ctypes.data, False
+        self.__array_interface__ = {"version": 3, "shape": self._block.shape, "typestr": "|u1", "data": data}
+
+    def __del__(self) -> None:
+        self._give(self._block)
 
 
 class Workspace:
