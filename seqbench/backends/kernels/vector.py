@@ -113,7 +113,7 @@ def fetch(_typing: Any, array: Any, offset: Any) -> Any:
     """Have the cache line of element ``offset`` of an array's data fetched for a later ``load``; it may lie outside."""
 
     def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        prefetch(builder, address(context, builder, array, *arguments, ir.IntType(8)), write=False)
+        prefetch(builder, address(context, builder, array, arguments[0], arguments[1], ir.IntType(8)), write=False)
         return context.get_dummy_value()
 
     return types.void(array, types.intp), generate
