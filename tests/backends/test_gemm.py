@@ -113,10 +113,11 @@ def test_adds_the_transposed_product_of_what_lies_in_rows(dtype: type, parts: in
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("N", [21, 70])  # 70: the widest tiles, too
 @pytest.mark.parametrize(("first", "last"), [(0, 5), (1, 4), (3, 5), (4, 5), (1, 2)])
-def test_a_block_multiplies_some_of_its_columns(dtype: type, first: int, last: int) -> None:
+def test_a_block_multiplies_some_of_its_columns(dtype: type, first: int, last: int, N: int) -> None:
     """``first`` and ``last`` in vectors, within a panel of two and at its ends."""
-    rng, lanes, R, N = np.random.default_rng(0), HOST.lanes(np.dtype(dtype).itemsize), 7, 21
+    rng, lanes, R = np.random.default_rng(0), HOST.lanes(np.dtype(dtype).itemsize), 7
     M, Np = 5 * lanes, padded(N, dtype)
     A, B = rng.normal(size=(R, M)).astype(dtype), rng.normal(size=(R, N)).astype(dtype)
     a, b = np.full(R * M, np.nan, dtype), np.full(R * Np, np.nan, dtype)

@@ -5,8 +5,8 @@
 The same computation for all: a vector of width H in, the next h out, the state kept. One thread, CPU time of the
 process, interleaved; every sample makes thousands of steps over changing inputs. onnxruntime gets its own operator with
 T = 1, its best settings, and IOBinding: the state in two sets of buffers that take turns, the input written to a bound
-buffer, so that nothing is allocated. A second way binds the values that onnxruntime returned as the next step's inputs,
-as its documentation does. Ours writes to an array that it is given. Results are compared before anything is timed.
+buffer, so that nothing is allocated. A second way, plainer, binds at each step the values that onnxruntime returned.
+Ours writes to an array that it is given. Results are compared before anything is timed.
 
 Then whole networks: character models trained for a moment, exported and streamed over their test text, in float32 and
 in bfloat16, against the same network of torch going step by step.
