@@ -1,28 +1,38 @@
 """Recurrent layers whose time loop runs in the numba kernels, inside torch's autograd.
 
 A layer is a torch layer of the same model, with its parameters, their names and their initial values; only what
-computes is exchanged. Arrays go between torch and numba without copies.
+computes is exchanged. The kernels read and write torch's memory.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, Self
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from seqbench.api import CoreSpec
 from seqbench.backends.kernels.cells import Cell
-from seqbench.backends.kernels.recurrent import Kept, Kernels, Parameters, Stepper
-from seqbench.backends.numba_arrays import refuse_others, refuse_second_derivative
+from seqbench.backends.kernels.recurrent import Addresses, Kernels, Shape, Stepper
+from seqbench.backends.kernels.sizes import check_input
+from seqbench.backends.kernels.workspace import Room
+from seqbench.backends.numba_arrays import (
+    NUMPY_TYPES,
+    empty_rows,
+    in_memory_order,
+    refuse_others,
+    refuse_second_derivative,
+)
 from seqbench.backends.numba_threads import numba_threads
 from seqbench.backends.recurrence import Recurrence
 from seqbench.backends.torch_derived import Derived
 from seqbench.backends.torch_recurrent import RecurrentCore, RecurrentLayer, uniform_
 from seqbench.backends.torch_sequence import last_valid
+
+Matrices = tuple[Tensor, Tensor, Tensor, Tensor | None]
 
 
 class KernelLayer(RecurrentLayer):
@@ -50,7 +60,7 @@ class KernelLayer(RecurrentLayer):
         return ()
 
     @abstractmethod
-    def matrices(self) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    def matrices(self) -> Matrices:
         """``W (gates * H, D)``, ``U``, the bias of the input's product and that of the recurrent one, if there is."""
 
     @cached_property
@@ -73,28 +83,26 @@ class KernelLayer(RecurrentLayer):
 
     def step(self, x_t: Tensor, state: Any) -> tuple[Tensor, Any]:
         """One step without gradient: ``x_t (B, D)`` to ``y_t (B, H)``."""
-        matrices, leaves, threads = self.matrices(), _leaves(state), torch.get_num_threads()
-        refuse_others(x_t, matrices[0], *leaves)
-        # Views are made by numpy, which takes a third of torch's time for one.
-        x, start = _array(x_t)[None], _start(leaves)  # (1, B, D), (n, B, H)
+        matrices, leaves, threads, kernels = self.matrices(), _leaves(state), torch.get_num_threads(), self.kernels
+        refuse_others(x_t, *matrices, *leaves)
+        B, D = x_t.shape
+        check_sizes(kernels.cell, B, D, matrices, leaves)
+        x_t, start = x_t.contiguous(), [leaf.contiguous() for leaf in leaves]
+        after = tuple(torch.empty_like(leaf) for leaf in start)
         with numba_threads(threads):
-            y = self._stepper(matrices)(x, start, threads)[:, 0]  # (n, B, H)
-        if isinstance(state, tuple):
-            after = tuple(torch.from_numpy(new) for new in y)
-            return after[0], after
-        y_t = torch.from_numpy(y[0])
-        return y_t, y_t
+            self._stepper(matrices)(B, x_t.data_ptr(), _of_states(kernels, start), _of_states(kernels, after), threads)
+        return after[0], after if isinstance(state, tuple) else after[0]
 
     @cached_property
     def _derived(self) -> Derived:
         return Derived()
 
-    def _stepper(self, matrices: tuple[Tensor, Tensor, Tensor, Tensor | None]) -> Stepper:
+    def _stepper(self, matrices: Matrices) -> Stepper:
         """For the parameters as they are; made anew when one has changed; at every step in training."""
         if self.training:
             self._derived.forget()
         there = [matrix for matrix in matrices if matrix is not None]
-        made: Stepper = self._derived.get(there, lambda: Stepper(self.kernels, _parameters(matrices)))
+        made: Stepper = self._derived.get(there, lambda: _new_stepper(self.kernels, matrices))
         return made
 
     def train(self, mode: bool = True) -> Self:
@@ -129,7 +137,7 @@ class CellLayer(KernelLayer):
         """As given."""
         return self._constants
 
-    def matrices(self) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    def matrices(self) -> Matrices:
         """The bias belongs to the input's product."""
         return self.W, self.U, self.b, None
 
@@ -158,28 +166,53 @@ def _leaves(state: Any) -> tuple[Tensor, ...]:
     return state if isinstance(state, tuple) else (state,)
 
 
-def _array(x: Tensor) -> Any:
-    """Contiguous, without a copy if it can be."""
-    return (x.detach() if x.requires_grad else x).contiguous().numpy()
+def check_sizes(cell: Cell, B: int, D: int, matrices: Matrices, start: Sequence[Tensor]) -> None:
+    """Whether input, parameters and states fit one another: the kernels would read, and write, what lies behind them.
+
+    Args:
+        cell: of the layer.
+        B: sequences of the input.
+        D: its numbers a step.
+        matrices: as ``KernelLayer.matrices``.
+        start: ``(B, H)`` for each state; empty: zeros.
+
+    Raises:
+        ValueError: they do not.
+    """
+    W, U, b_x, b_h = matrices
+    check_input(D, W.shape[1])
+    H, gates, blocks = U.shape[1], cell.gates, len(cell.recurrent)
+    fit = W.shape == (gates * H, D) and U.shape == (blocks * H, H) and b_x.shape == (gates * H,)
+    if not fit or (b_h is not None and b_h.shape != (blocks * H,)):
+        found = ", ".join(str(tuple(p.shape)) for p in matrices if p is not None)
+        raise ValueError(f"parameters of {found}; expected {gates} and {blocks} blocks of {H} rows")
+    if not start:
+        return
+    shape = start[0].shape
+    if any(leaf.shape != shape for leaf in start):
+        shapes = ", ".join(str(tuple(leaf.shape)) for leaf in start)
+        raise ValueError(f"the states of a layer have different shapes: {shapes}")
+    if (len(start), *shape) != (cell.states, B, H):
+        expected = cell.states, B, H
+        raise ValueError(f"the state has shape {(len(start), *shape)}; expected {expected}: states, sequences, width")
 
 
-def _start(leaves: tuple[Tensor, ...]) -> Any:
-    """``(n, B, H)`` of the states, contiguous, as an array."""
-    if len(leaves) == 1:
-        return _array(leaves[0])[None]
-    try:
-        return np.concatenate([_array(leaf)[None] for leaf in leaves])
-    except ValueError:
-        shapes = ", ".join(str(tuple(leaf.shape)) for leaf in leaves)
-        raise ValueError(f"the states of a layer have different shapes: {shapes}") from None
+def _new_stepper(kernels: Kernels, matrices: Matrices) -> Stepper:
+    matrices = _contiguous(matrices)
+    # A parameter may be given other memory, without a trace; detached, a tensor keeps the memory that it has.
+    owners = [None if matrix is None else matrix.detach() for matrix in matrices]
+    W, U, _, _ = matrices
+    shape = Shape(1, 0, W.shape[1], U.shape[1], True)
+    return Stepper(kernels, NUMPY_TYPES[W.dtype], shape, _addresses(kernels, (None, *owners)), owners)
+
+
+def _contiguous(matrices: Matrices) -> Matrices:
+    W, U, b_x, b_h = matrices
+    return W.contiguous(), U.contiguous(), b_x.contiguous(), None if b_h is None else b_h.contiguous()
 
 
 def run_sequence(
-    kernels: Kernels,
-    x: Tensor,
-    matrices: tuple[Tensor, Tensor, Tensor, Tensor | None],
-    start: tuple[Tensor, ...],
-    every_state: bool = False,
+    kernels: Kernels, x: Tensor, matrices: Matrices, start: tuple[Tensor, ...], every_state: bool = False
 ) -> tuple[Tensor, ...]:
     """All steps of a layer, differentiable once in ``x``, the matrices and ``start``.
 
@@ -195,38 +228,44 @@ def run_sequence(
 
     Raises:
         Refused: a tensor is not on the CPU, or not of float32 or float64, or they differ in that.
+        ValueError: input, parameters and states do not fit one another.
     """
-    refuse_others(x, matrices[0], *start)
-    outputs = kernels.cell.states if every_state else 1
+    refuse_others(x, *matrices, *start)
+    check_sizes(kernels.cell, x.shape[0], x.shape[2], matrices, start)
+    x, time_first = in_memory_order(x)
+    given = x, *_contiguous(matrices), *[leaf.contiguous() for leaf in start]
     # Inside the function all of this is known no more: there ``needs_input_grad`` stays true under ``no_grad``.
-    learns = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, *matrices, *start))
-    found = _Sequence.apply(kernels, outputs, learns, x, *matrices, *start)  # type: ignore[no-untyped-call]
+    learns = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in given)
+    outputs = kernels.cell.states if every_state else 1
+    found = _Sequence.apply(kernels, outputs, time_first, learns, *given)  # type: ignore[no-untyped-call]
     return (found,) if outputs == 1 else found
 
 
 class _Sequence(torch.autograd.Function):
     """The kernels under autograd; tuples lose their gradients there, so every tensor is an argument of its own.
 
-    Its cost counts at small sizes: the kernels have just filled the caches with data of their own, so every line of
-    Python here runs from memory. Hence one pass over few objects.
+    Its cost counts at small sizes. Python and torch often run from cold caches here, as after some milliseconds in a
+    kernel other programs have had them, and then each function of torch that is called first costs ten microseconds.
+    So tensors are made as they are to leave, and none is made to be read.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, kernels: Kernels, outputs: int, learns: bool, x: Tensor, W: Tensor, U: Tensor, b_x: Tensor,
-        b_h: Tensor | None, *start: Tensor,
-    ) -> Tensor | tuple[Tensor, ...]:  # fmt: skip
-        """See ``run_sequence``."""
-        ctx.kernels, ctx.outputs, ctx.threads = kernels, outputs, torch.get_num_threads()
-        ctx.parameters = _parameters((W, U, b_x, b_h))
-        y, kept = _forward(ctx, learns, x, start)  # (outputs, T, B, H) or (outputs, B, T, H)
+        ctx: Any, kernels: Kernels, outputs: int, time_first: bool, learns: bool, *tensors: Tensor | None
+    ) -> Tensor | tuple[Tensor, ...]:
+        """See ``run_sequence``; the tensors lie in memory as the kernels read them."""
+        x, _, U, *_ = tensors
+        assert x is not None
+        assert U is not None
+        (B, T, D), H = x.shape, U.shape[1]
+        ctx.kernels, ctx.shape, ctx.threads = kernels, Shape(T, B, D, H, time_first), torch.get_num_threads()
+        y = [empty_rows(B, T, H, time_first, x.dtype) for _ in range(outputs)]
+        room = _run(ctx, tensors, y, learns)
         if learns:
-            ctx.save_for_backward(x, W, U, b_x, b_h, *start)
-            ctx.kept = kept
-        found = [torch.from_numpy(state) for state in y]
-        if kept.time_first:
-            found = [state.transpose(0, 1) for state in found]  # (B, T, H) each
-        return found[0] if outputs == 1 else tuple(found)
+            ctx.save_for_backward(*tensors)
+            ctx.set_materialize_grads(False)
+            ctx.room = room
+        return y[0] if outputs == 1 else tuple(y)
 
     @staticmethod
     def backward(ctx: Any, *d_outputs: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -236,59 +275,59 @@ class _Sequence(torch.autograd.Function):
             Refused: under ``create_graph=True``.
         """
         refuse_second_derivative()
-        x, _, _, _, b_h, *start = ctx.saved_tensors  # an error, if one of them has been written to since
+        tensors, kernels, shape = ctx.saved_tensors, ctx.kernels, ctx.shape  # an error, if one was written to since
+        if all(d is None for d in d_outputs):
+            return (None,) * (4 + len(tensors))
+        T, B, D, H, time_first = shape
+        # Hooks on saved tensors may give back the same numbers in another order of memory.
+        tensors = _in_order(tensors[0], time_first), *(None if t is None else t.contiguous() for t in tensors[1:])
+        x, *others = tensors
         # The backward pass uses up what the forward pass kept: a second one over the same graph makes it anew.
-        kept: Kept = ctx.kept or _forward(ctx, True, x, tuple(start))[1]
-        ctx.kept = None
-        d_y, time_first = _in_memory_order(_stacked(d_outputs))
+        room = ctx.room or _run(ctx, tensors, [empty_rows(B, T, H, time_first, x.dtype)], True)
+        ctx.room = None
+        d_y, d_time_first = _in_one_order(d_outputs)
+        found = [None if t is None else torch.empty_like(t) for t in others]
+        dx = empty_rows(B, T, D, time_first, x.dtype)
         with numba_threads(ctx.threads):
-            found = ctx.kernels.backward(kept, ctx.parameters, d_y, time_first, ctx.threads)
-        dx, p = torch.from_numpy(found.x), found.parameters
-        return (
-            None,
-            None,
-            None,
-            dx.transpose(0, 1) if kept.time_first else dx,
-            torch.from_numpy(p.W),
-            torch.from_numpy(p.U),
-            torch.from_numpy(p.b_x),
-            None if b_h is None else torch.from_numpy(p.b_h),
-            *(torch.from_numpy(d) for d in found.states[: len(start)]),
-        )
+            kernels.backward(
+                NUMPY_TYPES[x.dtype], shape, _addresses(kernels, tensors), room, _of_states(kernels, d_y), d_time_first,
+                _addresses(kernels, (dx, *found)), ctx.threads,
+            )  # fmt: skip
+        return None, None, None, None, dx, *found
 
 
-def _forward(ctx: Any, training: bool, x: Tensor, start: tuple[Tensor, ...]) -> tuple[Any, Kept]:
-    rows, time_first = _in_memory_order(x)
-    first = _start(start) if start else _NO_START[x.dtype]
-    arguments = (rows, time_first, ctx.parameters, first, ctx.outputs, training)
+def _run(ctx: Any, tensors: Sequence[Tensor | None], y: Sequence[Tensor], training: bool) -> Room:
+    x, kernels = tensors[0], ctx.kernels
+    assert x is not None
+    given, outputs = _addresses(kernels, tensors), _of_states(kernels, y)
     with numba_threads(ctx.threads):
-        return ctx.kernels.forward(*arguments, threads=ctx.threads)  # type: ignore[no-any-return]
+        return kernels.forward(NUMPY_TYPES[x.dtype], ctx.shape, given, outputs, training, ctx.threads)  # type: ignore[no-any-return]
 
 
-_DTYPES = {torch.float32: np.float32, torch.float64: np.float64}
-_NO_START = {dtype: np.empty((0, 0, 0), same) for dtype, same in _DTYPES.items()}
-_NO_BIAS = {dtype: np.empty(0, same) for dtype, same in _DTYPES.items()}
+def _addresses(kernels: Kernels, tensors: Sequence[Tensor | None]) -> Addresses:
+    """Of ``x``, the matrices and the states, or of their gradients."""
+    x, W, U, b_x, b_h, *start = [0 if t is None else t.data_ptr() for t in tensors]
+    return Addresses(x, W, U, b_x, b_h, tuple(start) or kernels.nowhere)
 
 
-def _parameters(matrices: tuple[Tensor, Tensor, Tensor, Tensor | None]) -> Parameters:
-    none = _NO_BIAS[matrices[0].dtype]
-    return Parameters(*(none if p is None else _array(p) for p in matrices))
+def _of_states(kernels: Kernels, of_states: Sequence[Tensor | None]) -> tuple[int, ...]:
+    """Of a tensor for each of the first states; 0 for the others."""
+    found = tuple([0 if t is None else t.data_ptr() for t in of_states])
+    return found + kernels.nowhere[len(found) :]
 
 
-def _in_memory_order(x: Tensor) -> tuple[Any, bool]:
-    """``(..., B, T, H)`` as a contiguous array, and whether it is ``(..., T, B, H)``, as it may lie in memory."""
-    x = x.detach()
-    if x.is_contiguous():
-        return x.numpy(), False
-    swapped = x.transpose(-3, -2)
-    return (swapped.numpy(), True) if swapped.is_contiguous() else (x.contiguous().numpy(), False)
+def _in_one_order(d_outputs: tuple[Tensor | None, ...]) -> tuple[list[Tensor | None], bool]:
+    """Of outputs ``(B, T, H)``, in one order of memory, and whether that is time first; of the first one at least."""
+    first, *others = d_outputs
+    if first is None:
+        first = torch.zeros_like(next(d for d in others if d is not None))
+    first, time_first = in_memory_order(first)
+    return [first, *(None if d is None else _in_order(d, time_first) for d in others)], time_first
 
 
-def _stacked(d_outputs: tuple[Tensor | None, ...]) -> Tensor:
-    """``(n, B, T, H)`` of the outputs up to the last that has a gradient."""
-    if len(d_outputs) == 1:
-        assert d_outputs[0] is not None
-        return d_outputs[0].unsqueeze(0)
-    n = max(k + 1 for k, d in enumerate(d_outputs) if d is not None)
-    known = next(d for d in d_outputs if d is not None)
-    return torch.stack([torch.zeros_like(known) if d is None else d for d in d_outputs[:n]])
+def _in_order(x: Tensor, time_first: bool) -> Tensor:
+    """The numbers of ``x (B, T, D)`` in one order of memory: the tensor itself, if it lies so."""
+    found, order = in_memory_order(x)
+    if order == time_first:
+        return found
+    return (x.transpose(0, 1) if time_first else x).contiguous()

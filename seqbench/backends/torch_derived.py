@@ -21,6 +21,10 @@ class Derived:
         self._parameters: list[Tensor] = []
         self._versions: list[int] = []
 
+    def __reduce__(self) -> Any:
+        """A copy makes its own: the value may hold addresses of the parameters."""
+        return Derived, ()
+
     def get(self, parameters: list[Tensor], make: Callable[[], Any]) -> Any:
         """What was kept, or ``make()`` if a parameter is another one, or changed, since."""
         versions = [p._version for p in parameters]  # noqa: SLF001 - counts in-place changes

@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from seqbench.backends.kernels.recurrent import Parameters
-from seqbench.backends.kernels.streaming import Stack
+from seqbench.backends.kernels.streaming import Parameters, Stack
 from seqbench.backends.recurrence import Recurrence
 from seqbench.errors import Refused
 from seqbench.options import build_options

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import itertools
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -24,8 +25,10 @@ from seqbench.api import CoreSpec, Refused
 from seqbench.backends.kernels.cells import Cell
 from seqbench.backends.kernels.engine import CHUNK
 from seqbench.backends.kernels.pointwise import tanh, zero
-from seqbench.backends.kernels.recurrent import Kernels, Parameters, fast
+from seqbench.backends.kernels.recurrent import Kernels, fast
 from seqbench.backends.kernels.sources import sources_of
+from seqbench.backends.kernels.workspace import LARGE
+from seqbench.backends.numba_recurrent import CellLayer, run_sequence
 from seqbench.registry import Registry, resolve
 from seqbench.states import leaves, map_leaves
 from seqbench_models import gru, janet, lstm, rnn
@@ -164,6 +167,95 @@ def test_inputs_of_any_stride_are_read() -> None:
     assert got.shape == (3, 7, 6)
 
 
+def test_outputs_and_gradients_have_the_order_of_what_they_belong_to() -> None:
+    """Of memory, so that the next layer reads them as they are; small ones and those from the pool alike."""
+    core = core_of(gru.card, {}, "numba", CoreSpec(5, 6), torch.float64)
+    for B, T in ((3, 7), (200, 200)):
+        x = torch.randn(T, B, 5, dtype=torch.float64).transpose(0, 1).requires_grad_()
+        y, _ = core(x)
+        dx = torch.autograd.grad(y.sum(), x)[0]
+        assert (y.numel() * y.element_size() >= LARGE) == (B == 200)
+        for t in (y, dx):
+            assert t.transpose(0, 1).is_contiguous()
+            assert not t.is_contiguous()
+        y, _ = core(x.detach().contiguous().requires_grad_())
+        assert y.is_contiguous()
+
+
+def test_gradients_of_any_output_in_any_order_of_memory_are_read() -> None:
+    """Of the LSTM's two states after each step: one alone, or both, and not lying as the outputs do."""
+    layer = core_of(lstm.card, {}, "numba", CoreSpec(5, 6), torch.float64).layers[0]
+    there = [torch.randn(shape, dtype=torch.float64).requires_grad_() for shape in ((3, 4, 5), (3, 6), (3, 6))]
+    given = [torch.randn(3, 4, 6, dtype=torch.float64) for _ in range(2)]
+
+    def gradients(*which: int, order: Callable[[Tensor], Tensor] = torch.clone) -> Tensor:
+        x, *start = there
+        outputs = run_sequence(layer.kernels, x, layer.matrices(), tuple(start), every_state=True)
+        d_outputs = [order(given[n]) if n else given[n] for n in which]
+        found = torch.autograd.grad([outputs[n] for n in which], [*there, *layer.parameters()], d_outputs)
+        return torch.cat([d.flatten() for d in found])
+
+    def time_first(d: Tensor) -> Tensor:
+        return d.transpose(0, 1).contiguous().transpose(0, 1)
+
+    def far_apart(d: Tensor) -> Tensor:
+        return d.transpose(0, 2).contiguous().transpose(0, 2)
+
+    both = gradients(0, 1)
+    torch.testing.assert_close(gradients(0) + gradients(1), both, rtol=0, atol=1e-12)
+    given[0] = time_first(given[0])
+    for order in (torch.clone, time_first, far_apart):
+        torch.testing.assert_close(gradients(0, 1, order=order), both, rtol=0, atol=1e-12)
+
+
+def test_what_was_saved_may_come_back_in_another_order_of_memory() -> None:
+    """As torch's ``save_on_cpu`` gives it: contiguous, whatever it was."""
+    core = core_of(gru.card, {}, "numba", CoreSpec(5, 6), torch.float64)
+    x = torch.randn(7, 3, 5, dtype=torch.float64).transpose(0, 1).requires_grad_()
+    want = torch.autograd.grad(core(x)[0].pow(2).sum(), [x, *core.parameters()])
+    for retain in (False, True):
+        with torch.autograd.graph.save_on_cpu():
+            loss = core(x)[0].pow(2).sum()
+        for _ in range(1 + retain):
+            found = torch.autograd.grad(loss, [x, *core.parameters()], retain_graph=retain)
+        for got, expected in zip(found, want, strict=True):
+            torch.testing.assert_close(got, expected, rtol=0, atol=1e-12)
+
+
+def test_parameters_of_other_sizes_or_strides() -> None:
+    """The kernels get addresses: what does not fit must never reach them, what lies otherwise must be copied."""
+    core = core_of(lstm.card, {}, "numba", CoreSpec(5, 6), torch.float64)
+    x, layer = torch.randn(2, 3, 5, dtype=torch.float64), core.layers[0]
+    W, U, b_x, b_h = (p.detach() for p in layer.matrices())
+    want = run_sequence(layer.kernels, x, (W, U, b_x, b_h), ())[0]
+    strided = (W.t().contiguous().t(), U.t().contiguous().t(), b_x.repeat_interleave(2)[::2], b_h)
+    assert not strided[0].is_contiguous()
+    assert torch.equal(run_sequence(layer.kernels, x, strided, ())[0], want)
+    wrong = [(W[:-1], U, b_x, b_h), (W, U[:, :-1], b_x, b_h), (W, U[:-1], b_x, b_h), (W, U, b_x[1:], b_h),
+             (W, U, b_x, b_h[1:])]  # fmt: skip
+    for matrices in wrong:
+        with pytest.raises(ValueError, match=r"parameters of .*; expected 4 and 4 blocks of"):
+            run_sequence(layer.kernels, x, matrices, ())
+    with pytest.raises(Refused, match="runs on the CPU, not on meta"):
+        run_sequence(layer.kernels, x, (W, U, b_x.to("meta"), b_h), ())
+
+
+def test_a_stepper_keeps_the_memory_that_it_reads() -> None:
+    """A write through ``.data`` leaves no trace, and the parameter's memory may be anybody's afterwards."""
+    core = core_of(lstm.card, {}, "numba", CoreSpec(5, 6), torch.float64).eval()
+    x, state = torch.randn(1, 5, dtype=torch.float64), core.initial_state(1, 1)
+    stepper = core.layers[0]._stepper(core.layers[0].matrices())  # nothing packed yet
+    want = core(x[:, None])[0][:, 0].detach()
+    for p in core.parameters():
+        p.data = p.data.clone()
+    spoilt = [torch.full((24, 6), 1e9, dtype=torch.float64) for _ in range(100)]
+    y, c = torch.empty(1, 6, dtype=torch.float64), torch.empty(1, 6, dtype=torch.float64)
+    h_0, c_0 = state[0]
+    stepper(1, x.data_ptr(), (h_0.data_ptr(), c_0.data_ptr()), (y.data_ptr(), c.data_ptr()))
+    torch.testing.assert_close(y, want)
+    assert len(spoilt) == 100
+
+
 def test_a_core_can_be_copied_and_loaded() -> None:
     """The harness times a copy and keeps the best weights."""
     from copy import deepcopy
@@ -269,10 +361,8 @@ def test_a_cell_that_gives_too_few_values_is_told_so() -> None:
     from seqbench_models.rnn.cell import CELLS
 
     wrong = replace(CELLS["tanh"], name="wrong", states=2)
-    one = torch.zeros(1, 1, 4).numpy()
-    p = Parameters(one[0].repeat(4, 0), one[0].repeat(4, 0), one[0, 0], one[0, 0])
     with pytest.raises(Exception, match="cell wrong: 1 values where there are 2"):
-        Kernels(wrong).forward(one, True, p, one[:0], outputs=1, training=True)
+        CellLayer(4, 4, wrong)(torch.zeros(1, 1, 4))
 
 
 @pytest.mark.parametrize("beta", [-1000.0, -100.0, 100.0, 1000.0])
@@ -312,14 +402,10 @@ def test_a_slot_that_the_state_alone_fills_begins_with_its_bias() -> None:
     theirs = torch.autograd.grad(weighted_sum([want]), given)
     d_y = torch.autograd.grad(weighted_sum([y := want.detach().requires_grad_()]), y)[0]
 
-    p = Parameters(*(leaf.detach().numpy() for leaf in given[:4]))
-    kernels, start = Kernels(cell), given[5].detach().numpy()
-    got, kept = kernels.forward(x.detach().numpy(), True, p, start, outputs=1, training=True)
-    torch.testing.assert_close(torch.from_numpy(got[0]), want, rtol=0, atol=1e-10)
-    ours = kernels.backward(kept, p, d_y.numpy()[None], True)
-    found = (*(getattr(ours.parameters, name) for name in ("W", "U", "b_x", "b_h")), ours.x, ours.states)
-    for one, other in zip(found, theirs, strict=True):
-        torch.testing.assert_close(torch.from_numpy(one), other, rtol=0, atol=1e-9)
+    got = run_sequence(Kernels(cell), x.transpose(0, 1), (W, U, b_x, b_h), (given[5][0],))[0].transpose(0, 1)
+    torch.testing.assert_close(got, want, rtol=0, atol=1e-10)
+    for one, other in zip(torch.autograd.grad(got, given, d_y), theirs, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-9)
 
 
 def test_compiled_functions_are_kept_on_disk() -> None:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from doors import callable_from_python
 
-from seqbench.backends.kernels.ownership import borrowed, keep
+from seqbench.backends.kernels.ownership import array_at, borrowed, keep
 
 
 class Pair(NamedTuple):
@@ -49,3 +49,18 @@ def _kept(n):
 
 def test_an_owner_that_is_kept_outlives_what_is_borrowed() -> None:
     assert [_kept(n) for n in (20, 1000, 100_000)] == [20 * 20, 20 * 1000, 20 * 100_000]
+
+
+@callable_from_python
+def _halved(address, count, like):
+    found = array_at(address, count, like)
+    found[1:] /= 2
+    return found.sum() + 100 * found.size
+
+
+def test_an_array_at_an_address_is_the_memory_there() -> None:
+    for dtype in (np.float32, np.float64):
+        x = np.arange(6, dtype=dtype)
+        assert _halved(x.ctypes.data + x.itemsize, 4, x[:0]) == 1 + (2 + 3 + 4) / 2 + 400
+        assert x.tolist() == [0, 1, 1, 1.5, 2, 5]
+        assert _halved(0, 0, x) == 0

@@ -36,9 +36,8 @@ STREAM = """
 import numpy as np
 import torch
 from seqbench.api import CoreSpec
-from seqbench.backends.kernels.recurrent import Parameters
 from seqbench.backends.kernels.row import rounded, widened
-from seqbench.backends.kernels.streaming import Stack, Streamer
+from seqbench.backends.kernels.streaming import Parameters, Stack, Streamer
 from seqbench.backends.kernels.target import HOST
 from seqbench_models.rnn import card, cell, torch_core
 

@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 from recurrent_cells import with_each_cell
 
 from seqbench.api import CoreSpec
-from seqbench.backends.kernels.recurrent import Parameters
 from seqbench.backends.kernels.row import rounded, widened
-from seqbench.backends.kernels.streaming import Stack, Streamer
+from seqbench.backends.kernels.streaming import Parameters, Stack, Streamer
 from seqbench.backends.recurrence import Recurrence
 from seqbench.registry import resolve
 from seqbench_models import gru

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
+from copy import deepcopy
 
 import numpy as np
 import pytest
 import torch
 
 from seqbench.api import CoreSpec
-from seqbench.backends.kernels.workspace import LARGE, LINE, LOANS, STAYS, Pool, Workspace, aligned
+from seqbench.backends.kernels.workspace import LARGE, LINE, LOANS, STAYS, Pool, Room, Workspace, aligned
 from seqbench_models.rnn import card, numba_core
 
 F32 = np.dtype(np.float32)
@@ -37,11 +38,18 @@ def test_memory_in_use_is_given_to_nobody_else() -> None:
     assert Workspace(np.dtype(np.float64), [(500,)]).arrays[0].ctypes.data == place
 
 
+def test_a_room_is_not_copied() -> None:
+    """The copy would have the address of memory that is not its own."""
+    with pytest.raises(TypeError, match="a room is not copied"):
+        deepcopy(Room(100))
+
+
 def kept_by(pool: Pool, sizes: tuple[int, ...]) -> int:
     """Bytes that came from what the pool had, when arrays of these sizes are taken at once."""
-    before = {block.ctypes.data for block in pool._returned} | {block.ctypes.data for block in pool._spare}
+    before = {block.address for block in pool._returned} | {block.address for block in pool._spare}
     blocks = [pool.take(size) for size in sizes]
-    found = sum(block.size for block in blocks if block.ctypes.data in before)
+    assert all(block.address == block.array.ctypes.data for block in blocks)
+    found = sum(block.size for block in blocks if block.address in before)
     for block in blocks:
         pool.give(block)
     return found

@@ -26,7 +26,8 @@ from interleaved import Run, Steps, in_fresh_process, interleaved, shown, table,
 from torch import Tensor
 
 from seqbench.api import CoreSpec
-from seqbench.backends.kernels.recurrent import Kernels, Parameters
+from seqbench.backends.kernels.recurrent import Addresses, Kernels, Shape
+from seqbench.backends.numba_arrays import empty_rows
 from seqbench.backends.numba_recurrent import run_sequence
 from seqbench.backends.torch_time_loop import time_loop
 from seqbench.registry import resolve
@@ -50,6 +51,15 @@ BASES = {"janet": {"janet": ["eager", "script"], "janet, torch backend": ["by ha
 """What a model's kernels are compared with, where torch has none: the fastest of each list, a row each."""
 
 
+FLOAT = np.dtype(np.float32)
+
+
+def addresses(kernels: Kernels, *tensors: Tensor | None) -> Addresses:
+    """Of ``x`` and the matrices, or of their gradients; no state."""
+    x, W, U, b_x, b_h = (0 if t is None else t.data_ptr() for t in tensors)
+    return Addresses(x, W, U, b_x, b_h, kernels.nowhere)
+
+
 class Case:
     """One model at one shape: forward, and forward with backward, in numba, through autograd, and in torch."""
 
@@ -62,12 +72,11 @@ class Case:
         self.x = torch.randn(T, B, H).transpose(0, 1).requires_grad_()  # (B, T, H), in memory time first
         self.dy = torch.randn(T, B, H).transpose(0, 1)
         self.matrices = self.layer.matrices()
-        arrays = [torch.empty(0).numpy() if m is None else m.detach().numpy() for m in self.matrices]
-        self.parameters = Parameters(*arrays)
         self.x_t = self.x.detach().transpose(0, 1).requires_grad_()  # (T, B, H): torch's best layout
         self.dy_t = self.dy.transpose(0, 1)
-        self.arrays = self.x_t.detach().numpy(), True, self.parameters, np.empty((0, 0, 0), np.float32)
-        self.d_array = self.dy_t.numpy()[None]
+        self.shape = Shape(T, B, H, H, time_first=True)
+        self.given = addresses(self.kernels, self.x, *self.matrices)
+        self.d_y = (self.dy.data_ptr(), *self.kernels.nowhere[1:])
         self.inputs = [self.x, *self.layer.parameters()]
         self.nothing = [torch.zeros_like(p) for p in self.inputs]
         gates = self.kernels.cell.gates
@@ -80,12 +89,22 @@ class Case:
         y: Tensor = module(x)[0]
         return y
 
+    def run_forward(self, training: bool) -> tuple[Any, Any]:
+        """With memory for what comes out, as every call needs it."""
+        y = empty_rows(self.shape.B, self.shape.T, self.shape.H, True, torch.float32)
+        outputs = (y.data_ptr(), *self.kernels.nowhere[1:])
+        return y, self.kernels.forward(FLOAT, self.shape, self.given, outputs, training, self.threads)
+
     def numba_forward(self) -> Any:
-        return self.kernels.forward(*self.arrays, outputs=1, training=False, threads=self.threads)
+        return self.run_forward(training=False)
 
     def numba_both(self) -> Any:
-        _, kept = self.kernels.forward(*self.arrays, outputs=1, training=True, threads=self.threads)
-        return self.kernels.backward(kept, self.parameters, self.d_array, True, self.threads)
+        y, kept = self.run_forward(training=True)
+        dx = empty_rows(self.shape.B, self.shape.T, self.shape.D, True, torch.float32)
+        gradients = [None if m is None else torch.empty_like(m) for m in self.matrices]
+        found = addresses(self.kernels, dx, *gradients)
+        self.kernels.backward(FLOAT, self.shape, self.given, kept, self.d_y, True, found, self.threads)
+        return y, dx, gradients
 
     def autograd_both(self) -> Any:
         y = run_sequence(self.kernels, self.x, self.matrices, ())[0]

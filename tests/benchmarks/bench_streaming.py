@@ -28,8 +28,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import seqbench
 from seqbench.api import CoreSpec
-from seqbench.backends.kernels.recurrent import Parameters
-from seqbench.backends.kernels.streaming import Stack, Streamer
+from seqbench.backends.kernels.streaming import Parameters, Stack, Streamer
 from seqbench.backends.recurrence import TORCH_NAMES
 from seqbench.export import export
 from seqbench.registry import resolve

@@ -199,6 +199,10 @@ def numbers_of(cell: Cell) -> Any:
     """``gates, slots, states, early runs, runs`` of a cell."""
 
 
+def blocks_of(cell: Cell) -> Any:
+    """How many blocks of rows ``U`` has."""
+
+
 def first_runs_of(cell: Cell) -> Any:
     """``cell.first_runs``."""
 
@@ -235,6 +239,12 @@ def _backward_between(cell, kept, before, d_between, constants):
 def _numbers_of(cell):
     c = cell.cell
     found = (c.gates, c.slots, c.states, c.early_runs, c.runs)
+    return lambda cell: found
+
+
+@overload(blocks_of)
+def _blocks_of(cell):
+    found = len(cell.cell.recurrent)
     return lambda cell: found
 
 

@@ -3,7 +3,7 @@
 Buffers, all flat (``Hp``: the width ``H`` rounded up to whole vectors; ``S`` slots)::
 
     x       (T, B, D) or (B, T, D)
-    y       (n, T, B, H) or (n, B, T, H): the first ``n`` states after each step, in the order of x
+    y       for each state (T, B, H) or (B, T, H), as x: the state after each step; the address of each, 0: not wanted
     states  (states, places, B, Hp)   places: T + 1 where all are kept, else 2, used in turns; the first comes in
     gates   (T or a block, B, S * Hp) in training all steps, kept for the backward pass; else scratch
     mid     (T + 1 or 1, B, Hp) what the late slots of a cell have read; the last step is scratch
@@ -29,6 +29,7 @@ from seqbench.backends.kernels.cells import (
     backward,
     backward_between,
     between,
+    blocks_of,
     first_runs_of,
     forward,
     load_slots,
@@ -48,8 +49,8 @@ from seqbench.backends.kernels.gemm import (
     pack_block,
 )
 from seqbench.backends.kernels.jit import compiled, merged
-from seqbench.backends.kernels.ownership import borrowed, keep
-from seqbench.backends.kernels.packing import pack_backward, pack_forward, without_padding
+from seqbench.backends.kernels.ownership import array_at, borrowed, keep
+from seqbench.backends.kernels.packing import crop, pack_backward, pack_forward, split_bias
 from seqbench.backends.kernels.vector import load, number, put, store
 
 BLOCK_ROWS = 64
@@ -85,10 +86,9 @@ class Sizes(NamedTuple):
 
 
 @merged
-def sizes_of(x, time_first, U, training):
-    """Of ``x (T, B, D)`` or ``(B, T, D)`` and ``U (blocks * H, H)``."""
-    D, H, lanes = x.shape[2], U.shape[1], lanes_of(x)
-    T, B = (x.shape[0], x.shape[1]) if time_first else (x.shape[1], x.shape[0])
+def sizes_of(T, B, D, H, time_first, training, like):
+    """Of ``x (T, B, D)`` or ``(B, T, D)`` and a layer as wide as ``H``, in numbers of ``like``'s type."""
+    lanes = lanes_of(like)
     x_t, x_b = (B * D, D) if time_first else (D, T * D)
     return Sizes(T, B, D, H, -(-D // lanes) * lanes, -(-H // lanes) * lanes, T + 1 if training else 2, x_t, x_b)
 
@@ -112,76 +112,107 @@ def room_of(cell, T, B, Hp, training, parts):
 
 
 @merged
-def buffers_in(cell, room, size, training, parts):
-    """``states``, ``gates`` and ``mid``, one after another in ``room``."""
-    _, slots, n_states, _, _ = numbers_of(cell)
+def buffers_in(cell, room, size, training, parts, like):
+    """``states``, ``gates`` and ``mid``, one after another from the address ``room`` on."""
+    _, slots, n_states, early, runs = numbers_of(cell)
     steps = size.T if training else min(size.T, block_steps(size.B // parts))
+    late = (size.T + 1 if training else 1) if early < len(runs) else 0
     first = n_states * size.places * size.B * size.Hp
     second = first + steps * size.B * slots * size.Hp
-    return room[:first], room[first:second], room[second:]
+    third = second + late * size.B * size.Hp
+    array = array_at(room, third, like)
+    return array[:first], array[first:second], array[second:third]
 
 
 @merged
-def given_or_new(array, count, like):
-    """The array; if it is empty, a new one of ``count`` elements of ``like``'s type."""
-    if not array.size:
+def given_or_new(address, count, like):
+    """``count`` elements of ``like``'s type at an address; if that is 0, a new array."""
+    array = array_at(address, count, like)
+    if not address:
         array = aligned(count, like.dtype)
     return array
 
 
 @merged
-def packed_or_new(cell, size, U, packed):
-    """The packed matrices and the bias of a forward pass; a new array if it is empty."""
+def packed_or_new(cell, size, packed, like):
+    """The packed matrices and the bias of a forward pass, at an address; if that is 0, a new array."""
     gates, slots, _, _, _ = numbers_of(cell)
-    return given_or_new(packed, _packed_size(gates, U.size // (size.H * size.H), slots, size.D, size.H, size.Hp), U)
+    return given_or_new(packed, _packed_size(gates, blocks_of(cell), slots, size.D, size.H, size.Hp), like)
 
 
 @merged
-def matrices_in(cell, size, U, packed):
+def matrices_in(cell, size, packed):
     """The packed matrices and the bias of a forward pass, one after another in ``packed``."""
     gates, _, _, _, _ = numbers_of(cell)
-    blocks = U.size // (size.H * size.H)
     first = size.D * gates * size.Hp
-    second = first + size.H * blocks * size.Hp
+    second = first + size.H * blocks_of(cell) * size.Hp
     return packed[:first], packed[first:second], packed[second:]
+
+
+@merged
+def parameters_at(cell, D, H, W, U, b_x, b_h, like):
+    """``W (gates * H, D)``, ``U (blocks * H, H)`` and both biases, flat, at their addresses.
+
+    Empty where there is no second bias.
+    """
+    gates, _, _, _, _ = numbers_of(cell)
+    blocks = blocks_of(cell)
+    return (
+        array_at(W, gates * H * D, like), array_at(U, blocks * H * H, like), array_at(b_x, gates * H, like),
+        array_at(b_h, blocks * H if b_h else 0, like),
+    )  # fmt: skip
 
 
 @compiled
 def pack_for_forward(cell, size, W, U, b_x, b_h, W_packed, U_packed, bias):
     """Pack the matrices and the bias."""
     gates, _, _, _, runs = numbers_of(cell)
-    pack_forward(runs, gates, W.reshape(-1), U.reshape(-1), b_x, b_h, size.D, size.H, size.Hp, W_packed, U_packed, bias)
+    pack_forward(runs, gates, W, U, b_x, b_h, size.D, size.H, size.Hp, W_packed, U_packed, bias)
 
 
 @merged
-def work_or_new(cell, size, U, work):
-    """The packed matrices and ``d_states`` of a backward pass; a new array if it is empty."""
+def work_or_new(cell, size, work, like):
+    """The packed matrices and ``d_states`` of a backward pass, at an address; if that is 0, a new array."""
     gates, _, n_states, _, _ = numbers_of(cell)
-    return given_or_new(work, _work_size(gates, U.size // (size.H * size.H), n_states, size.B, size.Dp, size.Hp), U)
+    return given_or_new(work, _work_size(gates, blocks_of(cell), n_states, size.B, size.Dp, size.Hp), like)
 
 
 @merged
-def sums_or_new(cell, size, U, sums):
-    """The gradients of the matrices and of every slot's bias; a new array if it is empty."""
-    gates, slots, _, _, _ = numbers_of(cell)
-    return given_or_new(sums, _sums_size(gates, U.size // (size.H * size.H), slots, size.Dp, size.Hp), U)
-
-
-@merged
-def split_back(cell, size, U, array):
-    """``W, U, d_states`` of ``work``, the matrices packed, or ``dW, dU, d_bias`` of ``sums``: one after another."""
+def work_in(cell, size, work):
+    """The packed matrices and ``d_states``, one after another in ``work``."""
     gates, _, _, _, _ = numbers_of(cell)
-    blocks = U.size // (size.H * size.H)
     first = gates * size.Hp * size.Dp
-    second = first + blocks * size.Hp * size.Hp
-    return array[:first], array[first:second], array[second:]
+    second = first + blocks_of(cell) * size.Hp * size.Hp
+    return work[:first], work[first:second], work[second:]
+
+
+@merged
+def sums_or_new(cell, size, sums, like):
+    """See ``sums_of``; at an address; if that is 0, a new array."""
+    gates, slots, _, _, _ = numbers_of(cell)
+    count = _sums_size(gates, blocks_of(cell), slots, size.D, size.H, size.Dp, size.Hp)
+    return given_or_new(sums, count, like)
+
+
+@merged
+def sums_in(cell, size, sums, dW, dU):
+    """Where the gradients of both matrices and of every slot's bias are summed up: in ``sums``, or in their places."""
+    _, slots, _, _, _ = numbers_of(cell)
+    first = len(sums) - slots * size.Hp
+    second = first - (blocks_of(cell) * size.Hp * size.Hp if size.Hp > size.H else 0)
+    W_sums, U_sums = sums[:second], sums[second:first]
+    if not second:
+        W_sums = dW
+    if first == second:
+        U_sums = dU
+    return W_sums, U_sums, sums[first:]
 
 
 @compiled
 def prepare_backward(cell, size, W, U, W_packed, U_packed, d_states, dW, dU, d_bias):
     """Pack the matrices; zeros where the gradients are summed up."""
     gates, _, _, _, runs = numbers_of(cell)
-    pack_backward(runs, gates, W.reshape(-1), U.reshape(-1), size.D, size.H, size.Hp, W_packed, U_packed)
+    pack_backward(runs, gates, W, U, size.D, size.H, size.Hp, W_packed, U_packed)
     d_states[:], dW[:], dU[:], d_bias[:] = 0, 0, 0, 0
 
 
@@ -195,9 +226,10 @@ def work_of(gates, blocks, states, B, Dp, Hp):
     return (gates * Dp + blocks * Hp + states * B) * Hp
 
 
-def sums_of(gates, blocks, slots, Dp, Hp):
-    """Elements of the gradients of the matrices and of every slot's bias."""
-    return (gates * Dp + blocks * Hp + slots) * Hp
+def sums_of(gates, blocks, slots, D, H, Dp, Hp):
+    """Elements of the gradients of every slot's bias, and of those matrices that are padded."""
+    W, U = gates * Dp if Dp > D or Hp > H else 0, blocks * Hp if Hp > H else 0
+    return (W + U + slots) * Hp
 
 
 _packed_size, _work_size, _sums_size = compiled(packed_of), compiled(work_of), compiled(sums_of)
@@ -208,15 +240,20 @@ _packed_size, _work_size, _sums_size = compiled(packed_of), compiled(work_of), c
 
 @compiled
 def forward_rows(cell, constants, size, x, W, U, bias, start, states, gates, mid, y, first, last, training):
-    """All steps of the sequences ``first .. last``, from ``start (states, B, H)`` or, if that is empty, from zeros."""
+    """All steps of the sequences ``first .. last``.
+
+    From ``start``, the addresses of ``(B, H)`` for each state, or, if they are 0, from zeros.
+    """
     T, B, D, H, Hp = size.T, size.B, size.D, size.H, size.Hp
     n_gates, slots, n_states, _, _ = numbers_of(cell)
     for k in range(n_states):
+        given = array_at(start[k], B * H if start[k] else 0, states)
         for b in range(first, last):
             to = (k * size.places * B + b) * Hp
             states[to : to + Hp] = 0
-            for j in range(H if start.size else 0):
-                states[to + j] = start[(k * B + b) * H + j]
+            for j in range(H if given.size else 0):
+                states[to + j] = given[b * H + j]
+    out = array_at(y[0], T * B * H, states)
     row = slots * Hp
     rows = last - first
     steps = block_steps(rows)
@@ -234,10 +271,11 @@ def forward_rows(cell, constants, size, x, W, U, bias, start, states, gates, mid
         for t in range(t0, t1):
             g = g0 + (t - t0) * B * row
             y_at = t * y_t + first * y_b
-            _one_step(cell, constants, size, U, bias, states, gates, mid, y, y_at, y_b, t, g, first, rows, training)
-            for k in range(copied, y.size // (T * B * H)):
-                s = ((k * size.places + (t + 1) % size.places) * B + first) * Hp
-                _copy_rows(states, s, Hp, y, k * T * B * H + y_at, y_b, rows, H)
+            _one_step(cell, constants, size, U, bias, states, gates, mid, out, y_at, y_b, t, g, first, rows, training)
+            for k in range(copied, n_states):
+                if y[k]:
+                    s = ((k * size.places + (t + 1) % size.places) * B + first) * Hp
+                    _copy_rows(states, s, Hp, array_at(y[k], T * B * H, states), y_at, y_b, rows, H)
 
 
 @merged
@@ -334,7 +372,8 @@ def backward_rows(cell, constants, size, W, U, states, gates, mid, d_y, d_t, d_b
         states: as the forward pass left them, all steps.
         gates: what it kept; afterwards the gates' gradients.
         mid: what late slots have read.
-        d_y: ``(n, T, B, H)`` or ``(n, B, T, H)``, the gradient of the first ``n`` states after each step.
+        d_y: for each state the address of ``(T, B, H)`` or ``(B, T, H)``, its gradient after each step; 0: there is
+            none, which the first one must not be.
         d_t: stride of its steps.
         d_b: stride of its sequences.
         d_states: ``(states, B, Hp)``: zeros; afterwards of the first states.
@@ -342,7 +381,7 @@ def backward_rows(cell, constants, size, W, U, states, gates, mid, d_y, d_t, d_b
         first: sequence.
         last: the one after the last sequence.
     """
-    n_gates, slots, _, _, _ = numbers_of(cell)
+    n_gates, slots, n_states, _, _ = numbers_of(cell)
     T, B, D, H, Dp, Hp = size.T, size.B, size.D, size.H, size.Dp, size.Hp
     row = slots * Hp
     rows = last - first
@@ -351,14 +390,17 @@ def backward_rows(cell, constants, size, W, U, states, gates, mid, d_y, d_t, d_b
     scratch = aligned(Dp, dx.dtype), aligned(0 if Dp == D else min(T, steps) * rows * Dp, dx.dtype)
     zeros, padded = borrowed(scratch)  # padded: a product writes whole vectors
     zeros[:] = 0
+    d_output = array_at(d_y[0], T * B * H, dx)
     t1 = T
     while t1 > 0:
         t0 = max(0, t1 - steps)
         for t in range(t1 - 1, t0 - 1, -1):
             d_at = t * d_t + first * d_b
-            for k in range(copied, d_y.size // (T * B * H)):
-                _add_rows(d_y, k * T * B * H + d_at, d_b, d_states, (k * B + first) * Hp, Hp, rows, H)
-            _one_step_back(cell, constants, size, U, states, gates, mid, d_y, d_at, d_b, d_states, t, first, rows)
+            for k in range(copied, n_states):
+                if d_y[k]:
+                    given = array_at(d_y[k], T * B * H, dx)
+                    _add_rows(given, d_at, d_b, d_states, (k * B + first) * Hp, Hp, rows, H)
+            _one_step_back(cell, constants, size, U, states, gates, mid, d_output, d_at, d_b, d_states, t, first, rows)
         g = (t0 * B + first) * row
         n, zero = t1 - t0, np.int64(0)
         target, to, to_t, to_b = dx, t0 * size.x_t + first * size.x_b, size.x_t, size.x_b
@@ -487,19 +529,19 @@ def bounds_of(n, lanes, part, parts):
 # --- what goes out --------------------------------------------------------------------------------
 
 
-@merged
-def no_gradients(like):
-    """What has the type of ``gradients``."""
-    none = like[:0]
-    return none.reshape(0, 0, 0), none.reshape(0, 0), none.reshape(0, 0), none, none
-
-
 @compiled
-def gradients(cell, size, b_h, d_states, dW, dU, d_bias):
-    """Of the first states ``(states, B, H)`` and of the parameters, in their own shapes."""
-    n_gates, _, n_states, _, runs = numbers_of(cell)
-    rows, zero = n_states * size.B, np.int64(0)
-    d_start = np.empty(rows * size.H, dW.dtype)
-    _copy_rows(d_states, zero, size.Hp, d_start, zero, size.H, rows, size.H)
-    d_start = d_start.reshape(n_states, size.B, size.H)
-    return (d_start, *without_padding(runs, n_gates, b_h, size, dW, dU, d_bias))
+def hand_out(cell, size, d_states, W_sums, U_sums, d_bias, d_start, dW, dU, db_x, db_h):
+    """The gradients to where they belong, without padding.
+
+    ``d_start``: the addresses of ``(B, H)`` for each state, 0: not wanted; ``db_h``: empty if there is no such bias.
+    """
+    gates, _, n_states, _, runs = numbers_of(cell)
+    B, D, H, Dp, Hp, zero = size.B, size.D, size.H, size.Dp, size.Hp, np.int64(0)
+    for k in range(n_states):
+        if d_start[k]:
+            _copy_rows(d_states, k * B * Hp, Hp, array_at(d_start[k], B * H, d_states), zero, H, B, H)
+    if Dp > D or Hp > H:
+        crop(W_sums, gates, H, Hp, D, Dp, dW)
+    if Hp > H:
+        crop(U_sums, blocks_of(cell), H, Hp, H, Hp, dU)
+    split_bias(runs, gates, d_bias, H, Hp, db_x, db_h)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from numba.core import cgutils, types
+from numba.np.arrayobj import populate_array
 
 from seqbench.backends.kernels.jit import intrinsic
 
@@ -39,6 +40,23 @@ def _without_owner(context: Any, builder: Any, kind: Any, value: Any) -> Any:
     array.meminfo = cgutils.get_null_value(array.meminfo.type)
     array.parent = cgutils.get_null_value(array.parent.type)
     return array._getvalue()  # noqa: SLF001 - numba has no other way
+
+
+@intrinsic
+def array_at(_typing: Any, address: Any, count: Any, like: Any) -> Any:
+    """``count`` elements of ``like``'s type that lie at an address; the rules are those of ``borrowed``."""
+    found, index = types.Array(like.dtype, 1, "C"), types.intp
+
+    def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        address, count, _ = arguments
+        element = context.get_data_type(found.dtype)
+        itemsize = context.get_constant(index, context.get_abi_sizeof(element))
+        array = context.make_array(found)(context, builder)
+        data = builder.inttoptr(address, element.as_pointer())
+        populate_array(array, data=data, shape=[count], strides=[itemsize], itemsize=itemsize, meminfo=None)
+        return array._getvalue()  # noqa: SLF001 - numba has no other way
+
+    return found(index, index, like), generate
 
 
 @intrinsic

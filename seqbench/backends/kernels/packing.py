@@ -65,38 +65,19 @@ def pack_backward(runs, gates, W, U, D, H, Hp, W_packed, U_packed):
 
 
 @compiled
-def without_padding(runs, gates, b_h, size, dW, dU, d_bias):
-    """``dW (gates * H, D)``, ``dU (blocks * H, H)`` and the gradients of both biases, as the parameters are."""
-    D, H, Dp, Hp = size.D, size.H, size.Dp, size.Hp
-    blocks = dU.size // (Hp * Hp)
-    d_bx = np.empty(gates * H, dW.dtype)
-    for n in range(gates * H):
-        d_bx[n] = d_bias[n // H * Hp + n % H]
-    return (
-        _cropped(dW, gates, H, Hp, D, Dp), _cropped(dU, blocks, H, Hp, H, Hp), d_bx,
-        recurrent_bias(runs, d_bias, b_h, H, Hp),
-    )  # fmt: skip
-
-
-@compiled
-def _cropped(matrix, blocks, H, Hp, N, Np):
-    """``(blocks * H, N)`` of a flat ``(blocks, Hp, Np)``."""
-    if Hp == H and Np == N:
-        return matrix.reshape(blocks * H, N)
-    found = np.empty((blocks * H, N), matrix.dtype)
+def crop(matrix, blocks, H, Hp, N, Np, target):
+    """``target (blocks * H, N)`` out of a flat ``(blocks, Hp, Np)``."""
     for m in range(blocks * H):
         at = (m // H * Hp + m % H) * Np
         for n in range(N):
-            found[m, n] = matrix[at + n]
-    return found
+            target[m * N + n] = matrix[at + n]
 
 
 @compiled
-def recurrent_bias(runs, d_bias, b_h, H, Hp):
-    """The gradient of ``b_h`` out of that of every slot; empty where the recurrent product has no bias of its own."""
-    d_bh = np.empty_like(b_h)
-    if b_h.size:
-        for slot, count, block in runs:
-            for n in range(count * H):
-                d_bh[block * H + n] = d_bias[(slot + n // H) * Hp + n % H]
-    return d_bh
+def split_bias(runs, gates, d_bias, H, Hp, db_x, db_h):
+    """The gradients of both biases out of that of every slot; ``db_h`` is empty where there is one bias."""
+    for n in range(gates * H):
+        db_x[n] = d_bias[n // H * Hp + n % H]
+    for slot, count, block in runs:
+        for n in range(count * H if db_h.size else 0):
+            db_h[block * H + n] = d_bias[(slot + n // H) * Hp + n % H]

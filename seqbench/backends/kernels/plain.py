@@ -11,6 +11,7 @@ from seqbench.backends.kernels.cells import (
     backward,
     backward_between,
     between,
+    blocks_of,
     forward,
     numbers_of,
     plus_states,
@@ -20,18 +21,23 @@ from seqbench.backends.kernels.cells import (
     write_states,
 )
 from seqbench.backends.kernels.jit import compiled
-from seqbench.backends.kernels.packing import recurrent_bias
+from seqbench.backends.kernels.ownership import array_at
+from seqbench.backends.kernels.packing import split_bias
 
 
-def room_of(cell, T, B, H):
-    """Elements of the buffers ``states``, ``gates`` and ``mid`` together; for Python, which takes the room."""
-    return (cell.states * (T + 1) + cell.slots * T + T) * B * H
+def room_of(states, slots, T, B, H):
+    """Elements of the buffers ``states``, ``gates`` and ``mid`` together."""
+    return (states * (T + 1) + slots * T + T) * B * H
+
+
+_room_size = compiled(room_of)
 
 
 @compiled
-def _buffers_in(cell, room, T, B, H):
+def _buffers_in(cell, address, T, B, H, like):
     """``states (states, T + 1, B, H)``, ``gates (T, B, slots * H)`` and ``mid (T, B, H)``."""
     _, slots, n_states, _, _ = numbers_of(cell)
+    room = array_at(address, _room_size(n_states, slots, T, B, H), like)
     first = n_states * (T + 1) * B * H
     second = first + T * B * slots * H
     states = room[:first].reshape(n_states, T + 1, B, H)
@@ -40,16 +46,16 @@ def _buffers_in(cell, room, T, B, H):
 
 
 @compiled
-def plain_forward(cell, constants, x, time_first, W, U, b_x, b_h, start, outputs, room):
-    """All steps of all sequences; what the backward pass needs stays in ``room``."""
-    x = _by_time(x, time_first)  # (T, B, D)
-    T, B, _ = x.shape
-    H = U.shape[1]
-    n_gates, slots, _, early, runs = numbers_of(cell)
-    states, gates, mid = _buffers_in(cell, room, T, B, H)
-    states[:, 0] = 0
-    if start.size:
-        states[:, 0] = start
+def plain_forward(cell, constants, T, B, D, H, time_first, x, W, U, b_x, b_h, start, room, y):
+    """All steps of all sequences; what the backward pass needs stays in ``room``.
+
+    ``x`` to ``b_h`` are flat arrays, ``start``, ``room`` and ``y`` addresses, as in the engine.
+    """
+    x = _by_time(x, T, B, D, time_first)
+    n_gates, slots, n_states, early, runs = numbers_of(cell)
+    W, U = W.reshape(n_gates * H, D), U.reshape(blocks_of(cell) * H, H)
+    states, gates, mid = _buffers_in(cell, room, T, B, H, x)
+    _read_states(start, states)
     apart = states.shape[1] * B * H
     for t in range(T):
         for b in range(B):
@@ -70,8 +76,19 @@ def plain_forward(cell, constants, x, time_first, W, U, b_x, b_h, start, outputs
                 after, kept = forward(cell, read_slots(cell, gates, g + j, H), before, constants)
                 write_states(cell, states, s + B * H + j, apart, after)
                 write_slots(cell, gates, g + j, H, kept)
-    y = states[:outputs, 1:]  # (outputs, T, B, H)
-    return (y if time_first else y.transpose(0, 2, 1, 3)).copy()
+    for k in range(n_states):
+        if y[k]:
+            _write(states[k, 1:], time_first, array_at(y[k], T * B * H, x))
+
+
+@compiled
+def _read_states(start, states):
+    """Those before the first step, from the address of each, or zeros."""
+    n_states, _, B, H = states.shape
+    states[:, 0] = 0
+    for k in range(n_states):
+        if start[k]:
+            states[k, 0] = array_at(start[k], B * H, states).reshape(B, H)
 
 
 @compiled
@@ -86,21 +103,25 @@ def _add_product(U, bias, source, a, run, H):
 
 
 @compiled
-def plain_backward(cell, constants, x, time_first, W, U, b_h, room, d_y, d_time_first):
-    """Every gradient; the gates in ``room`` become the gates' gradients."""
-    x_t = _by_time(x, time_first)  # (T, B, D)
-    d_y = d_y if d_time_first else d_y.transpose(0, 2, 1, 3).copy()  # (n, T, B, H)
-    T, B, _ = x_t.shape
-    H = U.shape[1]
+def plain_backward(
+    cell, constants, T, B, D, H, time_first, x, W, U, room, d_y, d_time_first, dx, dW, dU, db_x, db_h, d_start
+):
+    """Every gradient; the gates in ``room`` become the gates' gradients.
+
+    ``room``, ``d_y`` and ``d_start`` are addresses, as in the engine, all else flat arrays.
+    """
     n_gates, _, n_states, early, runs = numbers_of(cell)
-    states, gates, mid = _buffers_in(cell, room, T, B, H)
+    x_t = _by_time(x, T, B, D, time_first)
+    W, U = W.reshape(n_gates * H, D), U.reshape(blocks_of(cell) * H, H)
+    states, gates, mid = _buffers_in(cell, room, T, B, H, x)
     d_states, d_mid = np.zeros((n_states, B, H), x.dtype), np.zeros(H, x.dtype)
-    dx, dW, dU, d_bias = np.zeros_like(x_t), np.zeros_like(W), np.zeros_like(U), np.zeros(gates.shape[2], x.dtype)
+    d_after = _gradients_by_time(d_y, n_states, T, B, H, d_time_first, x)
+    d_input, d_bias = np.zeros_like(x_t), np.zeros(gates.shape[2], x.dtype)
+    dW[:], dU[:] = 0, 0
+    dW, dU = dW.reshape(n_gates * H, D), dU.reshape(blocks_of(cell) * H, H)
     for t in range(T - 1, -1, -1):
         for b in range(B):
-            for k in range(d_y.shape[0]):
-                for j in range(H):
-                    d_states[k, b, j] += d_y[k, t, b, j]
+            d_states[:, b] += d_after[:, t, b]
             _pointwise_back(cell, constants, states, gates, d_states, t, b, H)
             d_a = gates[t, b]  # (slots * H,)
             if early < len(runs):
@@ -111,19 +132,49 @@ def plain_backward(cell, constants, x, time_first, W, U, b_h, room, d_y, d_time_
             for r in range(early):
                 _add_transposed(U, d_a, d_states[0, b], runs[r], H)
             whole = (0, n_gates, 0)  # the input's product fills the first slots
-            _add_transposed(W, d_a, dx[t, b], whole, H)
+            _add_transposed(W, d_a, d_input[t, b], whole, H)
             _add_outer(d_a, x_t[t, b], dW, whole, H)
             for r in range(len(runs)):
                 _add_outer(d_a, states[0, t, b] if r < early else mid[t, b], dU, runs[r], H)
             d_bias += d_a
-    d_bh = recurrent_bias(runs, d_bias, b_h, H, H)
-    return _by_time(dx, time_first), (d_states, dW, dU, d_bias[: n_gates * H].copy(), d_bh)
+    _write(d_input, time_first, dx)
+    split_bias(runs, n_gates, d_bias, H, H, db_x, db_h)
+    _write_states(d_states, d_start)
 
 
 @compiled
-def _by_time(x, time_first):
-    """``(T, B, D)`` of ``(B, T, D)``, and back."""
-    return x if time_first else x.transpose(1, 0, 2).copy()
+def _write_states(d_states, d_start):
+    """To the address of each that is wanted."""
+    n_states, B, H = d_states.shape
+    for k in range(n_states):
+        if d_start[k]:
+            array_at(d_start[k], B * H, d_states)[:] = d_states[k].reshape(-1)
+
+
+@compiled
+def _gradients_by_time(d_y, n_states, T, B, H, time_first, like):
+    """``(states, T, B, H)``, zeros where there is none."""
+    found = np.zeros((n_states, T, B, H), like.dtype)
+    for k in range(n_states):
+        if d_y[k]:
+            found[k] = _by_time(array_at(d_y[k], T * B * H, like), T, B, H, time_first)
+    return found
+
+
+@compiled
+def _by_time(x, T, B, D, time_first):
+    """``(T, B, D)`` of a flat ``(T, B, D)`` or ``(B, T, D)``."""
+    return x.reshape(T, B, D) if time_first else x.reshape(B, T, D).transpose(1, 0, 2).copy()
+
+
+@compiled
+def _write(by_time, time_first, target):
+    """The inverse."""
+    T, B, D = by_time.shape
+    for t in range(T):
+        for b in range(B):
+            at = (t * B + b if time_first else b * T + t) * D
+            target[at : at + D] = by_time[t, b]
 
 
 @compiled

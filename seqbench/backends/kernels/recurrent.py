@@ -1,8 +1,9 @@
-"""One recurrent layer in one direction, from numpy arrays to numpy arrays: the fast kernels and the plain ones.
+"""One recurrent layer in one direction, from addresses to addresses: the fast kernels and the plain ones.
 
 The buffers are described in ``engine``. Each cell has compiled functions of its own, kept in numba's cache on disk. A
-whole pass is one call of one of them: at small sizes the calls and the arrays made in Python would cost more than what
-they compute.
+whole pass is one call of one of them, and what it reads and writes comes as addresses: at small sizes to make arrays
+of torch's tensors takes longer than what is computed with them, the more so as Python often runs from cold caches (see
+docs/performance.md). Whoever calls answers for what lies there: contiguous, of one dtype, of the sizes said.
 """
 
 from __future__ import annotations
@@ -10,15 +11,15 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
-from typing import Any
+from functools import cache, cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from seqbench.backends.kernels import engine, plain
 from seqbench.backends.kernels.cells import Cell
 from seqbench.backends.kernels.jit import cached
-from seqbench.backends.kernels.ownership import borrowed, keep
+from seqbench.backends.kernels.ownership import array_at, borrowed, keep
 from seqbench.backends.kernels.padding import padded
 from seqbench.backends.kernels.parts import (
     ROWS,
@@ -30,22 +31,19 @@ from seqbench.backends.kernels.parts import (
     parts_of,
     whole_pass,
 )
-from seqbench.backends.kernels.sizes import check_input
-from seqbench.backends.kernels.workspace import LARGE, Workspace, aligned
-
-Array = Any
+from seqbench.backends.kernels.workspace import Room
 
 
 @dataclass(frozen=True)
 class Compiled:
     """The compiled functions of one cell; their last arguments are described in ``parts``.
 
-    Of the arrays ``packed``, ``y``, ``work``, ``sums`` and ``dx`` (see ``engine``) those that come in empty are made
-    there, which takes less time than in Python. With several parts they must not be empty: the parts share them.
+    ``packed``, ``work`` and ``sums`` (see ``engine``) are made there where their addresses are 0, which takes less time
+    than in Python. With several parts they must not be 0: the parts share them.
     """
 
-    forward: Callable[..., Any]
-    backward: Callable[..., Any]
+    forward: Callable[..., None]
+    backward: Callable[..., None]
 
 
 @cache
@@ -57,29 +55,26 @@ def fast(cell: Cell) -> Compiled:
 def _fast_forward(cell: Cell) -> Any:
     @cached(cell.key)
     def forward(
-        constants, x, time_first, W, U, b_x, b_h, start, outputs, training, room, fresh, packed, y,
+        constants, T, B, D, H, time_first, x, W, U, b_x, b_h, start, training, room, fresh, packed, y,
         launch, stage, part, parts,
     ):  # fmt: skip
-        size, x_ = engine.sizes_of(x, time_first, U, training), borrowed(x).reshape(-1)
-        states, gates, mid = engine.buffers_in(cell, borrowed(room), size, training, parts)
-        packed = engine.packed_or_new(cell, size, U, packed)
-        W_packed, U_packed, bias = engine.matrices_in(cell, size, U, borrowed(packed))
-        y = engine.given_or_new(y, outputs * size.T * size.B * size.H, x)
-        result = y.reshape(outputs, x.shape[0], x.shape[1], size.H)
+        constants = borrowed(constants)
+        size = engine.sizes_of(T, B, D, H, time_first, training, constants)
+        states, gates, mid = engine.buffers_in(cell, room, size, training, parts, constants)
+        matrices = engine.packed_or_new(cell, size, packed, constants)
+        W_packed, U_packed, bias = engine.matrices_in(cell, size, borrowed(matrices))
         if stage == WHOLE and fresh:
-            engine.pack_for_forward(
-                cell, size, borrowed(W), borrowed(U), borrowed(b_x), borrowed(b_h), W_packed, U_packed, bias
-            )
+            W_, U_, b_x_, b_h_ = engine.parameters_at(cell, D, H, W, U, b_x, b_h, constants)
+            engine.pack_for_forward(cell, size, W_, U_, b_x_, b_h_, W_packed, U_packed, bias)
         if is_mine(stage, ROWS, parts):
-            first, last = bounds_of_rows(size.B, part, parts)
+            first, last = bounds_of_rows(B, part, parts)
             engine.forward_rows(
-                cell, borrowed(constants), size, x_, W_packed, U_packed, bias, borrowed(start).reshape(-1), states,
-                gates, mid, borrowed(y), first, last, training,
+                cell, constants, size, array_at(x, T * B * D, constants), W_packed, U_packed, bias, start, states,
+                gates, mid, y, first, last, training,
             )  # fmt: skip
         else:
-            in_parts(launch, ROWS, parts, result)
-        keep(packed)
-        return result
+            in_parts(launch, ROWS, parts, None)
+        keep(matrices)
 
     return forward
 
@@ -87,36 +82,36 @@ def _fast_forward(cell: Cell) -> Any:
 def _fast_backward(cell: Cell) -> Any:
     @cached(cell.key)
     def backward(
-        constants, x, time_first, W, U, b_h, room, d_y, d_time_first, work, sums, dx, launch, stage, part, parts
-    ):
-        size, x_ = engine.sizes_of(x, time_first, U, True), borrowed(x).reshape(-1)
-        states, gates, mid = engine.buffers_in(cell, borrowed(room), size, True, 1)
-        work = engine.work_or_new(cell, size, U, work)
-        W_packed, U_packed, d_states = engine.split_back(cell, size, U, borrowed(work))
-        sums = engine.sums_or_new(cell, size, U, sums)
-        dW, dU, d_bias = engine.split_back(cell, size, U, borrowed(sums))
-        dx = engine.given_or_new(dx, x.size, x)
+        constants, T, B, D, H, time_first, x, W, U, room, d_y, d_time_first, work, sums, dx, dW, dU, db_x, db_h,
+        d_start, launch, stage, part, parts,
+    ):  # fmt: skip
+        constants = borrowed(constants)
+        size = engine.sizes_of(T, B, D, H, time_first, True, constants)
+        states, gates, mid = engine.buffers_in(cell, room, size, True, 1, constants)
+        made = engine.work_or_new(cell, size, work, constants), engine.sums_or_new(cell, size, sums, constants)
+        own_work, own_sums = borrowed(made)
+        W_packed, U_packed, d_states = engine.work_in(cell, size, own_work)
+        dW_, dU_, db_x_, db_h_ = engine.parameters_at(cell, D, H, dW, dU, db_x, db_h, constants)
+        W_sums, U_sums, d_bias = engine.sums_in(cell, size, own_sums, dW_, dU_)
         if stage == WHOLE:
-            engine.prepare_backward(cell, size, borrowed(W), borrowed(U), W_packed, U_packed, d_states, dW, dU, d_bias)
+            W_, U_, _, _ = engine.parameters_at(cell, D, H, W, U, 0, 0, constants)
+            engine.prepare_backward(cell, size, W_, U_, W_packed, U_packed, d_states, W_sums, U_sums, d_bias)
         if is_mine(stage, ROWS, parts):
-            first, last = bounds_of_rows(size.B, part, parts)
-            d_t, d_b = (size.B * size.H, size.H) if d_time_first else (size.H, size.T * size.H)
+            first, last = bounds_of_rows(B, part, parts)
+            d_t, d_b = (B * H, H) if d_time_first else (H, T * H)
             engine.backward_rows(
-                cell, borrowed(constants), size, W_packed, U_packed, states, gates, mid, borrowed(d_y).reshape(-1),
-                d_t, d_b, d_states, borrowed(dx), first, last,
+                cell, constants, size, W_packed, U_packed, states, gates, mid, d_y, d_t, d_b, d_states,
+                array_at(dx, T * B * D, constants), first, last,
             )  # fmt: skip
         if is_mine(stage, WEIGHTS, parts):
-            engine.weight_gradients(cell, size, x_, states, gates, mid, dW, dU, d_bias, part, parts)
-        d_x = dx.reshape(x.shape)
-        if stage != WHOLE:
-            return d_x, engine.no_gradients(sums)
-        if parts > 1:
-            for each in range(ROWS, WEIGHTS + 1):
-                in_parts(launch, each, parts, (d_x, engine.no_gradients(sums)))
-        dW, dU, d_bias = engine.split_back(cell, size, U, sums)  # not borrowed: the first two may leave as they are
-        found = engine.gradients(cell, size, b_h, d_states, dW, dU, d_bias)
-        keep(work)
-        return d_x, found
+            x_ = array_at(x, T * B * D, constants)
+            engine.weight_gradients(cell, size, x_, states, gates, mid, W_sums, U_sums, d_bias, part, parts)
+        if stage == WHOLE:
+            if parts > 1:
+                for each in range(ROWS, WEIGHTS + 1):
+                    in_parts(launch, each, parts, None)
+            engine.hand_out(cell, size, d_states, W_sums, U_sums, d_bias, d_start, dW_, dU_, db_x_, db_h_)
+        keep(made)
 
     return backward
 
@@ -127,55 +122,67 @@ def slow(cell: Cell) -> Compiled:
 
     @cached(cell.key)
     def forward(
-        constants, x, time_first, W, U, b_x, b_h, start, outputs, training, room, fresh, packed, y,
+        constants, T, B, D, H, time_first, x, W, U, b_x, b_h, start, training, room, fresh, packed, y,
         launch, stage, part, parts,
     ):  # fmt: skip
-        return plain.plain_forward(cell, constants, x, time_first, W, U, b_x, b_h, start, outputs, room)
+        constants = borrowed(constants)
+        x_ = array_at(x, T * B * D, constants)
+        W_, U_, b_x_, b_h_ = engine.parameters_at(cell, D, H, W, U, b_x, b_h, constants)
+        plain.plain_forward(cell, constants, T, B, D, H, time_first, x_, W_, U_, b_x_, b_h_, start, room, y)
 
     @cached(cell.key)
     def backward(
-        constants, x, time_first, W, U, b_h, room, d_y, d_time_first, work, sums, dx, launch, stage, part, parts
-    ):
-        return plain.plain_backward(cell, constants, x, time_first, W, U, b_h, room, d_y, d_time_first)
+        constants, T, B, D, H, time_first, x, W, U, room, d_y, d_time_first, work, sums, dx, dW, dU, db_x, db_h,
+        d_start, launch, stage, part, parts,
+    ):  # fmt: skip
+        constants = borrowed(constants)
+        x_, dx_ = array_at(x, T * B * D, constants), array_at(dx, T * B * D, constants)
+        W_, U_, _, _ = engine.parameters_at(cell, D, H, W, U, 0, 0, constants)
+        dW_, dU_, db_x_, db_h_ = engine.parameters_at(cell, D, H, dW, dU, db_x, db_h, constants)
+        plain.plain_backward(
+            cell, constants, T, B, D, H, time_first, x_, W_, U_, room, d_y, d_time_first, dx_, dW_, dU_, db_x_, db_h_,
+            d_start,
+        )  # fmt: skip
 
     return Compiled(forward, backward)
 
 
-@dataclass(frozen=True)
-class Parameters:
-    """Of a layer: ``W (gates * H, D)``, ``U (blocks * H, H)``, ``b_x (gates * H)``, ``b_h (blocks * H)`` or empty.
-
-    Contiguous, of one dtype.
-    """
-
-    W: Array
-    U: Array
-    b_x: Array
-    b_h: Array
-
-
-@dataclass(frozen=True)
-class Kept:
-    """What a forward pass leaves for the backward pass; ``workspace`` holds the buffers that ``engine`` describes."""
-
-    x: Array
-    time_first: bool
-    workspace: Workspace
-
-
-@dataclass(frozen=True)
-class Gradients:
-    """Of a layer.
+class Shape(NamedTuple):
+    """Of a pass.
 
     Attributes:
-        x: as the input.
-        states: ``(states, B, H)``, of the states before the first step.
-        parameters: of every parameter.
+        T: steps.
+        B: sequences.
+        D: numbers a step.
+        H: width.
+        time_first: ``x`` and the outputs lie ``(T, B, ...)`` in memory, not ``(B, T, ...)``.
     """
 
-    x: Array
-    states: Array
-    parameters: Parameters
+    T: int
+    B: int
+    D: int
+    H: int
+    time_first: bool
+
+
+class Addresses(NamedTuple):
+    """Of what a layer reads, or of the gradients of that.
+
+    Attributes:
+        x: ``(T, B, D)`` or ``(B, T, D)``.
+        W: ``(gates * H, D)``.
+        U: ``(blocks * H, H)``.
+        b_x: ``(gates * H)``.
+        b_h: ``(blocks * H)``; 0: there is none.
+        start: ``(B, H)`` for each state; 0, for all of them: zeros, or a gradient that nobody wants.
+    """
+
+    x: int
+    W: int
+    U: int
+    b_x: int
+    b_h: int
+    start: tuple[int, ...]
 
 
 class Kernels:
@@ -185,105 +192,92 @@ class Kernels:
         cell: the cell.
         constants: numbers that its functions get.
         plain: run plain loops.
+
+    Attributes:
+        nowhere: for each state the address 0.
     """
 
     def __init__(self, cell: Cell, constants: tuple[float, ...] = (), plain: bool = False) -> None:
-        self.cell, self.plain = cell, plain
+        self.cell, self.plain, self.nowhere = cell, plain, (0,) * cell.states
+        self._arguments = cell, constants, plain
         self.constants = {np.dtype(t): np.array(constants or (0.0,), t) for t in (np.float32, np.float64)}
 
+    def __reduce__(self) -> Any:
+        """A copy finds its compiled functions itself."""
+        return Kernels, self._arguments
+
     def forward(
-        self, x: Array, time_first: bool, p: Parameters, start: Array, outputs: int, training: bool, threads: int = 1
-    ) -> tuple[Array, Kept]:
+        self, dtype: Any, shape: Shape, given: Addresses, y: tuple[int, ...], training: bool, threads: int = 1
+    ) -> Room:
         """All steps.
 
         Args:
-            x: ``(T, B, D)`` or ``(B, T, D)``, contiguous.
-            time_first: which of the two.
-            p: the parameters.
-            start: ``(states, B, H)``, contiguous; empty, but with three axes, for zeros.
-            outputs: of how many states, from the first on, the values after each step are wanted.
+            dtype: of all numbers.
+            shape: of the pass.
+            given: what it reads.
+            y: for each state the address of ``(T, B, H)`` or ``(B, T, H)``, as ``x``, where it goes after each step;
+                0: not wanted, which the first one must not be.
             training: keep what the backward pass needs.
             threads: parts of the batch that run at the same time.
 
         Returns:
-            ``(outputs, T, B, H)`` or ``(outputs, B, T, H)``, as ``x``, and what was kept.
-
-        Raises:
-            ValueError: ``x`` or ``start`` has another shape.
+            What was kept: the buffers that ``engine`` describes.
         """
-        T, B = x.shape[:2] if time_first else (x.shape[1], x.shape[0])
-        self.check_sizes(x, start, B, p)
-        parts = self.parts(B, threads)
-        workspace = Workspace(x.dtype, [(self.room(T, B, p, training, parts),)])
-        room = workspace.arrays[0]
-        packed = y = room[:0]
-        count = outputs * T * B * p.U.shape[1]
-        if parts > 1:
-            packed = aligned((self.room_for_matrices(p),), x.dtype)
-        if parts > 1 or count * x.itemsize >= LARGE:
-            y = aligned((count,), x.dtype)
-        arguments = (x, time_first, p.W, p.U, p.b_x, p.b_h, start, outputs, training, room, True, packed, y)
-        found = self.functions.forward(self.constants[x.dtype], *arguments, *whole_pass(parts))
-        return found, Kept(x, time_first, workspace)
+        parts = self.parts(shape.B, threads)
+        room = Room(dtype.itemsize * self.room(dtype, shape, training, parts))
+        packed = Room(dtype.itemsize * self.room_for_matrices(dtype, shape)) if parts > 1 else None
+        self.functions.forward(
+            self.constants[dtype], *shape, *given, training, room.address, True, packed.address if packed else 0, y,
+            *whole_pass(parts),
+        )  # fmt: skip
+        return room
 
-    def backward(self, kept: Kept, p: Parameters, d_y: Array, time_first: bool, threads: int = 1) -> Gradients:
+    def backward(
+        self, dtype: Any, shape: Shape, given: Addresses, room: Room, d_y: tuple[int, ...], d_time_first: bool,
+        found: Addresses, threads: int = 1,
+    ) -> None:  # fmt: skip
         """Every gradient; what was kept is used up.
 
         Args:
-            kept: of ``forward`` with ``training``.
-            p: the parameters.
-            d_y: ``(n, T, B, H)`` or ``(n, B, T, H)``, contiguous: of the first ``n`` states after each step.
-            time_first: which of the two.
+            dtype: as in ``forward``.
+            shape: as in ``forward``.
+            given: as in ``forward``.
+            room: of ``forward`` with ``training``.
+            d_y: for each state the address of ``(T, B, H)`` or ``(B, T, H)``, its gradient after each step; 0: there
+                is none, which the first one must not be.
+            d_time_first: which of the two.
+            found: what it writes; the gradient of ``x`` in the order of ``x``.
             threads: as in ``forward``.
         """
-        x, room = kept.x, kept.workspace.arrays[0]
-        B = x.shape[1 if kept.time_first else 0]
-        parts = self.parts(B, threads)
-        work = sums = dx = room[:0]
-        if parts > 1:
-            of_work, of_sums = self._sizes_back(B, p)
-            work, sums = aligned((of_work,), x.dtype), aligned((of_sums,), x.dtype)
-        if parts > 1 or x.nbytes >= LARGE:
-            dx = aligned((x.size,), x.dtype)
-        arguments = (x, kept.time_first, p.W, p.U, p.b_h, room, d_y, time_first, work, sums, dx)
-        d_x, found = self.functions.backward(self.constants[x.dtype], *arguments, *whole_pass(parts))
-        return Gradients(d_x, found[0], Parameters(*found[1:]))
+        parts = self.parts(shape.B, threads)
+        shared = [Room(dtype.itemsize * count) for count in self._sizes_back(dtype, shape)] if parts > 1 else []
+        work, sums = [each.address for each in shared] or (0, 0)
+        self.functions.backward(
+            self.constants[dtype], *shape, given.x, given.W, given.U, room.address, d_y, d_time_first, work, sums,
+            *found, *whole_pass(parts),
+        )  # fmt: skip
 
-    def check_sizes(self, x: Array, start: Array, B: int, p: Parameters) -> None:
-        """Whether input and states fit the parameters and one another.
-
-        Raises:
-            ValueError: they do not.
-        """
-        check_input(x.shape[2], p.W.shape[1])
-        expected = self.cell.states, B, p.U.shape[1]
-        if start.size and start.shape != expected:
-            raise ValueError(f"the state has shape {start.shape}; expected {expected}: states, sequences, width")
-
-    def room(self, T: int, B: int, p: Parameters, training: bool, parts: int) -> int:
+    def room(self, dtype: Any, shape: Shape, training: bool, parts: int) -> int:
         """Elements of the buffers."""
-        H = p.U.shape[1]
         if self.plain:
-            return int(plain.room_of(self.cell, T, B, H))
-        return int(engine.room_of(self.cell, T, B, padded(H, p.U.dtype), training, parts))
+            return int(plain.room_of(self.cell.states, self.cell.slots, shape.T, shape.B, shape.H))
+        return int(engine.room_of(self.cell, shape.T, shape.B, padded(shape.H, dtype), training, parts))
 
-    def room_for_matrices(self, p: Parameters) -> int:
+    def room_for_matrices(self, dtype: Any, shape: Shape) -> int:
         """Elements of the packed matrices; the plain loops need none."""
-        if self.plain:
-            return 0
-        cell, H = self.cell, p.U.shape[1]
-        return int(engine.packed_of(cell.gates, len(cell.recurrent), cell.slots, p.W.shape[1], H, padded(H, p.U.dtype)))
+        cell, H = self.cell, shape.H
+        return int(engine.packed_of(cell.gates, len(cell.recurrent), cell.slots, shape.D, H, padded(H, dtype)))
 
-    def _sizes_back(self, B: int, p: Parameters) -> tuple[int, int]:
+    def _sizes_back(self, dtype: Any, shape: Shape) -> tuple[int, int]:
         """Elements of ``work`` and ``sums``."""
-        cell, Dp, Hp = self.cell, padded(p.W.shape[1], p.U.dtype), padded(p.U.shape[1], p.U.dtype)
-        gates, blocks = cell.gates, len(cell.recurrent)
+        cell, D, H = self.cell, shape.D, shape.H
+        Dp, Hp, gates, blocks = padded(D, dtype), padded(H, dtype), cell.gates, len(cell.recurrent)
         return (
-            int(engine.work_of(gates, blocks, cell.states, B, Dp, Hp)),
-            int(engine.sums_of(gates, blocks, cell.slots, Dp, Hp)),
+            int(engine.work_of(gates, blocks, cell.states, shape.B, Dp, Hp)),
+            int(engine.sums_of(gates, blocks, cell.slots, D, H, Dp, Hp)),
         )
 
-    @property
+    @cached_property
     def functions(self) -> Compiled:
         """The compiled functions."""
         return slow(self.cell) if self.plain else fast(self.cell)
@@ -296,46 +290,47 @@ class Kernels:
 class Stepper:
     """Single steps of a layer without gradient, one after another, with parameters that do not change.
 
-    At one sequence a step takes a few microseconds, as long as making a few arrays in Python: so the matrices stay
-    packed and the buffers in their place from step to step. One thread of Python at a time is in them.
+    At one sequence a step takes a few microseconds, as long as a few calls of Python: so the matrices stay packed and
+    the buffers in their place from step to step. One thread of Python at a time is in them.
+
+    Args:
+        kernels: of the layer.
+        dtype: of all numbers.
+        shape: of a step; ``B`` says nothing.
+        given: its parameters; the other addresses say nothing.
+        owners: whom the addresses belong to.
     """
 
     _lock = threading.Lock()  # of all of them: one that could not be copied would keep a core from being copied
 
-    def __init__(self, kernels: Kernels, p: Parameters) -> None:
-        self._kernels, self._p = kernels, p
-        self._packed, self._fresh = aligned((kernels.room_for_matrices(p),), p.U.dtype), True
+    def __init__(self, kernels: Kernels, dtype: Any, shape: Shape, given: Addresses, owners: Any) -> None:
+        self._kernels, self._dtype, self._shape, self._given, self._owners = kernels, dtype, shape, given, owners
+        self._packed, self._fresh = Room(dtype.itemsize * kernels.room_for_matrices(dtype, shape)), True
         self._ready_for: tuple[int, int] | None = None
 
-    def __call__(self, x: Array, start: Array, threads: int = 1) -> Array:
+    def __call__(self, B: int, x: int, start: tuple[int, ...], y: tuple[int, ...], threads: int = 1) -> None:
         """One step.
 
         Args:
-            x: ``(1, B, D)``, contiguous.
-            start: ``(states, B, H)``, contiguous.
+            B: sequences.
+            x: address of ``(B, D)``.
+            start: address of ``(B, H)`` for each state.
+            y: the same of the states after the step.
             threads: as in ``Kernels.forward``.
-
-        Returns:
-            ``(states, 1, B, H)``.
-
-        Raises:
-            ValueError: ``x`` or ``start`` has another shape.
         """
-        B, p = x.shape[1], self._p
-        self._kernels.check_sizes(x, start, B, p)
+        shape, (_, W, U, b_x, b_h, _) = self._shape, self._given
         with self._lock:
             if self._ready_for != (B, threads):
                 self._prepare(B, threads)
-            y = self._none if self._parts == 1 else aligned((start.size,), start.dtype)
-            arguments = (p.W, p.U, p.b_x, p.b_h, start, len(start), False, self._room, self._fresh, self._packed, y)
-            found = self._forward(self._constants, x, True, *arguments, *whole_pass(self._parts))
+            self._forward(
+                self._constants, 1, B, shape.D, shape.H, True, x, W, U, b_x, b_h, start, False, self._room.address,
+                self._fresh, self._packed.address, y, *whole_pass(self._parts),
+            )  # fmt: skip
             self._fresh = False
-        return found
 
     def _prepare(self, B: int, threads: int) -> None:
-        dtype = self._p.U.dtype
-        self._parts = self._kernels.parts(B, threads)
-        self._forward, self._constants = self._kernels.functions.forward, self._kernels.constants[dtype]
-        self._room = aligned((self._kernels.room(1, B, self._p, False, self._parts),), dtype)
-        self._none = self._room[:0]
+        kernels, dtype = self._kernels, self._dtype
+        self._parts = kernels.parts(B, threads)
+        self._forward, self._constants = kernels.functions.forward, kernels.constants[dtype]
+        self._room = Room(dtype.itemsize * kernels.room(dtype, self._shape._replace(B=B), False, self._parts))
         self._ready_for = (B, threads)

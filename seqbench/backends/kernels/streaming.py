@@ -41,7 +41,6 @@ from seqbench.backends.kernels.cells import (
 from seqbench.backends.kernels.gemm import lanes_of
 from seqbench.backends.kernels.jit import cached, compiled
 from seqbench.backends.kernels.ownership import borrowed
-from seqbench.backends.kernels.recurrent import Parameters
 from seqbench.backends.kernels.row import multiply_row, packed
 from seqbench.backends.kernels.vector import load, number, put, store
 from seqbench.backends.kernels.workspace import LINE, aligned
@@ -166,6 +165,19 @@ def compiled_for(cell: Cell) -> Compiled:
 
 
 # --- packing --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """Of a layer: ``W (gates * H, D)``, ``U (blocks * H, H)``, ``b_x (gates * H)``, ``b_h (blocks * H)`` or empty.
+
+    Contiguous, of one dtype.
+    """
+
+    W: Array
+    U: Array
+    b_x: Array
+    b_h: Array
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import math
 import threading
 from collections import deque
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
@@ -33,17 +33,26 @@ def aligned(shape: tuple[int, ...], dtype: Any, zero: bool = False) -> Array:
     """
     dtype = np.dtype(dtype)
     count = math.prod(shape) * dtype.itemsize
-    found = np.ndarray(shape, dtype, np.asarray(_Loan(count)) if count >= LARGE else _from_a_line(count))
+    found = np.ndarray(shape, dtype, np.asarray(_Loan(count)) if count >= LARGE else _from_a_line(count).array)
     if zero:
         found[...] = 0
     return found
 
 
-def _from_a_line(count: int) -> Array:
+def _from_a_line(count: int) -> Block:
     """``count`` bytes."""
-    block = np.empty(count + LINE, np.uint8)
-    start = -block.ctypes.data % LINE
-    return block[start : start + count]
+    array = np.empty(count + LINE, np.uint8)
+    address = array.ctypes.data
+    start = -address % LINE
+    return Block(array[start : start + count], address + start, count)
+
+
+class Block(NamedTuple):
+    """Bytes, and where they lie, which takes a microsecond to ask numpy for."""
+
+    array: Array
+    address: int
+    size: int
 
 
 class Pool:
@@ -55,27 +64,30 @@ class Pool:
 
     def __init__(self, limit: float = math.inf) -> None:
         self._limit = limit
-        self._spare: list[Array] = []
+        self._spare: list[Block] = []
         self._lock = threading.Lock()
-        self._returned: deque[Array] = deque()
-        self._in_use = self._most = 0
+        self._returned: deque[Block] = deque()
+        self._in_use = self._most = self._waiting = 0
 
-    def take(self, count: int) -> Array:
+    def take(self, count: int) -> Block:
         """``count`` bytes or up to twice as many, whatever is in them; if there is a choice, those used last."""
         with self._lock:
-            self._sort_in()
+            if self._returned:
+                self._sort_in()
             block = self._found(count)
             self._in_use += block.size
             self._most = max(self._most, self._in_use)
         return block
 
-    def _found(self, count: int) -> Array:
+    def _found(self, count: int) -> Block:
         for n in range(len(self._spare) - 1, -1, -1):
             if count <= self._spare[n].size <= 2 * count:
-                return self._spare.pop(n)
+                block = self._spare.pop(n)
+                self._waiting -= block.size
+                return block
         return _from_a_line(count)
 
-    def give(self, block: Array) -> None:
+    def give(self, block: Block) -> None:
         """Back. Python may call this anywhere, even in the middle of ``take``, so it waits for nobody."""
         self._returned.append(block)
 
@@ -84,10 +96,10 @@ class Pool:
         while self._returned:
             block = self._returned.popleft()
             self._in_use -= block.size
+            self._waiting += block.size
             self._spare.append(block)
-        spare = sum(block.size for block in self._spare)
-        while spare > min(self._limit, self._most - self._in_use):
-            spare -= self._spare.pop(0).size
+        while self._waiting > min(self._limit, self._most - self._in_use):
+            self._waiting -= self._spare.pop(0).size
 
 
 POOL, LOANS = Pool(), Pool(STAYS)
@@ -99,15 +111,37 @@ class _Loan:
     def __init__(self, count: int) -> None:
         self._block = LOANS.take(count)
         self._give = LOANS.give
-        data = self._block.ctypes.data, False
-        self.__array_interface__ = {"version": 3, "shape": self._block.shape, "typestr": "|u1", "data": data}
+        data = self._block.address, False
+        self.__array_interface__ = {"version": 3, "shape": (self._block.size,), "typestr": "|u1", "data": data}
 
     def __del__(self) -> None:
         self._give(self._block)
 
 
-class Workspace:
-    """Arrays of one dtype in one block of memory, which goes back when the workspace does.
+class Room:
+    """A block of memory, which goes back when the room does.
+
+    Args:
+        count: of bytes, at least.
+
+    Attributes:
+        address: where it begins, a cache line.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._pool, self._block = POOL, POOL.take(max(count, LINE))
+        self.address = self._block.address
+
+    def __reduce__(self) -> NoReturn:
+        """A copy would have the address of memory that is not its own."""
+        raise TypeError("a room is not copied: take another one")
+
+    def __del__(self) -> None:
+        self._pool.give(self._block)
+
+
+class Workspace(Room):
+    """Arrays of one dtype in a room.
 
     Args:
         dtype: of all arrays.
@@ -123,10 +157,6 @@ class Workspace:
         for shape in shapes:
             places.append(end)
             end += -(-math.prod(shape) * itemsize // LINE) * LINE
-        self._pool, self._block = POOL, POOL.take(max(end, LINE))
-        self.arrays = [
-            np.ndarray(shape, dtype, self._block, place) for shape, place in zip(shapes, places, strict=True)
-        ]
-
-    def __del__(self) -> None:
-        self._pool.give(self._block)
+        super().__init__(end)
+        block = self._block.array
+        self.arrays = [np.ndarray(shape, dtype, block, place) for shape, place in zip(shapes, places, strict=True)]
