@@ -53,8 +53,15 @@ def refuse_second_derivative() -> None:
         raise Refused("this core's derivative is written by hand and has none itself: leave out create_graph=True")
 
 
+def contiguous(x: Tensor) -> Tensor:
+    """The tensor, its numbers one after another in memory and with their signs; a copy, if it lies otherwise."""
+    return (x.resolve_neg() if x.is_neg() else x).contiguous()
+
+
 def in_memory_order(x: Tensor) -> tuple[Tensor, bool]:
     """``x (B, T, D)`` as it lies in memory, or a copy, and whether that is ``(T, B, D)``; else it is ``(B, T, D)``."""
+    if x.is_neg():
+        x = x.resolve_neg()
     if x.is_contiguous():
         return x, False
     B, _, D = x.shape
@@ -64,6 +71,21 @@ def in_memory_order(x: Tensor) -> tuple[Tensor, bool]:
 def empty_rows(B: int, T: int, D: int, time_first: bool, dtype: torch.dtype) -> Tensor:
     """``(B, T, D)``, in memory ``(T, B, D)`` or not, whatever is in it; what is large comes from the kernels' pool."""
     if B * T * D * dtype.itemsize < LARGE:
-        return torch.empty_strided((B, T, D), (D, B * D, 1) if time_first else (T * D, D, 1), dtype=dtype)
-    rows = torch.from_numpy(aligned((T, B, D) if time_first else (B, T, D), NUMPY_TYPES[dtype]))
-    return rows.transpose(0, 1) if time_first else rows
+        strides = (D, B * D, 1) if time_first else (T * D, D, 1)
+        return torch.empty_strided((B, T, D), strides, dtype=dtype, device="cpu")
+    rows = aligned((T, B, D) if time_first else (B, T, D), NUMPY_TYPES[dtype])
+    return torch.from_numpy(rows.transpose(1, 0, 2) if time_first else rows)
+
+
+def address_of(x: Tensor | None) -> int:
+    """Where the numbers of a tensor lie; 0 of None, and where there are none.
+
+    Raises:
+        Refused: the tensor has numbers, but no memory.
+    """
+    if x is None:
+        return 0
+    address = x.data_ptr()
+    if not address and x.numel():
+        raise Refused(f"the numba backend reads memory, and a {type(x).__name__} of shape {tuple(x.shape)} has none")
+    return address

@@ -14,13 +14,15 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from seqbench.api import CoreSpec
+from seqbench.api import CoreSpec, Refused
 from seqbench.backends.kernels.cells import Cell
 from seqbench.backends.kernels.recurrent import Addresses, Kernels, Shape, Stepper
 from seqbench.backends.kernels.sizes import check_input
 from seqbench.backends.kernels.workspace import Room
 from seqbench.backends.numba_arrays import (
     NUMPY_TYPES,
+    address_of,
+    contiguous,
     empty_rows,
     in_memory_order,
     refuse_others,
@@ -85,12 +87,11 @@ class KernelLayer(RecurrentLayer):
         """One step without gradient: ``x_t (B, D)`` to ``y_t (B, H)``."""
         matrices, leaves, threads, kernels = self.matrices(), _leaves(state), torch.get_num_threads(), self.kernels
         refuse_others(x_t, *matrices, *leaves)
-        B, D = x_t.shape
-        check_sizes(kernels.cell, B, D, matrices, leaves)
-        x_t, start = x_t.contiguous(), [leaf.contiguous() for leaf in leaves]
+        check_sizes(kernels.cell, x_t, ("B", "D"), matrices, leaves)
+        x_t, start, stepper = contiguous(x_t), [contiguous(leaf) for leaf in leaves], self._stepper(matrices)
         after = tuple(torch.empty_like(leaf) for leaf in start)
         with numba_threads(threads):
-            self._stepper(matrices)(B, x_t.data_ptr(), _of_states(kernels, start), _of_states(kernels, after), threads)
+            stepper(len(x_t), address_of(x_t), _of_states(kernels, start), _of_states(kernels, after), threads)
         return after[0], after if isinstance(state, tuple) else after[0]
 
     @cached_property
@@ -103,6 +104,9 @@ class KernelLayer(RecurrentLayer):
             self._derived.forget()
         there = [matrix for matrix in matrices if matrix is not None]
         made: Stepper = self._derived.get(there, lambda: _new_stepper(self.kernels, matrices))
+        if not made.is_for(*_kind_of(matrices)):  # ``.data`` of the same memory in another shape or type
+            self._derived.forget()
+            made = self._derived.get(there, lambda: _new_stepper(self.kernels, matrices))
         return made
 
     def train(self, mode: bool = True) -> Self:
@@ -166,13 +170,15 @@ def _leaves(state: Any) -> tuple[Tensor, ...]:
     return state if isinstance(state, tuple) else (state,)
 
 
-def check_sizes(cell: Cell, B: int, D: int, matrices: Matrices, start: Sequence[Tensor]) -> None:
+def check_sizes(
+    cell: Cell, x: Tensor, axes: tuple[str, ...], matrices: Matrices, start: Sequence[Tensor]
+) -> None:  # fmt: skip
     """Whether input, parameters and states fit one another: the kernels would read, and write, what lies behind them.
 
     Args:
         cell: of the layer.
-        B: sequences of the input.
-        D: its numbers a step.
+        x: the input.
+        axes: that it should have: ``B`` first, ``D`` last.
         matrices: as ``KernelLayer.matrices``.
         start: ``(B, H)`` for each state; empty: zeros.
 
@@ -180,20 +186,22 @@ def check_sizes(cell: Cell, B: int, D: int, matrices: Matrices, start: Sequence[
         ValueError: they do not.
     """
     W, U, b_x, b_h = matrices
-    check_input(D, W.shape[1])
-    H, gates, blocks = U.shape[1], cell.gates, len(cell.recurrent)
-    fit = W.shape == (gates * H, D) and U.shape == (blocks * H, H) and b_x.shape == (gates * H,)
+    sizes, D, H, gates, blocks = x.shape, W.shape[-1:], U.shape[-1], cell.gates, len(cell.recurrent)
+    if len(sizes) != len(axes):
+        raise ValueError(f"the input has shape {tuple(sizes)}; expected ({', '.join(axes)})")
+    fit = W.shape == (gates * H, *D) and U.shape == (blocks * H, H) and b_x.shape == (gates * H,)
     if not fit or (b_h is not None and b_h.shape != (blocks * H,)):
         found = ", ".join(str(tuple(p.shape)) for p in matrices if p is not None)
         raise ValueError(f"parameters of {found}; expected {gates} and {blocks} blocks of {H} rows")
+    check_input(sizes[-1], D[0])
     if not start:
         return
     shape = start[0].shape
     if any(leaf.shape != shape for leaf in start):
         shapes = ", ".join(str(tuple(leaf.shape)) for leaf in start)
         raise ValueError(f"the states of a layer have different shapes: {shapes}")
-    if (len(start), *shape) != (cell.states, B, H):
-        expected = cell.states, B, H
+    expected = cell.states, sizes[0], H
+    if (len(start), *shape) != expected:
         raise ValueError(f"the state has shape {(len(start), *shape)}; expected {expected}: states, sequences, width")
 
 
@@ -201,14 +209,19 @@ def _new_stepper(kernels: Kernels, matrices: Matrices) -> Stepper:
     matrices = _contiguous(matrices)
     # A parameter may be given other memory, without a trace; detached, a tensor keeps the memory that it has.
     owners = [None if matrix is None else matrix.detach() for matrix in matrices]
+    dtype, D, H = _kind_of(matrices)
+    return Stepper(kernels, dtype, Shape(1, 0, D, H, True), _addresses(kernels, (None, *owners)), owners)
+
+
+def _kind_of(matrices: Matrices) -> tuple[Any, int, int]:
+    """Type of the numbers, ``D`` and ``H``."""
     W, U, _, _ = matrices
-    shape = Shape(1, 0, W.shape[1], U.shape[1], True)
-    return Stepper(kernels, NUMPY_TYPES[W.dtype], shape, _addresses(kernels, (None, *owners)), owners)
+    return NUMPY_TYPES[W.dtype], W.shape[1], U.shape[1]
 
 
 def _contiguous(matrices: Matrices) -> Matrices:
     W, U, b_x, b_h = matrices
-    return W.contiguous(), U.contiguous(), b_x.contiguous(), None if b_h is None else b_h.contiguous()
+    return contiguous(W), contiguous(U), contiguous(b_x), None if b_h is None else contiguous(b_h)
 
 
 def run_sequence(
@@ -231,9 +244,9 @@ def run_sequence(
         ValueError: input, parameters and states do not fit one another.
     """
     refuse_others(x, *matrices, *start)
-    check_sizes(kernels.cell, x.shape[0], x.shape[2], matrices, start)
+    check_sizes(kernels.cell, x, ("B", "T", "D"), matrices, start)
     x, time_first = in_memory_order(x)
-    given = x, *_contiguous(matrices), *[leaf.contiguous() for leaf in start]
+    given = x, *_contiguous(matrices), *[contiguous(leaf) for leaf in start]
     # Inside the function all of this is known no more: there ``needs_input_grad`` stays true under ``no_grad``.
     learns = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in given)
     outputs = kernels.cell.states if every_state else 1
@@ -259,6 +272,7 @@ class _Sequence(torch.autograd.Function):
         assert U is not None
         (B, T, D), H = x.shape, U.shape[1]
         ctx.kernels, ctx.shape, ctx.threads = kernels, Shape(T, B, D, H, time_first), torch.get_num_threads()
+        ctx.dtype = NUMPY_TYPES[x.dtype]
         y = [empty_rows(B, T, H, time_first, x.dtype) for _ in range(outputs)]
         room = _run(ctx, tensors, y, learns)
         if learns:
@@ -279,40 +293,61 @@ class _Sequence(torch.autograd.Function):
         if all(d is None for d in d_outputs):
             return (None,) * (4 + len(tensors))
         T, B, D, H, time_first = shape
-        # Hooks on saved tensors may give back the same numbers in another order of memory.
-        tensors = _in_order(tensors[0], time_first), *(None if t is None else t.contiguous() for t in tensors[1:])
-        x, *others = tensors
+        x, others = _as_saved(ctx, tensors)
         # The backward pass uses up what the forward pass kept: a second one over the same graph makes it anew.
-        room = ctx.room or _run(ctx, tensors, [empty_rows(B, T, H, time_first, x.dtype)], True)
+        room = ctx.room or _run(ctx, (x, *others), [empty_rows(B, T, H, time_first, x.dtype)], True)
         ctx.room = None
         d_y, d_time_first = _in_one_order(d_outputs)
         found = [None if t is None else torch.empty_like(t) for t in others]
         dx = empty_rows(B, T, D, time_first, x.dtype)
         with numba_threads(ctx.threads):
             kernels.backward(
-                NUMPY_TYPES[x.dtype], shape, _addresses(kernels, tensors), room, _of_states(kernels, d_y), d_time_first,
+                ctx.dtype, shape, _addresses(kernels, (x, *others)), room, _of_states(kernels, d_y), d_time_first,
                 _addresses(kernels, (dx, *found)), ctx.threads,
             )  # fmt: skip
         return None, None, None, None, dx, *found
 
 
 def _run(ctx: Any, tensors: Sequence[Tensor | None], y: Sequence[Tensor], training: bool) -> Room:
-    x, kernels = tensors[0], ctx.kernels
-    assert x is not None
+    kernels = ctx.kernels
     given, outputs = _addresses(kernels, tensors), _of_states(kernels, y)
     with numba_threads(ctx.threads):
-        return kernels.forward(NUMPY_TYPES[x.dtype], ctx.shape, given, outputs, training, ctx.threads)  # type: ignore[no-any-return]
+        return kernels.forward(ctx.dtype, ctx.shape, given, outputs, training, ctx.threads)  # type: ignore[no-any-return]
+
+
+def _as_saved(ctx: Any, tensors: Sequence[Tensor | None]) -> tuple[Tensor, list[Tensor | None]]:
+    """The tensors of a forward pass in the order of memory that they had then.
+
+    Hooks on saved tensors may give them back in another one, or changed. A parameter is saved as itself, with the
+    memory that it has by now.
+
+    Raises:
+        RuntimeError: they have another size or type.
+    """
+    x, *others = tensors
+    T, B, D, H, time_first = ctx.shape
+    assert x is not None
+    try:
+        refuse_others(x, *others)
+        W, U, b_x, b_h, *start = others
+        check_sizes(ctx.kernels.cell, x, ("B", "T", "D"), (W, U, b_x, b_h), start)  # type: ignore[arg-type]
+        same = x.shape == (B, T, D) and U.shape[1] == H and NUMPY_TYPES[x.dtype] == ctx.dtype  # type: ignore[union-attr]
+    except (Refused, ValueError) as error:
+        raise RuntimeError(f"input, parameters or states are others than in the forward pass: {error}") from None
+    if not same:
+        raise RuntimeError("input, parameters and states have other sizes or types than in the forward pass")
+    return _in_order(x, time_first), [None if t is None else contiguous(t) for t in others]
 
 
 def _addresses(kernels: Kernels, tensors: Sequence[Tensor | None]) -> Addresses:
     """Of ``x``, the matrices and the states, or of their gradients."""
-    x, W, U, b_x, b_h, *start = [0 if t is None else t.data_ptr() for t in tensors]
+    x, W, U, b_x, b_h, *start = map(address_of, tensors)
     return Addresses(x, W, U, b_x, b_h, tuple(start) or kernels.nowhere)
 
 
 def _of_states(kernels: Kernels, of_states: Sequence[Tensor | None]) -> tuple[int, ...]:
     """Of a tensor for each of the first states; 0 for the others."""
-    found = tuple([0 if t is None else t.data_ptr() for t in of_states])
+    found = tuple(map(address_of, of_states))
     return found + kernels.nowhere[len(found) :]
 
 
@@ -330,4 +365,4 @@ def _in_order(x: Tensor, time_first: bool) -> Tensor:
     found, order = in_memory_order(x)
     if order == time_first:
         return found
-    return (x.transpose(0, 1) if time_first else x).contiguous()
+    return contiguous(x.transpose(0, 1) if time_first else x)

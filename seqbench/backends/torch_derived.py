@@ -12,14 +12,14 @@ from torch import Tensor
 class Derived:
     """One such value.
 
-    Changes are seen by the version that torch counts for every tensor; writes through ``.data`` leave no trace there,
-    so ``forget`` on every change of mode.
+    Changes are seen by the version that torch counts for every tensor, and by its address, which alone ``Module.to``
+    changes. Other writes through ``.data`` leave no trace, so ``forget`` on every change of mode.
     """
 
     def __init__(self) -> None:
         self._value: Any = None
         self._parameters: list[Tensor] = []
-        self._versions: list[int] = []
+        self._marks: list[tuple[int, int]] = []
 
     def __reduce__(self) -> Any:
         """A copy makes its own: the value may hold addresses of the parameters."""
@@ -27,10 +27,10 @@ class Derived:
 
     def get(self, parameters: list[Tensor], make: Callable[[], Any]) -> Any:
         """What was kept, or ``make()`` if a parameter is another one, or changed, since."""
-        versions = [p._version for p in parameters]  # noqa: SLF001 - counts in-place changes
-        same = versions == self._versions and all(map(is_, parameters, self._parameters))
+        marks = [(p._version, p.data_ptr()) for p in parameters]  # noqa: SLF001 - counts in-place changes
+        same = marks == self._marks and all(map(is_, parameters, self._parameters))
         if self._value is None or not same:
-            self._value, self._parameters, self._versions = make(), parameters, versions
+            self._value, self._parameters, self._marks = make(), parameters, marks
         return self._value
 
     def forget(self) -> None:

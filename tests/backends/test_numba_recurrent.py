@@ -31,7 +31,7 @@ from seqbench.backends.kernels.workspace import LARGE
 from seqbench.backends.numba_recurrent import CellLayer, run_sequence
 from seqbench.registry import Registry, resolve
 from seqbench.states import leaves, map_leaves
-from seqbench_models import gru, janet, lstm, rnn
+from seqbench_models import gru, janet, lstm, rnn, tcn, transformer
 
 
 def outcome(core: Any, x: Tensor, lengths: Tensor | None, with_state: bool) -> list[Tensor]:
@@ -238,6 +238,99 @@ def test_parameters_of_other_sizes_or_strides() -> None:
             run_sequence(layer.kernels, x, matrices, ())
     with pytest.raises(Refused, match="runs on the CPU, not on meta"):
         run_sequence(layer.kernels, x, (W, U, b_x.to("meta"), b_h), ())
+
+
+@pytest.mark.parametrize("change", ["half", "double", "smaller", "input"])
+def test_what_was_saved_must_be_of_the_same_size_and_type_again(change: str) -> None:
+    """A parameter is saved as itself, with whatever memory it has in the end."""
+    core = core_of(gru.card, {}, "numba", CoreSpec(5, 6), torch.float32)
+    x = torch.randn(2, 3, 5, requires_grad=True)
+    y, _ = core(x)
+    if change == "input":
+        x.data = torch.ones(1, 1, 5)
+    elif change == "smaller":
+        for p in core.parameters():
+            p.data = torch.ones(1)
+    else:
+        getattr(core, change)()
+    with pytest.raises(RuntimeError, match="than in the forward pass"):
+        y.sum().backward()
+
+
+def test_what_comes_out_is_on_the_cpu_whatever_the_default_device() -> None:
+    core = core_of(gru.card, {}, "numba", CoreSpec(5, 16), torch.float32)
+    x, state = torch.randn(2, 3, 5), core.initial_state(2, 1)
+    want = core(x)[0]
+    with torch.device("meta"):
+        found = core(x)[0], core(x, state)[0], core.step(x[:, 0], state)[0]
+    assert all(y.is_cpu for y in found)
+    assert torch.equal(found[0], want)
+
+
+def test_tensors_without_memory_are_refused() -> None:
+    core = core_of(gru.card, {}, "numba", CoreSpec(5, 6), torch.float32)
+    x = torch.zeros(2, 3, 5)
+    x.untyped_storage().resize_(0)
+    with pytest.raises(Refused, match=r"reads memory, and a Tensor of shape \(2, 3, 5\) has none"):
+        core(x)
+
+
+def test_signs_that_wait_are_read() -> None:
+    """The imaginary part of a conjugate is the memory of the other one, to be negated."""
+    core = core_of(gru.card, {}, "numba", CoreSpec(1, 1), torch.float32)
+    x, h = (torch.randn(1, 1, 1, dtype=torch.complex64).conj().imag for _ in range(2))
+    assert x.is_neg()
+    assert x.is_contiguous()
+    for state in (None, (h[0],)):
+        assert torch.equal(core(x, state)[0], core(x.clone(), state and (h[0].clone(),))[0])
+
+
+def test_large_outputs_may_be_written_to() -> None:
+    """They come from a pool, and are no views all the same."""
+    core = core_of(gru.card, {}, "numba", CoreSpec(5, 6), torch.float32)
+    x = torch.randn(300, 300, 5).transpose(0, 1)
+    y, _ = core(x)
+    assert y.numel() * y.element_size() >= LARGE
+    want = torch.autograd.grad(y.sum() * 2, core.layers[0].rnn.weight_hh_l0, retain_graph=True)[0]
+    got = torch.autograd.grad(y.mul_(2).sum(), core.layers[0].rnn.weight_hh_l0)[0]
+    torch.testing.assert_close(got, want)
+
+
+@pytest.mark.parametrize("card", [gru.card, tcn.card, transformer.card], ids=lambda card: card.name)
+def test_steps_follow_a_change_of_type(card: Any) -> None:
+    """``Module.to`` gives a parameter other memory and leaves its identity and its version."""
+    core = core_of(
+        card, {"heads": 2} if card is transformer.card else {}, "numba", CoreSpec(8, 8), torch.float64
+    ).eval()
+    for dtype in (torch.float64, torch.float32, torch.float64):
+        core.to(dtype)
+        x = torch.randn(3, 1, 8, dtype=dtype)
+        y, _ = core.step(x[:, 0], core.initial_state(3, 1))
+        torch.testing.assert_close(y, core(x)[0][:, 0].detach())
+
+
+def test_steps_follow_a_change_of_width() -> None:
+    layer = core_of(gru.card, {"reset_after": False}, "numba", CoreSpec(5, 64), torch.float32).layers[0].eval()
+    narrow = core_of(gru.card, {"reset_after": False}, "numba", CoreSpec(5, 8), torch.float32).layers[0].eval()
+    x = torch.randn(3, 5)
+    layer.step(x, torch.zeros(3, 64))
+    for p, q in zip(layer.parameters(), narrow.parameters(), strict=True):
+        p.data = p.data.view(-1)[: q.numel()].view(q.shape).copy_(q.data)  # the same memory
+    torch.testing.assert_close(layer.step(x, torch.zeros(3, 8))[0], narrow.step(x, torch.zeros(3, 8))[0])
+
+
+def test_steps_of_no_sequences() -> None:
+    core = core_of(gru.card, {}, "numba", CoreSpec(5, 6), torch.float32).eval()
+    y, _ = core.step(torch.zeros(0, 5), core.initial_state(0, 1))
+    assert y.shape == (0, 6)
+
+
+def test_inputs_of_other_axes_are_refused() -> None:
+    core = core_of(gru.card, {}, "numba", CoreSpec(5, 6), torch.float32)
+    with pytest.raises(ValueError, match=r"the input has shape \(2, 3, 4, 5\); expected \(B, T, D\)"):
+        core(torch.zeros(2, 3, 4, 5))
+    with pytest.raises(ValueError, match=r"the input has shape \(2, 3, 5\); expected \(B, D\)"):
+        core.step(torch.zeros(2, 3, 5), core.initial_state(2, 1))
 
 
 def test_a_stepper_keeps_the_memory_that_it_reads() -> None:

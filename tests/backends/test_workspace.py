@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from seqbench.api import CoreSpec
-from seqbench.backends.kernels.workspace import LARGE, LINE, LOANS, STAYS, Pool, Room, Workspace, aligned
+from seqbench.backends.kernels.workspace import LARGE, LINE, LOANS, POOL, STAYS, Pool, Room, Workspace, aligned
 from seqbench_models.rnn import card, numba_core
 
 F32 = np.dtype(np.float32)
@@ -42,6 +42,12 @@ def test_a_room_is_not_copied() -> None:
     """The copy would have the address of memory that is not its own."""
     with pytest.raises(TypeError, match="a room is not copied"):
         deepcopy(Room(100))
+
+
+def test_a_room_that_was_never_made_gives_nothing_back() -> None:
+    before = len(POOL._returned)
+    Room.__new__(Room).__del__()
+    assert len(POOL._returned) == before
 
 
 def kept_by(pool: Pool, sizes: tuple[int, ...]) -> int:

@@ -95,7 +95,7 @@ def sizes_of(T, B, D, H, time_first, training, like):
 
 def steps_of_block(rows):
     """How many steps of so many sequences the input's product fills at a time."""
-    return max(1, BLOCK_ROWS // rows)
+    return max(1, BLOCK_ROWS // max(1, rows))
 
 
 block_steps = compiled(steps_of_block)

@@ -308,6 +308,10 @@ class Stepper:
         self._packed, self._fresh = Room(dtype.itemsize * kernels.room_for_matrices(dtype, shape)), True
         self._ready_for: tuple[int, int] | None = None
 
+    def is_for(self, dtype: Any, D: int, H: int) -> bool:
+        """Whether it makes steps of such a layer."""
+        return bool(self._dtype == dtype and self._shape.D == D and self._shape.H == H)
+
     def __call__(self, B: int, x: int, start: tuple[int, ...], y: tuple[int, ...], threads: int = 1) -> None:
         """One step.
 

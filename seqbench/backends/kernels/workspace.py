@@ -128,8 +128,11 @@ class Room:
         address: where it begins, a cache line.
     """
 
+    _block: Block | None = None  # of one that could not be made
+
     def __init__(self, count: int) -> None:
-        self._pool, self._block = POOL, POOL.take(max(count, LINE))
+        self._give = POOL.give
+        self._block = POOL.take(max(count, LINE))
         self.address = self._block.address
 
     def __reduce__(self) -> NoReturn:
@@ -137,7 +140,8 @@ class Room:
         raise TypeError("a room is not copied: take another one")
 
     def __del__(self) -> None:
-        self._pool.give(self._block)
+        if self._block is not None:
+            self._give(self._block)
 
 
 class Workspace(Room):
@@ -158,5 +162,6 @@ class Workspace(Room):
             places.append(end)
             end += -(-math.prod(shape) * itemsize // LINE) * LINE
         super().__init__(end)
+        assert self._block is not None
         block = self._block.array
         self.arrays = [np.ndarray(shape, dtype, block, place) for shape, place in zip(shapes, places, strict=True)]
