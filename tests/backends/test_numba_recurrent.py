@@ -28,7 +28,8 @@ from seqbench.backends.kernels.pointwise import tanh, zero
 from seqbench.backends.kernels.recurrent import Kernels, fast
 from seqbench.backends.kernels.sources import sources_of
 from seqbench.backends.kernels.workspace import LARGE
-from seqbench.backends.numba_recurrent import CellLayer, run_sequence
+from seqbench.backends.numba_recurrent import CellLayer
+from seqbench.backends.numba_sequence import run_sequence
 from seqbench.registry import Registry, resolve
 from seqbench.states import leaves, map_leaves
 from seqbench_models import gru, janet, lstm, rnn, tcn, transformer

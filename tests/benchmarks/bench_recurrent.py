@@ -28,7 +28,7 @@ from torch import Tensor
 from seqbench.api import CoreSpec
 from seqbench.backends.kernels.recurrent import Addresses, Kernels, Shape
 from seqbench.backends.numba_arrays import empty_rows
-from seqbench.backends.numba_recurrent import run_sequence
+from seqbench.backends.numba_sequence import run_sequence
 from seqbench.backends.torch_time_loop import time_loop
 from seqbench.registry import resolve
 from seqbench_models import gru, janet, lstm, rnn
