@@ -32,10 +32,26 @@ Matrices = tuple[Tensor, Tensor, Tensor, Tensor | None]
 """``W (gates * H, D)``, ``U (blocks * H, H)``, the bias of the input's product and that of the recurrent one."""
 
 
-def check_sizes(
+def check_parameters(cell: Cell, matrices: Matrices) -> None:
+    """Whether they fit the cell and one another: the kernels would read, and write, what lies behind them.
+
+    Raises:
+        Refused: they are not on the CPU, or not of float32 or float64, or differ in that.
+        ValueError: they do not fit.
+    """
+    W, U, b_x, b_h = matrices
+    refuse_others(*matrices)
+    D, H, gates, blocks = W.shape[1:], U.shape[-1], cell.gates, len(cell.recurrent)
+    fit = W.shape == (gates * H, *D) and U.shape == (blocks * H, H) and b_x.shape == (gates * H,)
+    if not fit or len(D) != 1 or (b_h is not None and b_h.shape != (blocks * H,)):
+        found = ", ".join(str(tuple(p.shape)) for p in matrices if p is not None)
+        raise ValueError(f"parameters of {found}; expected {gates} and {blocks} blocks of {H} rows")
+
+
+def check_input_and_states(
     cell: Cell, x: Tensor, axes: tuple[str, ...], matrices: Matrices, start: Sequence[Tensor]
 ) -> None:  # fmt: skip
-    """Whether input, parameters and states fit one another: the kernels would read, and write, what lies behind them.
+    """Whether they fit parameters that fit one another.
 
     Args:
         cell: of the layer.
@@ -45,24 +61,22 @@ def check_sizes(
         start: ``(B, H)`` for each state; empty: zeros.
 
     Raises:
-        ValueError: they do not.
+        Refused: they are not on the CPU, or not of the parameters' type.
+        ValueError: they are of another size.
     """
-    W, U, b_x, b_h = matrices
-    sizes, D, H, gates, blocks = x.shape, W.shape[-1:], U.shape[-1], cell.gates, len(cell.recurrent)
+    W, U, _, _ = matrices
+    refuse_others(x, W, *start)
+    sizes = x.shape
     if len(sizes) != len(axes):
         raise ValueError(f"the input has shape {tuple(sizes)}; expected ({', '.join(axes)})")
-    fit = W.shape == (gates * H, *D) and U.shape == (blocks * H, H) and b_x.shape == (gates * H,)
-    if not fit or (b_h is not None and b_h.shape != (blocks * H,)):
-        found = ", ".join(str(tuple(p.shape)) for p in matrices if p is not None)
-        raise ValueError(f"parameters of {found}; expected {gates} and {blocks} blocks of {H} rows")
-    check_input(sizes[-1], D[0])
+    check_input(sizes[-1], W.shape[1])
     if not start:
         return
     shape = start[0].shape
-    if any(leaf.shape != shape for leaf in start):
+    if len(start) > 1 and any(leaf.shape != shape for leaf in start):
         shapes = ", ".join(str(tuple(leaf.shape)) for leaf in start)
         raise ValueError(f"the states of a layer have different shapes: {shapes}")
-    expected = cell.states, sizes[0], H
+    expected = cell.states, sizes[0], U.shape[1]
     if (len(start), *shape) != expected:
         raise ValueError(f"the state has shape {(len(start), *shape)}; expected {expected}: states, sequences, width")
 
@@ -89,8 +103,8 @@ def run_sequence(
         Refused: a tensor is not on the CPU, or not of float32 or float64, or they differ in that.
         ValueError: input, parameters and states do not fit one another.
     """
-    refuse_others(x, *matrices, *start)
-    check_sizes(kernels.cell, x, ("B", "T", "D"), matrices, start)
+    check_parameters(kernels.cell, matrices)
+    check_input_and_states(kernels.cell, x, ("B", "T", "D"), matrices, start)
     x, time_first = in_memory_order(x)
     given = x, *_contiguous(matrices), *[contiguous(leaf) for leaf in start]
     # Inside the function all of this is known no more: there ``needs_input_grad`` stays true under ``no_grad``.
@@ -174,9 +188,9 @@ def _as_saved(ctx: Any, tensors: Sequence[Tensor | None]) -> tuple[Tensor, list[
     T, B, D, H, time_first = ctx.shape
     assert x is not None
     try:
-        refuse_others(x, *others)
-        W, U, b_x, b_h, *start = others
-        check_sizes(ctx.kernels.cell, x, ("B", "T", "D"), (W, U, b_x, b_h), start)  # type: ignore[arg-type]
+        cell, (W, U, b_x, b_h, *start) = ctx.kernels.cell, others
+        check_parameters(cell, (W, U, b_x, b_h))  # type: ignore[arg-type]
+        check_input_and_states(cell, x, ("B", "T", "D"), (W, U, b_x, b_h), start)  # type: ignore[arg-type]
         same = x.shape == (B, T, D) and U.shape[1] == H and NUMPY_TYPES[x.dtype] == ctx.dtype  # type: ignore[union-attr]
     except (Refused, ValueError) as error:
         raise RuntimeError(f"input, parameters or states are others than in the forward pass: {error}") from None
@@ -213,7 +227,7 @@ def run_step(
 
     Args:
         kernels: of the cell.
-        stepper_for: gives what makes it, for parameters that were found to fit.
+        stepper_for: gives what makes it: ``new_stepper``, or one that still ``fits``.
         x_t: ``(B, D)``.
         matrices: as ``KernelLayer.matrices``.
         start: ``(B, H)`` for each state.
@@ -225,18 +239,24 @@ def run_step(
         Refused: as ``run_sequence``.
         ValueError: as ``run_sequence``.
     """
-    threads = torch.get_num_threads()
-    refuse_others(x_t, *matrices, *start)
-    check_sizes(kernels.cell, x_t, ("B", "D"), matrices, start)
-    x_t, before, stepper = contiguous(x_t), [contiguous(leaf) for leaf in start], stepper_for(matrices)
-    after = tuple(torch.empty_like(leaf) for leaf in before)
+    threads, stepper = torch.get_num_threads(), stepper_for(matrices)
+    check_input_and_states(kernels.cell, x_t, ("B", "D"), matrices, start)
+    x_t, before = contiguous(x_t), [contiguous(leaf) for leaf in start]
+    after = tuple([torch.empty_like(leaf) for leaf in before])
+    arguments = (address_of(x_t), tuple(map(address_of, before)), tuple(map(address_of, after)), threads)
     with numba_threads(threads):
-        stepper(len(x_t), address_of(x_t), _of_states(kernels, before), _of_states(kernels, after), threads)
+        stepper(x_t.shape[0], *arguments)
     return after
 
 
 def new_stepper(kernels: Kernels, matrices: Matrices) -> Stepper:
-    """For parameters that fit one another."""
+    """For parameters that are checked here.
+
+    Raises:
+        Refused: as ``check_parameters``.
+        ValueError: as ``check_parameters``.
+    """
+    check_parameters(kernels.cell, matrices)
     matrices = _contiguous(matrices)
     # A parameter may be given other memory, without a trace; detached, a tensor keeps the memory that it has.
     owners = [None if matrix is None else matrix.detach() for matrix in matrices]
