@@ -329,6 +329,7 @@ def test_light_and_dark_follow_the_system_until_the_reader_chooses(visit: Visit,
         assert is_dark(page) is not system
         page.locator("nav button").click()
         assert is_dark(page) is system
+        page.wait_for_timeout(300)  # the browser writes down what a page keeps a moment later, in another process
         page.reload()
         assert is_dark(page) is system, "the choice is kept"
 
