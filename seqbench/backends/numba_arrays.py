@@ -11,7 +11,6 @@ from seqbench.backends.kernels.workspace import LARGE, aligned
 
 NUMPY_TYPES = {torch.float32: np.dtype(np.float32), torch.float64: np.dtype(np.float64)}
 """Of the numbers that the kernels compute with."""
-_COMPUTED = tuple(NUMPY_TYPES)
 
 
 def refuse_others(x: Tensor, *others: Tensor | None) -> None:
@@ -26,7 +25,7 @@ def refuse_others(x: Tensor, *others: Tensor | None) -> None:
             type than the input.
     """
     dtype = x.dtype
-    if not x.is_cpu or dtype not in _COMPUTED:
+    if not x.is_cpu or dtype not in NUMPY_TYPES:
         raise Refused(_reason(x))
     for other in others:
         if other is None:

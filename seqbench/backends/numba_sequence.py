@@ -237,8 +237,10 @@ def run_step(
 
     Raises:
         Refused: as ``run_sequence``.
-        ValueError: as ``run_sequence``.
+        ValueError: as ``run_sequence``; or there is no state.
     """
+    if not start:
+        raise ValueError("a step goes on from a state, and there is none: begin with that of initial_state")
     threads, stepper = torch.get_num_threads(), stepper_for(matrices)
     check_input_and_states(kernels.cell, x_t, ("B", "D"), matrices, start)
     x_t, before = contiguous(x_t), [contiguous(leaf) for leaf in start]

@@ -326,6 +326,14 @@ def test_steps_of_no_sequences() -> None:
     assert y.shape == (0, 6)
 
 
+@pytest.mark.parametrize("card", [gru.card, lstm.card], ids=["gru", "lstm"])
+@pytest.mark.parametrize("state", [None, ()])
+def test_a_step_from_no_state_is_refused(card: Any, state: Any) -> None:
+    core = core_of(card, {}, "numba", CoreSpec(5, 6), torch.float32)
+    with pytest.raises(ValueError, match="a step goes on from a state, and there is none"):
+        core.step(torch.zeros(2, 5), (state,))
+
+
 def test_inputs_of_other_axes_are_refused() -> None:
     core = core_of(gru.card, {}, "numba", CoreSpec(5, 6), torch.float32)
     with pytest.raises(ValueError, match=r"the input has shape \(2, 3, 4, 5\); expected \(B, T, D\)"):

@@ -264,7 +264,7 @@ class Kernels:
         return int(engine.room_of(self.cell, shape.T, shape.B, padded(shape.H, dtype), training, parts))
 
     def room_for_matrices(self, dtype: Any, shape: Shape) -> int:
-        """Elements of the packed matrices; the plain loops need none."""
+        """Elements of the packed matrices of the fast kernels."""
         cell, H = self.cell, shape.H
         return int(engine.packed_of(cell.gates, len(cell.recurrent), cell.slots, shape.D, H, padded(H, dtype)))
 
