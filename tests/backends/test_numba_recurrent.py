@@ -210,12 +210,16 @@ def test_gradients_of_any_output_in_any_order_of_memory_are_read() -> None:
 
 
 def test_what_was_saved_may_come_back_in_another_order_of_memory() -> None:
-    """As torch's ``save_on_cpu`` gives it: contiguous, whatever it was."""
+    """A hook that keeps copies, on disk or on another device, gives them back contiguous, whatever they were."""
     core = core_of(gru.card, {}, "numba", CoreSpec(5, 6), torch.float64)
     x = torch.randn(7, 3, 5, dtype=torch.float64).transpose(0, 1).requires_grad_()
+
+    def contiguous_copy(saved: Tensor) -> Tensor:
+        return saved.clone(memory_format=torch.contiguous_format)
+
     want = torch.autograd.grad(core(x)[0].pow(2).sum(), [x, *core.parameters()])
     for retain in (False, True):
-        with torch.autograd.graph.save_on_cpu():
+        with torch.autograd.graph.saved_tensors_hooks(torch.clone, contiguous_copy):
             loss = core(x)[0].pow(2).sum()
         for _ in range(1 + retain):
             found = torch.autograd.grad(loss, [x, *core.parameters()], retain_graph=retain)
